@@ -1,0 +1,65 @@
+// Backstop checks of operator arguments; jpmap_fast/kernels.py says the same in Python errors first.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+
+namespace jpmap {
+
+using torch::stable::Tensor;
+
+inline void check_shape(const char* op, const char* name, const Tensor& tensor,
+                        std::initializer_list<int64_t> shape) {
+  STD_TORCH_CHECK(tensor.dim() == static_cast<int64_t>(shape.size()), op, ": expected ", name,
+                  " with ", shape.size(), " dimensions, got ", tensor.dim());
+  int64_t axis = 0;
+  for (int64_t extent : shape) {
+    STD_TORCH_CHECK(tensor.size(axis) == extent, op, ": expected ", name, " of size ", extent,
+                    " in dimension ", axis, ", got ", tensor.size(axis));
+    ++axis;
+  }
+  STD_TORCH_CHECK(tensor.is_contiguous(), op, ": expected ", name, " contiguous");
+}
+
+inline void check_like(const char* op, const char* name, const Tensor& tensor,
+                       const Tensor& like) {
+  STD_TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), op, ": expected ", name,
+                  " of the same type as the first argument");
+  STD_TORCH_CHECK(
+      tensor.is_cuda() == like.is_cuda() && tensor.get_device() == like.get_device(), op,
+      ": expected ", name, " on the device of the first argument");
+}
+
+inline void check(const char* op, const char* name, const Tensor& tensor, const Tensor& like,
+                  std::initializer_list<int64_t> shape) {
+  check_shape(op, name, tensor, shape);
+  check_like(op, name, tensor, like);
+}
+
+// Calls body(T{}) with T = float or double.
+template <class F>
+void dispatch_floating(const char* op, const Tensor& tensor, const F& body) {
+  const auto type = tensor.scalar_type();
+  if (type == torch::headeronly::ScalarType::Float) {
+    body(float{});
+  } else {
+    STD_TORCH_CHECK(type == torch::headeronly::ScalarType::Double, op,
+                    ": expected float32 or float64");
+    body(double{});
+  }
+}
+
+template <class T>
+const T* read(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.data_ptr());
+}
+
+template <class T>
+T* write(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+}  // namespace jpmap

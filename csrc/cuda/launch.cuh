@@ -1,0 +1,70 @@
+// What every CUDA kernel here shares: groups of threads that own an item, deterministic sums, the
+// caller's stream. An item is (image, chunk); where a chunk ends depends on the image's size alone,
+// so that no result depends on the batch.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace jpmap {
+
+constexpr int kThreads = 256;
+constexpr int64_t kWarpItem = 4096;    // up to here an image belongs to one warp
+constexpr int64_t kBlockChunk = 16384;  // beyond, its chunks of this size to one block each
+
+inline int64_t chunk_size(int64_t size) { return size <= kWarpItem ? kWarpItem : kBlockChunk; }
+
+inline int64_t chunk_count(int64_t size) {
+  return std::max<int64_t>(1, (size + chunk_size(size) - 1) / chunk_size(size));
+}
+
+inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_get_current_cuda_stream(tensor.get_device(), &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+
+inline bool aligned(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+}
+
+// Sum over the group of kGroup threads (a warp, or the whole block); every thread gets it.
+template <int kGroup>
+__device__ inline double group_sum(double value) {
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  if constexpr (kGroup > 32) {
+    __shared__ double warps[kGroup / 32];
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = 0;
+    for (int i = 0; i < kGroup / 32; ++i) value += warps[i];
+  }
+  return value;
+}
+
+template <int kGroup, class T>
+__device__ inline double half_squared_norm(const T* z, int64_t latent, int rank) {
+  double total = 0;
+  for (int64_t i = rank; i < latent; i += kGroup) total += static_cast<double>(z[i]) * z[i];
+  return 0.5 * group_sum<kGroup>(total);
+}
+
+// Blocks of kThreads for `items` groups of kGroup threads.
+template <int kGroup>
+unsigned int blocks_for(int64_t items) {
+  constexpr int64_t each = kThreads / kGroup;
+  return static_cast<unsigned int>((items + each - 1) / each);
+}
+
+}  // namespace jpmap

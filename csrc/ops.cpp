@@ -1,0 +1,17 @@
+// Every operator of the extension, in one place. Shapes are those of jpmap_fast/kernels.py.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(jpmap, m) {
+  m.def(
+      "x_update_diagonal(Tensor decoded, Tensor y, Tensor? weight, Tensor z, Tensor beta, "
+      "Tensor sigma) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "objective(Tensor x, Tensor decoded, Tensor residual, Tensor z, Tensor beta, Tensor sigma) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "conjugate_gradient_step(Tensor(a!) x, Tensor(b!) r, Tensor p, Tensor q, Tensor rho, "
+      "Tensor active) -> Tensor");
+  m.def(
+      "conjugate_gradient_direction(Tensor(a!) p, Tensor r, Tensor rho_new, Tensor rho, "
+      "Tensor active) -> ()");
+}

@@ -1,0 +1,53 @@
+"""Activations with derivatives, the same bits wherever an element stands.
+
+They are built from exp, expm1, log1p and tanh. Those of torch's own elu and sigmoid depend, on the
+CPU, on the place in the tensor: the last elements of a thread's share go through another
+implementation, and an image's result would depend on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Activation:
+    """f, and f' as a function of the pre-activation a and of h = f(a)."""
+
+    value: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor], Tensor]
+
+
+def _elu(a: Tensor) -> Tensor:
+    return torch.where(a > 0, a, torch.expm1(a.clamp_max(0)))
+
+
+def _sigmoid(a: Tensor) -> Tensor:
+    # Below -80 the value is 0 for every purpose; exp must not overflow, for the gradient's sake.
+    return 1 / (1 + torch.exp(-a.clamp_min(-80)))
+
+
+def _softplus(a: Tensor) -> Tensor:
+    return a.clamp_min(0) + torch.log1p(torch.exp(-a.abs()))
+
+
+def _silu_derivative(a: Tensor, h: Tensor) -> Tensor:
+    s = _sigmoid(a)
+    return s + h * (1 - s)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "elu": Activation(_elu, lambda a, h: torch.where(a > 0, torch.ones_like(h), h + 1)),
+    "relu": Activation(torch.relu, lambda a, h: (a > 0).to(h.dtype)),
+    "silu": Activation(lambda a: a * _sigmoid(a), _silu_derivative),
+    "softplus": Activation(_softplus, lambda a, h: _sigmoid(a)),
+    "tanh": Activation(torch.tanh, lambda a, h: 1 - h * h),
+    "sigmoid": Activation(_sigmoid, lambda a, h: h * (1 - h)),
+    "identity": Activation(lambda a: a, lambda a, h: torch.ones_like(h)),
+}
+HIDDEN_ACTIVATIONS = ("elu", "relu", "silu", "softplus", "tanh")
+OUTPUT_ACTIVATIONS = ("sigmoid", "identity")

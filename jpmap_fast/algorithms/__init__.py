@@ -1,0 +1,33 @@
+"""Restoration algorithms: loops over candidates, coupling weights and stopping tests."""
+
+from jpmap_fast.algorithms.alternate_convex_search import AlternateConvexSearch
+from jpmap_fast.algorithms.base import STATUS_TEXT, Algorithm, Outcome
+from jpmap_fast.algorithms.csgm import CSGM
+from jpmap_fast.algorithms.jpmap import JPMAP
+from jpmap_fast.algorithms.map_z import MAPz, MAPzSplitting
+from jpmap_fast.algorithms.monitor import History, Monitor
+from jpmap_fast.algorithms.problem import Problem
+
+# What `restore(method=...)` understands as a name.
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "jpmap": JPMAP,
+    "map-z": MAPz,
+    "map-z-splitting": MAPzSplitting,
+    "csgm": CSGM,
+    "alternate-convex-search": AlternateConvexSearch,
+}
+
+__all__ = [
+    "ALGORITHMS",
+    "CSGM",
+    "JPMAP",
+    "STATUS_TEXT",
+    "Algorithm",
+    "AlternateConvexSearch",
+    "History",
+    "MAPz",
+    "MAPzSplitting",
+    "Monitor",
+    "Outcome",
+    "Problem",
+]

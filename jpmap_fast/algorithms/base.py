@@ -1,0 +1,147 @@
+"""What an algorithm is, and how several starts become one answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import choice, count
+from jpmap_fast.algorithms.monitor import History, Monitor
+from jpmap_fast.algorithms.problem import Problem, State
+from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
+
+SOLVERS: dict[str, type[GaussNewton] | type[Adam]] = {"gauss-newton": GaussNewton, "adam": Adam}
+
+# Codes in Outcome.status, and what a user reads for them.
+CONVERGED, ITERATION_LIMIT, ENCODER_LIMIT, BETA_LIMIT, FAILED = range(5)
+STATUS_TEXT = {
+    CONVERGED: "converged",
+    ITERATION_LIMIT: "stopped at the iteration limit before converging; raise max_iterations "
+    "(or max_steps of the z_solver)",
+    ENCODER_LIMIT: "stopped because the encoder no longer lowers J1; JPMAP goes on from here",
+    BETA_LIMIT: "stopped because beta reached its limit with the coupling gap still above epsilon; "
+    "raise alpha",
+    FAILED: "failed: the measurement or its objective is NaN or infinite",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run, per image.
+
+    Attributes:
+        state: last iterate; its objective is what the algorithm minimises.
+        beta: coupling weight at the end [B].
+        status: one of the codes above [B].
+        iterations: outer iterations [B].
+        candidates: times each candidate was taken [B, 3].
+        history: with ``record``.
+    """
+
+    state: State
+    beta: Tensor
+    status: Tensor
+    iterations: Tensor
+    candidates: Tensor
+    history: History | None = None
+
+    def select(self, index: Tensor) -> Outcome:
+        """The images ``index`` alone."""
+        return Outcome(
+            self.state.select(index),
+            self.beta[index],
+            self.status[index],
+            self.iterations[index],
+            self.candidates[index],
+            None if self.history is None else self.history.select(index),
+        )
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        z: [B, k].
+        encoder: [B] bool: begin at x = A^T y and let the encoder propose; otherwise descend from z.
+    """
+
+    z: Tensor
+    encoder: Tensor
+
+
+class Algorithm(ABC):
+    """A loop over candidates, betas and stopping tests; a frozen dataclass of its settings."""
+
+    @property
+    def number_of_starts(self) -> int:
+        """K."""
+        return 1
+
+    @property
+    def uses_encoder(self) -> bool:
+        """Whether the first start is the encoder's guess rather than z = 0."""
+        return True
+
+    @abstractmethod
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+        """Restore every image of the problem from one start each."""
+
+    def solve(
+        self, problem: Problem, monitor: Monitor, generator: torch.Generator | None
+    ) -> Outcome:
+        """Restore from every start and keep, per image, the end with the least objective.
+
+        Starts are the encoder's guess (for algorithms that have an encoder), z = 0, then draws
+        from N(0, I) that all images share, so that no image's result depends on its batch.
+        """
+        batch, k = problem.batch, problem.decoder.latent_dim
+        like = problem.y
+        number = self.number_of_starts
+        fixed = 2 if self.uses_encoder else 1
+        codes = like.new_zeros(number, k)
+        if number > fixed:
+            # Drawn on the generator's device (the CPU by default), so that seeds carry over.
+            source = torch.device("cpu") if generator is None else generator.device
+            draws = torch.randn(number - fixed, k, generator=generator, device=source)
+            codes[fixed:] = draws.to(like.device, like.dtype)
+        encoder = torch.zeros(number, dtype=torch.bool, device=like.device)
+        encoder[0] = self.uses_encoder
+        # Start-major: row s * batch + b is start s of image b.
+        image = torch.arange(batch, device=like.device).repeat(number)
+        which = torch.arange(number, device=like.device).repeat_interleave(batch)
+        expanded = problem if number == 1 else problem.select(image)
+        monitor.start(expanded.batch)
+        outcome = self.run(expanded, Start(codes[which], encoder[which]), monitor)
+        outcome = replace(outcome, history=monitor.history())
+        if number == 1:
+            return outcome
+        return outcome.select(self._best(outcome, number, batch))
+
+    def _best(self, outcome: Outcome, number: int, batch: int) -> Tensor:
+        """Row of the best start of each image [B]; an end that failed never wins."""
+        value = outcome.state.objective.double()
+        value = torch.where(torch.isfinite(value), value, torch.inf)
+        chosen = value.reshape(number, batch).argmin(dim=0)
+        return chosen * batch + torch.arange(batch, device=value.device)
+
+
+def check_starts(starts: int) -> None:
+    """Raise unless ``starts`` is an integer >= 1."""
+    count("starts", starts, 1)
+
+
+def as_solver(owner: str, solver: LatentSolver | str) -> LatentSolver:
+    """A solver of a solver or of its name."""
+    if isinstance(solver, str):
+        choice(f"{owner}: z_solver", solver, tuple(SOLVERS))
+        return SOLVERS[solver]()
+    if not isinstance(solver, LatentSolver):
+        raise TypeError(
+            f"{owner}: expected z_solver to be GaussNewton(...), Adam(...) or a name, "
+            f"got {solver!r}"
+        )
+    return solver

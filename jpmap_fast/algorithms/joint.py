@@ -1,0 +1,227 @@
+"""Descent of J1 in x and z with encoder candidates: the loop JPMAP and the continuations share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.algorithms.base import (
+    CONVERGED,
+    FAILED,
+    ITERATION_LIMIT,
+    Outcome,
+    Start,
+)
+from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.problem import Coupling, Problem, State
+from jpmap_fast.solvers import LatentSolver
+
+Selection = Literal["adaptive", "exhaustive"]
+
+
+@dataclass(frozen=True)
+class JointSettings:
+    """How the loop descends; see ``JPMAP`` for what each means."""
+
+    coupling: Coupling
+    z_solver: LatentSolver
+    selection: Selection
+    n1: int
+    n2: int
+    max_iterations: int
+    tolerance: float
+
+
+class Schedule(Protocol):
+    """What happens to an image that is stationary at its beta."""
+
+    def __call__(self, stage: Tensor, beta: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+        """The next beta [B] and a status code [B], or -1 to go on with that beta.
+
+        Args:
+            stage: how often beta has changed for each image [B].
+            beta: current coupling weights [B].
+            gap: ||x - G(z)||^2 [B].
+        """
+        ...
+
+
+def stop_when_stationary(stage: Tensor, beta: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    """The schedule of JPMAP: one beta, then done."""
+    return beta, torch.full_like(stage, CONVERGED)
+
+
+@dataclass
+class _Work:
+    """Everything the loop keeps for the images still at work."""
+
+    problem: Problem
+    index: Tensor  # [B] their rows in the whole batch
+    state: State
+    beta: Tensor  # [B]
+    encoder_open: Tensor  # [B] bool: candidates 1 and 2 are still proposed
+    iterations: Tensor  # [B] over all betas
+    inner: Tensor  # [B] at this beta
+    stage: Tensor  # [B] how often beta has changed
+    candidates: Tensor  # [B, 3]
+
+    def select(self, keep: Tensor) -> _Work:
+        return _Work(
+            self.problem.select(keep),
+            self.index[keep],
+            self.state.select(keep),
+            self.beta[keep],
+            self.encoder_open[keep],
+            self.iterations[keep],
+            self.inner[keep],
+            self.stage[keep],
+            self.candidates[keep],
+        )
+
+
+def run_joint(
+    problem: Problem,
+    start: Start,
+    beta: Tensor,
+    settings: JointSettings,
+    schedule: Schedule,
+    monitor: Monitor,
+) -> Outcome:
+    """Run Algorithm 2.3 (or 2.2) on every image, through the betas of ``schedule``."""
+    device = beta.device
+    batch = problem.batch
+    state = problem.minimise_x(start.z, beta)
+    if bool(start.encoder.any()):
+        published = problem.evaluate(problem.operator.A_adjoint(problem.y), start.z, beta)
+        state = published.where(start.encoder, state)
+    zeros = torch.zeros(batch, dtype=torch.int64, device=device)
+    work = _Work(
+        problem,
+        torch.arange(batch, device=device),
+        state,
+        beta,
+        start.encoder & (settings.n2 > 0 or settings.n1 > 0),
+        zeros,
+        zeros,
+        zeros,
+        torch.zeros(batch, 3, dtype=torch.int64, device=device),
+    )
+    final = Outcome(
+        State(*(t.clone() for t in (state.x, state.z, state.decoded, state.objective, state.gap))),
+        beta.clone(),
+        torch.full((batch,), ITERATION_LIMIT, dtype=torch.int64, device=device),
+        zeros.clone(),
+        work.candidates.clone(),
+    )
+    monitor.step(work.index, state.objective, beta, state.gap, zeros)
+    while work.index.numel():
+        taken, stationary = _iterate(work, settings)
+        monitor.step(work.index, work.state.objective, work.beta, work.state.gap, taken)
+        stop = _advance(work, stationary, settings, schedule)
+        done = stop >= 0
+        if bool(done.any()):
+            left = work.index[done]
+            final.state.put(left, work.state.select(done))
+            final.beta[left], final.status[left] = work.beta[done], stop[done]
+            final.iterations[left] = work.iterations[done]
+            final.candidates[left] = work.candidates[done]
+            monitor.finished(int(left.numel()))
+            work = work.select((~done).nonzero()[:, 0])
+    return final
+
+
+def _iterate(work: _Work, settings: JointSettings) -> tuple[Tensor, Tensor]:
+    """One iteration in place: the candidate taken [B] (0 for none) and whether z is stationary."""
+    before = work.state
+    taken = torch.zeros_like(work.index)
+    rejected_encoder = torch.zeros_like(work.encoder_open)
+    encoded = torch.zeros_like(before.z)
+
+    def propose(which: Tensor, candidate: int, code: Callable[[_Work, Tensor], Tensor]) -> None:
+        """Try a candidate on the images ``which`` and take it where J1 falls."""
+        if not bool(which.any()):
+            return
+        rows = which.nonzero()[:, 0]
+        part = work if rows.numel() == work.index.numel() else work.select(rows)
+        found = part.problem.minimise_x(code(part, rows), part.beta)
+        better = found.objective < part.state.objective
+        work.state = _merge(work.state, rows, better, found)
+        taken[rows] = torch.where(better, candidate, taken[rows])
+
+    def from_encoder(part: _Work, rows: Tensor) -> Tensor:
+        encoded[rows] = part.problem.encode(part.state.x)
+        return encoded[rows]
+
+    def descend(part: _Work, code: Tensor, x: Tensor) -> Tensor:
+        f, scale = part.problem.latent_objective(settings.coupling, x, part.beta)
+        return settings.z_solver.minimise(f, code, scale).z
+
+    every = torch.ones_like(work.encoder_open)
+    open_ = work.encoder_open
+    if settings.selection == "exhaustive":
+        propose(open_, 1, from_encoder)
+        propose(open_, 2, lambda part, rows: descend(part, encoded[rows], before.x[rows]))
+        propose(every, 3, lambda part, rows: descend(part, before.z[rows], before.x[rows]))
+    else:
+        propose(open_ & (work.inner < settings.n1), 1, from_encoder)
+        second = open_ & (taken == 0) & (work.inner < settings.n2)
+        missing = second & (work.inner >= settings.n1)
+        if bool(missing.any()):
+            rows = missing.nonzero()[:, 0]
+            encoded[rows] = work.problem.encode(work.state.x)[rows]
+        propose(second, 2, lambda part, rows: descend(part, encoded[rows], before.x[rows]))
+        rejected_encoder = second & (taken == 0)
+        propose(taken == 0, 3, lambda part, rows: descend(part, before.z[rows], before.x[rows]))
+
+    n, k = before.x[0].numel(), before.z.shape[1]
+    moved = _norm(work.state.x - before.x) / n**0.5 + _norm(work.state.z - before.z) / k**0.5
+    still = moved < settings.tolerance
+    # An encoder step that no longer moves says nothing about J1: go on by descent.
+    stationary = still & (taken != 1)
+    work.encoder_open = open_ & ~rejected_encoder & ~(still & (taken == 1))
+    work.iterations = work.iterations + 1
+    work.inner = work.inner + 1
+    for candidate in (1, 2, 3):
+        work.candidates[:, candidate - 1] += taken == candidate
+    return taken, stationary
+
+
+def _advance(
+    work: _Work, stationary: Tensor, settings: JointSettings, schedule: Schedule
+) -> Tensor:
+    """Status code of each image that is finished, -1 for the others, whose beta moves on."""
+    status = torch.full_like(work.index, -1)
+    exhausted = ~stationary & (work.inner >= settings.max_iterations)
+    ready = stationary | exhausted
+    if bool(ready.any()):
+        beta, verdict = schedule(work.stage, work.beta, work.state.gap)
+        verdict = torch.where(exhausted & (verdict == CONVERGED), ITERATION_LIMIT, verdict)
+        status = torch.where(ready, verdict, status)
+        onward = ready & (verdict < 0)
+        if bool(onward.any()):
+            # J1 is a function of beta: the new one is compared with nothing computed before.
+            rows = onward.nonzero()[:, 0]
+            work.beta = torch.where(onward, beta, work.beta)
+            part = work.select(rows)
+            fresh = part.problem.minimise_x(part.state.z, part.beta)
+            work.state = _merge(work.state, rows, torch.ones_like(rows, dtype=torch.bool), fresh)
+            work.stage = work.stage + onward
+            work.inner = torch.where(onward, 0, work.inner)
+            work.encoder_open = work.encoder_open & ~onward
+    return torch.where(torch.isfinite(work.state.objective), status, FAILED)
+
+
+def _merge(state: State, rows: Tensor, better: Tensor, found: State) -> State:
+    if rows.numel() == state.z.shape[0]:
+        return found.where(better, state)
+    merged = State(*(t.clone() for t in vars(state).values()))
+    merged.put(rows[better], found.select(better.nonzero()[:, 0]))
+    return merged
+
+
+def _norm(difference: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(difference.flatten(1), dim=1)

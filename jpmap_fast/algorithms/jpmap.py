@@ -1,0 +1,95 @@
+"""Joint posterior maximisation at one beta."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jpmap_fast._validate import choice, count, per_image, positive
+from jpmap_fast.algorithms.base import Algorithm, Outcome, Start, as_solver, check_starts
+from jpmap_fast.algorithms.joint import JointSettings, Selection, run_joint, stop_when_stationary
+from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.problem import Coupling, Problem
+from jpmap_fast.solvers import GaussNewton, LatentSolver
+
+
+@dataclass(frozen=True)
+class JPMAP(Algorithm):
+    r"""Joint MAP over image and latent code: the minimum of
+
+        J1(x, z) = ||A x - y||^2 / (2 sigma^2) + beta/2 ||x - G(z)||^2 + 1/2 ||z||^2.
+
+    Iteration n starts from (x_n, z_n) and has three candidates for the next code:
+
+    1. z1 = mu_phi(x_n), what the encoder says of x_n;
+    2. z2 = descent from z1;
+    3. z3 = descent from z_n;
+
+    each completed by its exact x. ``selection="adaptive"`` (Algorithm 2.3) takes z1 while n < n1 if
+    J1 falls, else z2 while n < n2 if J1 falls, else z3. ``selection="exhaustive"`` (Algorithm 2.2)
+    computes all three and keeps the least J1. No candidate is taken unless J1 falls, so J1 never
+    rises; once z2 has been refused for an image, the encoder is not asked again for it.
+
+    An image has converged when a descent moves it by
+    ||x_{n+1} - x_n|| / sqrt(n) + ||z_{n+1} - z_n|| / sqrt(k) < tolerance.
+
+    Args:
+        beta: coupling weight, a number or one an image; None for 1 / gamma^2 of the prior.
+        coupling: "projected" descends J(z) = min_x J1(x, z); "alternating" descends J1(x_n, .), as
+            published. Both have the same stationary points.
+        z_solver: ``GaussNewton()``, ``Adam()``, or "gauss-newton", "adam".
+        selection: "adaptive" or "exhaustive".
+        n1, n2: iterations in which candidates 1 and 2 are proposed, >= 0.
+        max_iterations: >= 1.
+        tolerance: see above, > 0. The published inner loop stops at 1/255, inside an outer loop
+            that goes on to 1/25500.
+        starts: K >= 1 starts (the encoder's guess, z = 0, then random), best J1 per image kept.
+
+    Raises:
+        ValueError: a setting is out of range. TypeError: of the wrong kind.
+
+    Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648, Algorithms 2.2 and 2.3.
+    """
+
+    beta: Any = None
+    coupling: Coupling = "projected"
+    z_solver: LatentSolver | str = GaussNewton()
+    selection: Selection = "adaptive"
+    n1: int = 1
+    n2: int = 10
+    max_iterations: int = 500
+    tolerance: float = 1 / 2550
+    starts: int = 2
+
+    def __post_init__(self) -> None:
+        choice("JPMAP: coupling", self.coupling, ("projected", "alternating"))
+        choice("JPMAP: selection", self.selection, ("adaptive", "exhaustive"))
+        as_solver("JPMAP", self.z_solver)
+        count("JPMAP: n1", self.n1, 0)
+        count("JPMAP: n2", self.n2, 0)
+        count("JPMAP: max_iterations", self.max_iterations, 1)
+        positive("JPMAP: tolerance", self.tolerance)
+        check_starts(self.starts)
+
+    @property
+    def number_of_starts(self) -> int:
+        return self.starts
+
+    def settings(self) -> JointSettings:
+        """What the shared loop needs of this."""
+        return JointSettings(
+            self.coupling,
+            as_solver("JPMAP", self.z_solver),
+            self.selection,
+            self.n1,
+            self.n2,
+            self.max_iterations,
+            self.tolerance,
+        )
+
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+        default = problem.prior.gamma**-2
+        beta = per_image(
+            "beta", default if self.beta is None else self.beta, problem.batch, problem.sigma
+        )
+        return run_joint(problem, start, beta, self.settings(), stop_when_stationary, monitor)

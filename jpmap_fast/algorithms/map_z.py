@@ -1,0 +1,199 @@
+"""Latent MAP as the limit of joint MAP: growing coupling weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import choice, count, per_image, positive
+from jpmap_fast.algorithms.base import (
+    BETA_LIMIT,
+    CONVERGED,
+    Algorithm,
+    Outcome,
+    Start,
+    as_solver,
+    check_starts,
+)
+from jpmap_fast.algorithms.joint import JointSettings, Schedule, run_joint
+from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.problem import Coupling, Problem
+from jpmap_fast.solvers import GaussNewton, LatentSolver
+
+
+def _with_latent_objective(outcome: Outcome, problem: Problem) -> Outcome:
+    """The same end, its objective being F(G(z)) + 1/2 ||z||^2."""
+    state = outcome.state
+    infinite = torch.full_like(outcome.beta, torch.inf)
+    f, _ = problem.latent_objective("projected", state.x, infinite)
+    return replace(
+        outcome, state=replace(state, objective=f.value(state.z).to(state.objective.dtype))
+    )
+
+
+@dataclass(frozen=True)
+class MAPz(Algorithm):
+    r"""MAP-z by an exponential multiplier: minimise F(x) + 1/2 ||z||^2 such that x is near G(z).
+
+    JPMAP at beta_0; then, with C = ||G(z) - x||^2 - epsilon, while C > 0: multiply beta by
+    exp(rho C) and descend J1 again from where it is. Each image has a beta of its own and stops at
+    its own C <= 0. The published update alone never gets there (near C = 0 beta stops growing, and
+    far from it exp(rho C) overflows), so the factor is kept within ``growth``.
+
+    Args:
+        alpha: allowed gap, in grey levels: epsilon = (alpha / 255)^2 n, > 0.
+        rho: multiplier rate; None for 100 / n.
+        beta0: first coupling weight; None for 0.1 / gamma^2 of the prior.
+        growth: least and largest factor of beta, 1 < least <= largest.
+        coupling, z_solver, n1, n2, max_iterations, tolerance, starts: as in ``JPMAP``;
+            max_iterations holds for each beta. The encoder is used at beta_0 only.
+
+    The objective of the result is the latent one, ||A G(z) - y||^2 / (2 sigma^2) + 1/2 ||z||^2.
+
+    Raises:
+        ValueError: a setting is out of range. TypeError: of the wrong kind.
+
+    Source: arXiv 2103.01648, Algorithm 2.4.
+    """
+
+    alpha: float = 1.0
+    rho: float | None = None
+    beta0: Any = None
+    growth: tuple[float, float] = (1.5, 4.0)
+    coupling: Coupling = "projected"
+    z_solver: LatentSolver | str = GaussNewton()
+    n1: int = 1
+    n2: int = 10
+    max_iterations: int = 500
+    tolerance: float = 1 / 2550
+    starts: int = 2
+
+    def __post_init__(self) -> None:
+        positive("MAPz: alpha", self.alpha)
+        if self.rho is not None:
+            positive("MAPz: rho", self.rho)
+        low, high = self.growth
+        if not (1 < low <= high < math.inf):
+            raise ValueError(f"MAPz: expected growth = (least, largest), 1 < least, {self.growth}")
+        choice("MAPz: coupling", self.coupling, ("projected", "alternating"))
+        as_solver("MAPz", self.z_solver)
+        count("MAPz: n1", self.n1, 0)
+        count("MAPz: n2", self.n2, 0)
+        count("MAPz: max_iterations", self.max_iterations, 1)
+        positive("MAPz: tolerance", self.tolerance)
+        check_starts(self.starts)
+
+    @property
+    def number_of_starts(self) -> int:
+        return self.starts
+
+    def _schedule(self, pixels: int, ceiling: float) -> Schedule:
+        epsilon = (self.alpha / 255) ** 2 * pixels
+        rho = 100 / pixels if self.rho is None else self.rho
+        low, high = (math.log(factor) for factor in self.growth)
+
+        def advance(stage: Tensor, beta: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+            excess = gap - epsilon
+            larger = beta * (rho * excess).clamp(low, high).exp()
+            status = torch.where(excess <= 0, CONVERGED, -1)
+            status = torch.where((status < 0) & (larger > ceiling), BETA_LIMIT, status)
+            return larger, status
+
+        return advance
+
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+        default = 0.1 * problem.prior.gamma**-2
+        beta = per_image(
+            "beta0", default if self.beta0 is None else self.beta0, problem.batch, problem.sigma
+        )
+        settings = JointSettings(
+            self.coupling,
+            as_solver("MAPz", self.z_solver),
+            "adaptive",
+            self.n1,
+            self.n2,
+            self.max_iterations,
+            self.tolerance,
+        )
+        # Far beyond any beta at which x and G(z) still differ, far from overflow.
+        ceiling = torch.finfo(beta.dtype).max ** 0.5
+        schedule = self._schedule(math.prod(problem.prior.image_shape), ceiling)
+        outcome = run_joint(problem, start, beta, settings, schedule, monitor)
+        return _with_latent_objective(outcome, problem)
+
+
+@dataclass(frozen=True)
+class MAPzSplitting(Algorithm):
+    r"""MAP-z by quadratic splitting: J1 is minimised at each of a fixed, increasing row of betas.
+
+    Args:
+        betas: coupling weights, positive and increasing; None for 12 of them, from 0.1 to 1e4
+            times 1 / gamma^2, in geometric progression.
+        coupling, z_solver, max_iterations, tolerance, starts: as in ``JPMAP``; max_iterations
+            holds for each beta.
+
+    The first start is the encoder's code of A^T y. The objective of the result is the latent one,
+    ||A G(z) - y||^2 / (2 sigma^2) + 1/2 ||z||^2.
+
+    Raises:
+        ValueError: a setting is out of range. TypeError: of the wrong kind.
+
+    Source: arXiv 2103.01648, Algorithm 1.1.
+    """
+
+    betas: Sequence[float] | None = None
+    coupling: Coupling = "projected"
+    z_solver: LatentSolver | str = GaussNewton()
+    max_iterations: int = 500
+    tolerance: float = 1 / 2550
+    starts: int = 2
+
+    def __post_init__(self) -> None:
+        if self.betas is not None:
+            values = tuple(float(beta) for beta in self.betas)
+            increasing = all(a < b for a, b in zip(values, values[1:], strict=False))
+            if not values or not increasing or not all(0 < b < math.inf for b in values):
+                raise ValueError(
+                    f"MAPzSplitting: expected positive, increasing betas, got {self.betas!r}"
+                )
+            object.__setattr__(self, "betas", values)
+        choice("MAPzSplitting: coupling", self.coupling, ("projected", "alternating"))
+        as_solver("MAPzSplitting", self.z_solver)
+        count("MAPzSplitting: max_iterations", self.max_iterations, 1)
+        positive("MAPzSplitting: tolerance", self.tolerance)
+        check_starts(self.starts)
+
+    @property
+    def number_of_starts(self) -> int:
+        return self.starts
+
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+        betas = self.betas
+        if betas is None:
+            betas = tuple(10 ** (-1 + 5 * i / 11) * problem.prior.gamma**-2 for i in range(12))
+        row = torch.tensor(betas, dtype=problem.sigma.dtype, device=problem.sigma.device)
+
+        def advance(stage: Tensor, beta: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+            last = stage + 1 >= len(row)
+            following = row[(stage + 1).clamp_max(len(row) - 1)]
+            return following, torch.where(last, CONVERGED, -1)
+
+        settings = JointSettings(
+            self.coupling,
+            as_solver("MAPzSplitting", self.z_solver),
+            "adaptive",
+            0,
+            0,
+            self.max_iterations,
+            self.tolerance,
+        )
+        code = problem.encode(problem.operator.A_adjoint(problem.y))
+        z = torch.where(start.encoder[:, None], code, start.z)
+        begin = Start(z, torch.zeros_like(start.encoder))
+        outcome = run_joint(problem, begin, row[:1].expand(problem.batch).clone(), settings, advance, monitor)
+        return _with_latent_objective(outcome, problem)

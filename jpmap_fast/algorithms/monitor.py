@@ -1,0 +1,97 @@
+"""What happens along the way: histories and the progress bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class History:
+    """J1, beta and coupling gap by iteration and image; NaN once an image is finished.
+
+    Attributes:
+        objective: J1(x_n, z_n) at the beta of iteration n, [T, B]; row 0 is the start.
+        beta: [T, B].
+        gap: ||x_n - G(z_n)||^2 [T, B].
+        candidate: which candidate was taken, 1 to 3; 0 for none; -1 once finished. [T, B].
+    """
+
+    objective: Tensor
+    beta: Tensor
+    gap: Tensor
+    candidate: Tensor
+
+    def select(self, index: Tensor) -> History:
+        """The columns ``index``."""
+        return History(
+            self.objective[:, index],
+            self.beta[:, index],
+            self.gap[:, index],
+            self.candidate[:, index],
+        )
+
+
+class Monitor:
+    """Collects histories when asked to and counts finished images on a bar when asked to."""
+
+    def __init__(self, record: bool = False, progress: bool = False) -> None:
+        self.record = record
+        self._progress = progress
+        self._bar: Any = None
+        self._batch = 0
+        self._rows: list[tuple[Tensor, ...]] = []
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def start(self, batch: int) -> None:
+        """A run on ``batch`` images (starts counted apart) begins."""
+        self._batch = batch
+        self._rows = []
+        if self._progress and self._bar is None:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=0, unit="solve", desc="restore")
+        if self._bar is not None:
+            self._bar.total += batch
+            self._bar.refresh()
+
+    def step(
+        self, index: Tensor, objective: Tensor, beta: Tensor, gap: Tensor, candidate: Tensor
+    ) -> None:
+        """One iteration of the images ``index``."""
+        if not self.record:
+            return
+        rows = []
+        for value in (objective, beta, gap):
+            row = torch.full((self._batch,), torch.nan, dtype=value.dtype, device=value.device)
+            row[index] = value
+            rows.append(row)
+        row = torch.full((self._batch,), -1, dtype=torch.int8, device=index.device)
+        row[index] = candidate.to(torch.int8)
+        self._rows.append((*rows, row))
+
+    def finished(self, count: int) -> None:
+        """``count`` more images are done."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def history(self) -> History | None:
+        """What was recorded since ``start``."""
+        if not self.record or not self._rows:
+            return None
+        return History(*(torch.stack(column) for column in zip(*self._rows, strict=True)))

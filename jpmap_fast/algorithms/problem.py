@@ -1,0 +1,125 @@
+"""A batch of restoration problems and the state of its solution, image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jpmap_fast import kernels
+from jpmap_fast.batch_invariant import ROW_TILE
+from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
+from jpmap_fast.operators.base import Operator
+from jpmap_fast.priors.base import Prior
+from jpmap_fast.priors.decoder import Decoder
+
+Coupling = Literal["projected", "alternating"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where each image stands.
+
+    Attributes:
+        x: [B, C, H, W].
+        z: [B, k].
+        decoded: G(z) [B, C, H, W].
+        objective: J1(x, z) at the current beta, [B].
+        gap: ||x - G(z)||^2 [B].
+    """
+
+    x: Tensor
+    z: Tensor
+    decoded: Tensor
+    objective: Tensor
+    gap: Tensor
+
+    def select(self, index: Tensor) -> State:
+        """The images ``index`` alone."""
+        return State(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def where(self, condition: Tensor, other: State) -> State:
+        """This state where ``condition`` [B] holds, ``other`` elsewhere."""
+        chosen = []
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            mask = condition.reshape(-1, *[1] * (mine.dim() - 1))
+            chosen.append(torch.where(mask, mine, theirs))
+        return State(*chosen)
+
+    def put(self, index: Tensor, part: State) -> None:
+        """Write ``part`` to the rows ``index``, in place."""
+        for field in fields(self):
+            getattr(self, field.name)[index] = getattr(part, field.name)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Measurements, operator, noise levels and prior of a batch.
+
+    Attributes:
+        prior: for the encoder and gamma.
+        decoder: the prior's decoder with its derivatives.
+        operator: bound to the prior's image shape.
+        y: measurements [B, ...].
+        sigma: noise standard deviations [B].
+    """
+
+    prior: Prior
+    decoder: Decoder
+    operator: Operator
+    y: Tensor
+    sigma: Tensor
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return self.y.shape[0]
+
+    def select(self, index: Tensor) -> Problem:
+        """The problems ``index``; an index may repeat."""
+        return replace(
+            self,
+            operator=self.operator.select(index),
+            y=self.y[index],
+            sigma=self.sigma[index],
+        )
+
+    def encode(self, x: Tensor) -> Tensor:
+        """mu_phi(x) [B, k]."""
+        batch = x.shape[0]
+        if x.device.type == "cpu" and batch % ROW_TILE:
+            # Same reason as in batch_invariant: an image's code must not depend on its batch.
+            x = F.pad(x, (0, 0, 0, 0, 0, 0, 0, -batch % ROW_TILE))
+        return self.prior.encode(x)[0][:batch]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """G(z) [B, C, H, W]."""
+        return self.decoder.value(z).reshape(-1, *self.prior.image_shape)
+
+    def minimise_x(self, z: Tensor, beta: Tensor) -> State:
+        """The state of argmin_x J1(x, z)."""
+        decoded = self.decode(z)
+        x, objective, gap = self.operator.x_update(decoded, self.y, z, beta, self.sigma)
+        return State(x, z, decoded, objective, gap)
+
+    def evaluate(self, x: Tensor, z: Tensor, beta: Tensor) -> State:
+        """The state at a given x and z."""
+        decoded = self.decode(z)
+        residual = (self.y - self.operator.A(x)).flatten(1)
+        objective, gap = kernels.objective(
+            x.flatten(1), decoded.flatten(1), residual, z, beta, self.sigma
+        )
+        return State(x, z, decoded, objective, gap)
+
+    def latent_objective(
+        self, coupling: Coupling, x: Tensor, beta: Tensor
+    ) -> tuple[LatentObjective, Tensor]:
+        """What a z-step minimises at (x, beta), and the factor of Adam's published scaling [B]."""
+        scale = torch.where(torch.isinf(beta), 2 * self.sigma.square(), 1 / beta)
+        if coupling == "projected":
+            return self.operator.projected(self.decoder, self.y, beta, self.sigma), scale
+        return WeightedLeastSquares(self.decoder, x.flatten(1), beta[:, None]), scale

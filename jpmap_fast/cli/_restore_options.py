@@ -1,0 +1,90 @@
+"""The options of ``jpmap-fast restore``, checked against one another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class OperatorName(str, Enum):
+    """What ``--operator`` takes."""
+
+    denoising = "denoising"
+    inpainting = "inpainting"
+    compressed_sensing = "compressed-sensing"
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """One field for each option; sigma is in 255ths.
+
+    Raises:
+        ValueError: a value is out of range, or options do not go together.
+    """
+
+    inputs: tuple[Path, ...]
+    operator: OperatorName
+    sigma: float
+    output: Path
+    mask: Path | None
+    matrix: Path | None
+    simulate: bool
+    missing: float | None
+    measurements: int | None
+    seed: int
+    prior: str
+    method: str
+    starts: int | None
+    alpha: float | None
+    key: str | None
+    device: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise ValueError(f"--sigma: expected a number > 0, in 255ths, got {self.sigma}")
+        self._check_source(
+            OperatorName.inpainting, "--mask", self.mask, "--missing", self.missing
+        )
+        self._check_source(
+            OperatorName.compressed_sensing,
+            "--matrix",
+            self.matrix,
+            "--measurements",
+            self.measurements,
+        )
+        if self.missing is not None and not 0 <= self.missing < 1:
+            raise ValueError(f"--missing: expected a fraction in [0, 1), got {self.missing}")
+        if self.measurements is not None and self.measurements < 1:
+            raise ValueError(f"--measurements: expected at least 1, got {self.measurements}")
+        if self.starts is not None and self.starts < 1:
+            raise ValueError(f"--starts: expected at least 1, got {self.starts}")
+        if self.alpha is not None and self.method != "map-z":
+            raise ValueError(f"--alpha: only for --method map-z, got {self.method}")
+
+    def _check_source(
+        self,
+        owner: OperatorName,
+        file_option: str,
+        file: Path | None,
+        random_option: str,
+        number: float | None,
+    ) -> None:
+        """What an operator is made of comes from a file or, when simulating, from chance."""
+        for option, value in ((file_option, file), (random_option, number)):
+            if value is not None and self.operator is not owner:
+                raise ValueError(
+                    f"{option}: only for --operator {owner.value}, got {self.operator.value}"
+                )
+        if number is not None and not self.simulate:
+            raise ValueError(
+                f"{random_option}: only with --simulate; for real measurements give {file_option}"
+            )
+        if file is not None and number is not None:
+            raise ValueError(f"expected {file_option} or {random_option}, got both")
+        if self.operator is owner and file is None and number is None:
+            raise ValueError(
+                f"--operator {owner.value}: expected {file_option} FILE, "
+                f"or --simulate with {random_option}"
+            )

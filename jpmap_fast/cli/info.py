@@ -1,0 +1,40 @@
+"""``jpmap-fast info``."""
+
+from __future__ import annotations
+
+import typer
+
+# Names as `restore --operator` takes them, and what y is.
+OPERATORS = {
+    "denoising": "y = x + noise",
+    "inpainting": "y = mask x + noise",
+    "compressed-sensing": "y = A x + noise, A a dense matrix",
+}
+
+
+def info() -> None:
+    """Show the build, the devices, and the names of priors, methods and operators."""
+    import torch
+
+    from jpmap_fast import available_priors, build_info
+    from jpmap_fast.algorithms import ALGORITHMS
+    from jpmap_fast.versions import versions
+
+    _section("versions", versions())
+    _section("compiled kernels", {key: str(value) for key, value in build_info().items()})
+    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    _section("devices", devices)
+    _section("bundled priors", dict.fromkeys(available_priors(), ""))
+    methods = {name: algorithm.__name__ for name, algorithm in ALGORITHMS.items()}
+    _section("methods", methods)
+    _section("operators", OPERATORS)
+
+
+def _section(title: str, lines: dict[str, str]) -> None:
+    typer.echo(title)
+    width = max((len(key) for key in lines), default=0)
+    for key, value in lines.items():
+        typer.echo(f"  {key:<{width}}  {value}".rstrip())

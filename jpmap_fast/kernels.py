@@ -1,0 +1,241 @@
+"""The compiled operators: checks that speak Python, then one call each.
+
+Every operator exists for CPU and CUDA, float32 and float64, under one schema (csrc/ops.cpp), and
+has a plain-torch twin of the same name in ``jpmap_fast.reference``. No gradients are defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._extension import require_cuda_kernels
+
+_ops = torch.ops.jpmap
+
+
+def x_update_diagonal(
+    decoded: Tensor,  # [B, n]
+    y: Tensor,  # [B, n]
+    weight: Tensor | None,  # [n] or [B, n]
+    z: Tensor,  # [B, k]
+    beta: Tensor,  # [B]
+    sigma: Tensor,  # [B]
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The minimiser of J1 over x for A = diag(w), with J1 and the coupling gap, in one pass.
+
+        r = y - w G,    x = G + w r / (w^2 + beta sigma^2)
+        J1 = 1/2 sum r^2 / (sigma^2 + w^2 / beta) + 1/2 ||z||^2,    gap = ||x - G||^2
+
+    Args:
+        decoded: G(z) [B, n], float32 or float64.
+        y: measurements [B, n].
+        weight: diagonal of A, [n] or [B, n], in [0, 1]; None for the identity.
+        z: latent codes [B, k].
+        beta: coupling weights [B], > 0; inf gives x = G.
+        sigma: noise standard deviations [B], > 0.
+
+    Returns:
+        x [B, n], J1 [B], gap [B].
+
+    Raises:
+        ValueError: shapes or devices do not fit. TypeError: types do not.
+    """
+    op = "x_update_diagonal"
+    batch, pixels = _matrix(op, "decoded", decoded)
+    _fits(op, decoded, "y", y, (batch, pixels))
+    if weight is not None:
+        shape = (batch, pixels) if weight.dim() == 2 else (pixels,)
+        _fits(op, decoded, "weight", weight, shape)
+    _fits(op, decoded, "z", z, (batch, _matrix(op, "z", z)[1]))
+    _fits(op, decoded, "beta", beta, (batch,))
+    _fits(op, decoded, "sigma", sigma, (batch,))
+    x, objective, gap = _ops.x_update_diagonal(
+        decoded.contiguous(),
+        y.contiguous(),
+        None if weight is None else weight.contiguous(),
+        z.contiguous(),
+        beta.contiguous(),
+        sigma.contiguous(),
+    )
+    return x, objective, gap
+
+
+def objective(
+    x: Tensor,  # [B, n]
+    decoded: Tensor,  # [B, n]
+    residual: Tensor,  # [B, m]
+    z: Tensor,  # [B, k]
+    beta: Tensor,  # [B]
+    sigma: Tensor,  # [B]
+) -> tuple[Tensor, Tensor]:
+    r"""J1 of a batch, and the coupling gap.
+
+        J1 = ||residual||^2 / (2 sigma^2) + beta/2 ||x - G||^2 + 1/2 ||z||^2,   gap = ||x - G||^2
+
+    Args:
+        x: images [B, n], float32 or float64.
+        decoded: G(z) [B, n].
+        residual: y - A x [B, m].
+        z: latent codes [B, k].
+        beta: coupling weights [B], > 0; inf is allowed where x = G.
+        sigma: noise standard deviations [B], > 0.
+
+    Returns:
+        J1 [B], gap [B].
+
+    Raises:
+        ValueError: shapes or devices do not fit. TypeError: types do not.
+    """
+    op = "objective"
+    batch, pixels = _matrix(op, "x", x)
+    _fits(op, x, "decoded", decoded, (batch, pixels))
+    _fits(op, x, "residual", residual, (batch, _matrix(op, "residual", residual)[1]))
+    _fits(op, x, "z", z, (batch, _matrix(op, "z", z)[1]))
+    _fits(op, x, "beta", beta, (batch,))
+    _fits(op, x, "sigma", sigma, (batch,))
+    value, gap = _ops.objective(
+        x.contiguous(),
+        decoded.contiguous(),
+        residual.contiguous(),
+        z.contiguous(),
+        beta.contiguous(),
+        sigma.contiguous(),
+    )
+    return value, gap
+
+
+def conjugate_gradient_step(
+    x: Tensor,  # [B, n], changed
+    r: Tensor,  # [B, n], changed
+    p: Tensor,  # [B, n]
+    q: Tensor,  # [B, n]
+    rho: Tensor,  # [B]
+    active: Tensor,  # [B] bool
+) -> Tensor:
+    r"""One conjugate-gradient step of every active row, in place.
+
+        alpha = rho / <p, q>,    x += alpha p,    r -= alpha q,    rho_new = <r, r>
+
+    Rows that are not active keep every bit, and their rho. A row with <p, q> <= 0 or rho = 0 takes
+    alpha = 0.
+
+    Args:
+        x: iterates [B, n], contiguous, written.
+        r: residuals [B, n], contiguous, written.
+        p: directions [B, n].
+        q: S p for the system's matrix S, [B, n].
+        rho: <r, r> before the step [B].
+        active: bool [B].
+
+    Returns:
+        rho_new [B].
+
+    Raises:
+        ValueError: shapes or devices do not fit, x or r is not contiguous. TypeError: types.
+    """
+    op = "conjugate_gradient_step"
+    batch, size = _matrix(op, "x", x)
+    for name, tensor in (("r", r), ("p", p), ("q", q)):
+        _fits(op, x, name, tensor, (batch, size))
+    _fits(op, x, "rho", rho, (batch,))
+    _flags(op, x, active, batch)
+    _in_place(op, x=x, r=r)
+    rho_new: Tensor = _ops.conjugate_gradient_step(
+        x, r, p.contiguous(), q.contiguous(), rho.contiguous(), active.contiguous()
+    )
+    return rho_new
+
+
+def conjugate_gradient_direction(
+    p: Tensor,  # [B, n], changed
+    r: Tensor,  # [B, n]
+    rho_new: Tensor,  # [B]
+    rho: Tensor,  # [B]
+    active: Tensor,  # [B] bool
+) -> None:
+    """The next direction of every active row, p = r + (rho_new / rho) p, in place.
+
+    Args:
+        p: directions [B, n], contiguous, written; p = r where rho = 0.
+        r: residuals [B, n].
+        rho_new: <r, r> after the step [B].
+        rho: before it [B].
+        active: bool [B]; other rows keep every bit.
+
+    Raises:
+        ValueError: shapes or devices do not fit, p is not contiguous. TypeError: types.
+    """
+    op = "conjugate_gradient_direction"
+    batch, size = _matrix(op, "p", p)
+    _fits(op, p, "r", r, (batch, size))
+    _fits(op, p, "rho_new", rho_new, (batch,))
+    _fits(op, p, "rho", rho, (batch,))
+    _flags(op, p, active, batch)
+    _in_place(op, p=p)
+    _ops.conjugate_gradient_direction(
+        p, r.contiguous(), rho_new.contiguous(), rho.contiguous(), active.contiguous()
+    )
+
+
+def _matrix(op: str, name: str, tensor: Tensor) -> tuple[int, int]:
+    if tensor.dim() != 2:
+        raise ValueError(f"{op}: expected {name} of shape [B, n], got {list(tensor.shape)}")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{op}: expected {name} in float32 or float64, got {tensor.dtype}")
+    if tensor.device.type == "cuda":
+        require_cuda_kernels()
+    return tensor.shape[0], tensor.shape[1]
+
+
+def _fits(op: str, like: Tensor, name: str, tensor: Tensor, shape: Sequence[int]) -> None:
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{op}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}"
+        )
+    if tensor.dtype != like.dtype:
+        raise TypeError(f"{op}: expected {name} in {like.dtype}, got {tensor.dtype}")
+    if tensor.device != like.device:
+        raise ValueError(f"{op}: expected {name} on {like.device}, got {tensor.device}")
+
+
+def _flags(op: str, like: Tensor, active: Tensor, batch: int) -> None:
+    if active.dtype != torch.bool:
+        raise TypeError(f"{op}: expected active in torch.bool, got {active.dtype}")
+    if tuple(active.shape) != (batch,) or active.device != like.device:
+        raise ValueError(
+            f"{op}: expected active of shape [{batch}] on {like.device}, "
+            f"got {list(active.shape)} on {active.device}"
+        )
+
+
+def _in_place(op: str, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.is_contiguous():
+            raise ValueError(f"{op}: expected {name} contiguous, since it is written in place")
+
+
+@torch.library.register_fake("jpmap::x_update_diagonal")
+def _(
+    decoded: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, beta: Tensor, sigma: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(decoded), torch.empty_like(beta), torch.empty_like(beta)
+
+
+@torch.library.register_fake("jpmap::objective")
+def _(
+    x: Tensor, decoded: Tensor, residual: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(beta), torch.empty_like(beta)
+
+
+@torch.library.register_fake("jpmap::conjugate_gradient_step")
+def _(x: Tensor, r: Tensor, p: Tensor, q: Tensor, rho: Tensor, active: Tensor) -> Tensor:
+    return torch.empty_like(rho)
+
+
+@torch.library.register_fake("jpmap::conjugate_gradient_direction")
+def _(p: Tensor, r: Tensor, rho_new: Tensor, rho: Tensor, active: Tensor) -> None:
+    return None

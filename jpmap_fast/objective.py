@@ -1,0 +1,218 @@
+r"""The objective as a function of the latent code, in the form the z-steps need.
+
+Every z-step of every algorithm minimises a regularised nonlinear least-squares function
+
+    f(z) = constant + 1/2 || t - H G(z) ||^2_W + 1/2 ||z||^2
+
+where G is the decoder and H, t, W depend on the step:
+
+=====================  ===================  ===============  ================================
+step                   H                    t                W
+=====================  ===================  ===============  ================================
+alternating            I                    x                beta
+projected, diagonal    diag(m)              y                1 / (sigma^2 + m^2 / beta)
+projected, dense       U^T A                U^T y            1 / (sigma^2 + lambda / beta)
+projected, any A       A                    y                (sigma^2 I + A A^T / beta)^{-1}
+=====================  ===================  ===============  ================================
+
+with A A^T = U diag(lambda) U^T. The projected function is J(z) = min_x J1(x, z); beta = inf turns
+it into the latent objective F(G(z)) + 1/2 ||z||^2 of MAP-z and CSGM.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.batch_invariant import batched_product, linear_rows
+from jpmap_fast.priors.decoder import Decoder
+
+
+class LatentObjective(ABC):
+    """f(z) for a batch of images, each with a function of its own. Scalars are float64 [B]."""
+
+    decoder: Decoder
+
+    @abstractmethod
+    def value(self, z: Tensor) -> Tensor:
+        """f(z) [B] of z [B, k]."""
+
+    @abstractmethod
+    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """f(z) [B] and its gradient [B, k]."""
+
+    @abstractmethod
+    def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """f(z) [B], gradient [B, k] and the Gauss-Newton matrix I + J^T H^T W H J [B, k, k]."""
+
+    @abstractmethod
+    def select(self, index: Tensor) -> LatentObjective:
+        """The objective of the images ``index`` alone."""
+
+
+def half_squared_norm(z: Tensor) -> Tensor:
+    """1/2 ||z||^2 of each row, in float64."""
+    return 0.5 * z.double().square().sum(dim=-1)
+
+
+class WeightedLeastSquares(LatentObjective):
+    """f with diagonal W and H the identity, a diagonal or a matrix.
+
+    Args:
+        decoder: G, already restricted to the pixels that H sees.
+        target: t [B, p].
+        weight: diagonal of W, [B, p] or [B, 1].
+        scale: diagonal of H, [p] or [B, p]; None for the identity.
+        matrix: H [p, n]; None for a diagonal H.
+        constant: what f adds that does not depend on z, float64 [B].
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        target: Tensor,
+        weight: Tensor,
+        *,
+        scale: Tensor | None = None,
+        matrix: Tensor | None = None,
+        constant: Tensor | None = None,
+    ) -> None:
+        self.decoder = decoder
+        self.target = target
+        self.weight = weight
+        self.scale = scale
+        self.matrix = matrix
+        self.constant = constant
+
+    @cached_property
+    def _adjoint(self) -> Tensor:
+        assert self.matrix is not None
+        return self.matrix.T.contiguous()
+
+    def _observe(self, decoded: Tensor) -> Tensor:
+        """H applied to the last dimension of [B, n] or [B, k, n]."""
+        if self.matrix is not None:
+            return linear_rows(decoded, self.matrix)
+        if self.scale is not None:
+            scale = self.scale
+            if scale.dim() == 2 and decoded.dim() == 3:
+                scale = scale[:, None]
+            return decoded * scale
+        return decoded
+
+    def _observe_adjoint(self, residual: Tensor) -> Tensor:
+        if self.matrix is not None:
+            return linear_rows(residual, self._adjoint)
+        return residual if self.scale is None else residual * self.scale
+
+    def _total(self, residual: Tensor, weighted: Tensor, z: Tensor) -> Tensor:
+        total = 0.5 * (residual.double() * weighted).sum(dim=-1) + half_squared_norm(z)
+        return total if self.constant is None else total + self.constant
+
+    def value(self, z: Tensor) -> Tensor:
+        residual = self.target - self._observe(self.decoder.value(z))
+        return self._total(residual, self.weight * residual, z)
+
+    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        total = z.new_empty(0)
+
+        def cotangent(decoded: Tensor) -> Tensor:
+            nonlocal total
+            residual = self.target - self._observe(decoded)
+            weighted = self.weight * residual
+            total = self._total(residual, weighted, z)
+            return self._observe_adjoint(weighted)
+
+        _, pulled = self.decoder.pullback(z, cotangent)
+        return total, z - pulled
+
+    def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        decoded, columns = self.decoder.linearise(z)
+        residual = self.target - self._observe(decoded)
+        weighted = self.weight * residual
+        columns = self._observe(columns)  # [B, k, p]
+        matrix = batched_product(columns * self.weight[:, None], columns.mT)
+        matrix.diagonal(dim1=-2, dim2=-1).add_(1)
+        gradient = z - batched_product(columns, weighted[:, :, None])[:, :, 0]
+        return self._total(residual, weighted, z), gradient, matrix
+
+    def select(self, index: Tensor) -> WeightedLeastSquares:
+        scale = self.scale
+        if scale is not None and scale.dim() == 2:
+            scale = scale[index]
+        return WeightedLeastSquares(
+            self.decoder,
+            self.target[index],
+            self.weight[index],
+            scale=scale,
+            matrix=self.matrix,
+            constant=None if self.constant is None else self.constant[index],
+        )
+
+
+@dataclass(frozen=True)
+class MatrixFreeLeastSquares(LatentObjective):
+    """f for an A known only through its action, with W = (sigma^2 I + A A^T / beta)^{-1}.
+
+    Attributes:
+        decoder: G.
+        measure: A on rows, [R, n] to [R, m].
+        measure_adjoint: A^T on rows, [R, m] to [R, n].
+        solve: (right-hand sides [B, c, m], index of their images [B] or None) to W applied to
+            each, [B, c, m].
+        target: y [B, m].
+    """
+
+    decoder: Decoder
+    measure: Callable[[Tensor], Tensor]
+    measure_adjoint: Callable[[Tensor], Tensor]
+    solve: Callable[[Tensor, Tensor], Tensor]
+    target: Tensor
+    index: Tensor
+
+    def _total(self, residual: Tensor, solved: Tensor, z: Tensor) -> Tensor:
+        return 0.5 * (residual.double() * solved).sum(dim=-1) + half_squared_norm(z)
+
+    def value(self, z: Tensor) -> Tensor:
+        residual = self.target - self.measure(self.decoder.value(z))
+        return self._total(residual, self.solve(residual[:, None], self.index)[:, 0], z)
+
+    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        total = z.new_empty(0)
+
+        def cotangent(decoded: Tensor) -> Tensor:
+            nonlocal total
+            residual = self.target - self.measure(decoded)
+            solved = self.solve(residual[:, None], self.index)[:, 0]
+            total = self._total(residual, solved, z)
+            return self.measure_adjoint(solved)
+
+        _, pulled = self.decoder.pullback(z, cotangent)
+        return total, z - pulled
+
+    def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        decoded, columns = self.decoder.linearise(z)
+        batch, k, n = columns.shape
+        residual = self.target - self.measure(decoded)
+        columns = self.measure(columns.reshape(batch * k, n)).reshape(batch, k, -1)
+        solved = self.solve(torch.cat((residual[:, None], columns), dim=1), self.index)
+        matrix = batched_product(solved[:, 1:], columns.mT)
+        matrix = 0.5 * (matrix + matrix.mT)  # inexact solves leave it a little unsymmetric
+        matrix.diagonal(dim1=-2, dim2=-1).add_(1)
+        gradient = z - batched_product(columns, solved[:, :1].mT)[:, :, 0]
+        return self._total(residual, solved[:, 0], z), gradient, matrix
+
+    def select(self, index: Tensor) -> MatrixFreeLeastSquares:
+        return MatrixFreeLeastSquares(
+            self.decoder,
+            self.measure,
+            self.measure_adjoint,
+            self.solve,
+            self.target[index],
+            self.index[index],
+        )

@@ -1,0 +1,104 @@
+"""What every measurement operator offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import per_image
+from jpmap_fast.objective import LatentObjective
+from jpmap_fast.priors.decoder import Decoder
+
+
+class Operator(ABC):
+    r"""A linear A from images x [B, C, H, W] to measurements y, the noise model y = A x + noise.
+
+    Operators are immutable: ``to``, ``bind`` and ``select`` return new ones.
+    """
+
+    @abstractmethod
+    def A(self, x: Tensor) -> Tensor:
+        """A x: measurements of images [B, C, H, W]."""
+
+    @abstractmethod
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """A^T y: images [B, C, H, W] of measurements."""
+
+    @abstractmethod
+    def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
+        """Shape of one image's measurements, without the batch dimension.
+
+        An operator known only as a function is asked, in the type and on the device of ``like``.
+        """
+
+    @abstractmethod
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Operator:
+        """This operator for ``batch`` images (None: any number) of ``image_shape`` (C, H, W).
+
+        Raises:
+            ValueError: it cannot act on such images, or not on so many.
+        """
+
+    @abstractmethod
+    def x_update(
+        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""The exact minimiser of J1 over x, in innovation form.
+
+            x = G + A^T (A A^T + beta sigma^2 I)^{-1} (y - A G)
+
+        Args:
+            decoded: G(z) [B, C, H, W].
+            y: measurements.
+            z: latent codes [B, k]; they enter J1 alone.
+            beta: coupling weights [B]; inf gives x = G.
+            sigma: noise standard deviations [B].
+
+        Returns:
+            x [B, C, H, W], J1(x, z) [B] and the coupling gap ||x - G||^2 [B].
+        """
+
+    @abstractmethod
+    def projected(
+        self, decoder: Decoder, y: Tensor, beta: Tensor, sigma: Tensor
+    ) -> LatentObjective:
+        """J(z) = min_x J1(x, z) as a function of z; beta = inf gives the latent objective."""
+
+    @property
+    def batch(self) -> int | None:
+        """Number of images this operator is made for, None if any."""
+        return None
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where its tensors live, None if it has none."""
+        return None
+
+    def select(self, index: Tensor) -> Operator:
+        """The operator of the images ``index`` of a batch (an index may repeat)."""
+        return self
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
+        """The operator with its tensors on another device or in another precision."""
+        return self
+
+    def measure(
+        self, x: Tensor, sigma: float | Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """y = A x + sigma noise, noise standard normal.
+
+        Args:
+            x: images [B, C, H, W], values in [0, 1].
+            sigma: standard deviation > 0, a number or one an image.
+            generator: source of the noise.
+        """
+        clean = self.A(x)
+        deviation = per_image("sigma", sigma, clean.shape[0], clean)
+        noise = torch.randn(
+            clean.shape, dtype=clean.dtype, device=clean.device, generator=generator
+        )
+        return clean + deviation.reshape(-1, *[1] * (clean.dim() - 1)) * noise

@@ -1,0 +1,177 @@
+"""Operators whose A is diagonal in the pixels: denoising and inpainting."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jpmap_fast import kernels
+from jpmap_fast._validate import as_float_tensor, image_batch
+from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
+from jpmap_fast.operators.base import Operator
+from jpmap_fast.priors.decoder import Decoder
+
+
+class _Diagonal(Operator):
+    """A = diag(m), m shared by all images, one an image, or all ones."""
+
+    @abstractmethod
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> _Diagonal: ...
+
+    def _weight(self) -> Tensor | None:
+        """m as [n] or [B, n]; None for the identity."""
+        return None
+
+    def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
+        return tuple(image_shape)
+
+    def x_update(
+        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weight = self.bind(decoded.shape[1:], decoded.shape[0])._weight()
+        x, objective, gap = kernels.x_update_diagonal(
+            decoded.flatten(1), y.flatten(1), weight, z, beta, sigma
+        )
+        return x.reshape(decoded.shape), objective, gap
+
+    def projected(
+        self, decoder: Decoder, y: Tensor, beta: Tensor, sigma: Tensor
+    ) -> LatentObjective:
+        target, weight = y.flatten(1), self._weight()
+        variance = sigma.square()[:, None]
+        if weight is None:
+            return WeightedLeastSquares(decoder, target, 1 / (variance + 1 / beta[:, None]))
+        # Pixels nobody observed add |y|^2 / (2 sigma^2) to J whatever z is.
+        unseen = weight == 0
+        constant = (target * unseen).double().square().sum(dim=-1) / (2 * sigma.double().square())
+        if weight.dim() == 1:
+            rows = (~unseen).nonzero()[:, 0]
+            decoder, weight, target = decoder.restrict(rows), weight[rows], target[:, rows]
+            seen = torch.ones_like(weight)
+        else:
+            seen = (~unseen).to(weight.dtype)
+        precision = seen / (variance + weight.square() / beta[:, None])
+        return WeightedLeastSquares(decoder, target, precision, scale=weight, constant=constant)
+
+
+class Denoising(_Diagonal):
+    """A = I: y = x + noise, y [B, C, H, W]."""
+
+    def A(self, x: Tensor) -> Tensor:
+        return image_batch("x", x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return image_batch("y", y)
+
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Denoising:
+        return self
+
+    def __repr__(self) -> str:
+        return "Denoising()"
+
+
+class Inpainting(_Diagonal):
+    """A = diag(mask): y = mask x + noise, y [B, C, H, W].
+
+    Noise may be present where nothing was observed, as in the original code: J1 counts it over all
+    of y, where it is a constant.
+
+    Args:
+        mask: 1 where a pixel is observed, 0 where it is missing, or a weight in between; boolean or
+            floating point. [H, W] or [C, H, W] for one mask shared by all images, [B, C, H, W] for
+            one an image (C may be 1; B = 1 serves any number of images).
+
+    Raises:
+        ValueError: wrong dimension, or a value outside [0, 1] or NaN.
+        TypeError: an integer mask other than 0 and 1.
+    """
+
+    def __init__(self, mask: Any) -> None:
+        if not isinstance(mask, Tensor):
+            mask = torch.as_tensor(np.asarray(mask))
+        if not mask.is_floating_point():
+            if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+                raise TypeError(
+                    f"mask: expected booleans, or values in [0, 1], got {mask.dtype} up to "
+                    f"{int(mask.max())}; compare with a threshold, as in mask > 127"
+                )
+            mask = mask.to(torch.get_default_dtype())
+        mask = as_float_tensor("mask", mask)
+        if mask.dim() not in (2, 3, 4):
+            raise ValueError(
+                f"mask: expected shape [H, W], [C, H, W] or [B, C, H, W], got {list(mask.shape)}"
+            )
+        if not bool(((mask >= 0) & (mask <= 1)).all()):
+            raise ValueError(
+                "mask: expected values in [0, 1] (1 = observed), got values from "
+                f"{float(mask.min())} to {float(mask.max())}"
+            )
+        self.mask = mask
+
+    def _weight(self) -> Tensor | None:
+        return self.mask.flatten(1) if self.mask.dim() == 4 else self.mask.flatten()
+
+    def A(self, x: Tensor) -> Tensor:
+        self._check("x", x)
+        return self.mask * x
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        self._check("y", y)
+        return self.mask * y
+
+    def _check(self, name: str, x: Tensor) -> None:
+        image_batch(name, x)
+        spatial = tuple(self.mask.shape[-2:]) == tuple(x.shape[-2:])
+        channels = self.mask.dim() == 2 or self.mask.shape[-3] in (1, x.shape[1])
+        images = self.mask.dim() < 4 or self.mask.shape[0] in (1, x.shape[0])
+        if not (spatial and channels and images):
+            raise ValueError(
+                f"{name}: expected images that the mask {list(self.mask.shape)} fits, "
+                f"got {list(x.shape)}"
+            )
+
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Inpainting:
+        shape = tuple(image_shape)
+        mask = self.mask
+        if tuple(mask.shape[-2:]) != shape[-2:] or (
+            mask.dim() > 2 and mask.shape[-3] not in (1, shape[0])
+        ):
+            raise ValueError(
+                f"mask: expected one for images of shape {list(shape)}, got {list(mask.shape)}"
+            )
+        if mask.dim() == 4 and mask.shape[0] == 1 and batch != 1:
+            mask = mask[0]
+        if mask.dim() == 4 and batch is not None and mask.shape[0] != batch:
+            raise ValueError(
+                f"mask: expected one mask or one for each of {batch} images, got {mask.shape[0]}"
+            )
+        full = (mask.shape[0], *shape) if mask.dim() == 4 else shape
+        return self._with(mask.expand(full).contiguous())
+
+    @property
+    def batch(self) -> int | None:
+        return self.mask.shape[0] if self.mask.dim() == 4 else None
+
+    @property
+    def device(self) -> torch.device | None:
+        return self.mask.device
+
+    def select(self, index: Tensor) -> Inpainting:
+        return self._with(self.mask[index]) if self.mask.dim() == 4 else self
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Inpainting:
+        return self._with(self.mask.to(device=device, dtype=dtype))
+
+    def _with(self, mask: Tensor) -> Inpainting:
+        # Past the constructor's checks: these values have passed them.
+        new = Inpainting.__new__(Inpainting)
+        new.mask = mask
+        return new
+
+    def __repr__(self) -> str:
+        return f"Inpainting(mask {list(self.mask.shape)})"

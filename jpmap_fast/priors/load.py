@@ -1,0 +1,74 @@
+"""Priors by name or path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from jpmap_fast.priors.mlp_vae import MLPVAE
+from jpmap_fast.priors.original import read_original, read_pickled_tensors
+from jpmap_fast.priors.weights import build, read_prior
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+def available_priors() -> list[str]:
+    """Names of the priors that ship with the package."""
+    return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
+
+
+def load_prior(
+    name_or_path: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> MLPVAE:
+    """A trained prior, ready for ``restore``.
+
+    Args:
+        name_or_path: the name of a bundled prior ("mnist"); a safetensors file written by
+            ``save_prior`` or ``jpmap-fast train``; a checkpoint of a training run; or a folder of
+            the original research code (``model`` and ``training_args.json``).
+        device: where to; the CPU by default.
+        dtype: precision; float32 by default.
+
+    Raises:
+        ValueError: unknown name (the known ones are listed), or a damaged or foreign file.
+        FileNotFoundError: a path with nothing there. Pickles are read without running their code.
+    """
+    prior = _read(name_or_path)
+    return prior.to(device=device, dtype=dtype)
+
+
+def _read(name_or_path: str | Path) -> MLPVAE:
+    if str(name_or_path) in available_priors():
+        return read_prior(BUNDLED / f"{name_or_path}.safetensors")
+    path = Path(name_or_path)
+    if path.is_dir():
+        return read_original(path)
+    if path.is_file():
+        return _read_checkpoint(path) if _is_torch_file(path) else read_prior(path)
+    if path.suffix or len(path.parts) > 1:
+        raise FileNotFoundError(f"{path}: no such weights file or folder")
+    raise ValueError(
+        f"unknown prior {str(name_or_path)!r}; known: {', '.join(available_priors())}; "
+        "or give the path of a weights file"
+    )
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Whether a file is a zip archive, as torch.save writes, or a bare pickle."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return head == b"PK" or head[:1] == b"\x80"
+
+
+def _read_checkpoint(path: Path) -> MLPVAE:
+    from jpmap_fast.training.checkpoint import read_checkpoint
+
+    try:
+        saved = read_checkpoint(path)
+    except ValueError:
+        read_pickled_tensors(path)  # says so if the file is damaged or holds code
+        raise
+    return build(saved["architecture"], saved["model"], str(path))

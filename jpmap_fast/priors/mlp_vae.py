@@ -1,0 +1,126 @@
+"""A variational autoencoder of two multilayer perceptrons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from jpmap_fast._validate import SCALE_HINT, choice, count
+from jpmap_fast.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
+from jpmap_fast.batch_invariant import linear_rows
+
+
+class MLPVAE(nn.Module):
+    r"""Encoder n - hidden - {k, k} and decoder k - hidden reversed - n, with one learned gamma.
+
+    Model: p(x|z) = N(G(z), gamma^2 I), q(z|x) = N(mu_phi(x), exp(log_std_phi(x))^2). The defaults
+    are the MNIST network of the JPMAP paper, 784-512-512-{8, 8} and 8-512-512-784, with ELU units
+    and a sigmoid output: 1,342,241 parameters.
+
+    Args:
+        image_shape: (C, H, W).
+        latent_dim: k >= 1.
+        hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
+        hidden_activation: "elu", "relu", "silu", "softplus" or "tanh".
+        output_activation: "sigmoid" or "identity".
+
+    Raises:
+        ValueError, TypeError: a setting is out of range or of the wrong kind.
+
+    Source: arXiv 2103.01648 (architecture); D. Kingma, M. Welling, ICLR 2014.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (1, 28, 28),
+        latent_dim: int = 8,
+        hidden: Sequence[int] = (512, 512),
+        hidden_activation: str = "elu",
+        output_activation: str = "sigmoid",
+    ) -> None:
+        super().__init__()
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"image_shape: expected (C, H, W), got {tuple(image_shape)}")
+        count("latent_dim", latent_dim, 1)
+        for width in hidden:
+            count("hidden", width, 1)
+        if not hidden:
+            raise ValueError("hidden: expected at least one width, got none")
+        choice("hidden_activation", hidden_activation, HIDDEN_ACTIVATIONS)
+        choice("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+        self.image_shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+        self.latent_dim = latent_dim
+        self.hidden = tuple(hidden)
+        self.hidden_activation = hidden_activation
+        self.output_activation = output_activation
+        pixels = math.prod(image_shape)
+        sizes = (pixels, *hidden)
+        self.encoder_layers = nn.ModuleList(
+            nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False)
+        )
+        self.encoder_mean = nn.Linear(sizes[-1], latent_dim)
+        self.encoder_log_std = nn.Linear(sizes[-1], latent_dim)
+        sizes = (latent_dim, *reversed(hidden), pixels)
+        self.decoder_layers = nn.ModuleList(
+            nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False)
+        )
+        self.log_gamma = nn.Parameter(torch.zeros(()))
+        self._gamma: tuple[int, float] | None = None
+
+    @property
+    def gamma(self) -> float:
+        """Standard deviation of p(x|z)."""
+        if self.training:
+            return math.exp(float(self.log_gamma.detach()))
+        # Reading a GPU parameter waits for the device: in evaluation mode it is read once.
+        version = self.log_gamma._version
+        if self._gamma is None or self._gamma[0] != version:
+            self._gamma = (version, math.exp(float(self.log_gamma.detach())))
+        return self._gamma[1]
+
+    def train(self, mode: bool = True) -> MLPVAE:
+        """Switch to training mode, or out of it; see ``torch.nn.Module.train``."""
+        # A CUDA graph changes parameters without counting their versions.
+        self._gamma = None
+        return super().train(mode)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of q(z|x), each [B, k], of x [B, C, H, W] in [0, 1].
+
+        Raises:
+            TypeError: integer images. ValueError: another shape.
+        """
+        if not x.is_floating_point():
+            raise TypeError(f"x: expected floating-point images, got {x.dtype}; {SCALE_HINT}")
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"x: expected shape {['B', *self.image_shape]}, got {list(x.shape)}".replace("'", "")
+            )
+        h = x.flatten(1)
+        activation = ACTIVATIONS[self.hidden_activation].value
+        for layer in self.encoder_layers:
+            h = activation(linear_rows(h, layer.weight, layer.bias))
+        mean, log_std = self.encoder_mean, self.encoder_log_std
+        return (
+            linear_rows(h, mean.weight, mean.bias),
+            linear_rows(h, log_std.weight, log_std.bias),
+        )
+
+    def decode(self, z: Tensor) -> Tensor:
+        """G(z): images [B, C, H, W] of codes z [B, k].
+
+        Raises:
+            ValueError: z is not [B, k].
+        """
+        if z.dim() != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z: expected shape [B, {self.latent_dim}], got {list(z.shape)}")
+        h = z
+        activation = ACTIVATIONS[self.hidden_activation].value
+        for layer in self.decoder_layers[:-1]:
+            h = activation(linear_rows(h, layer.weight, layer.bias))
+        last = self.decoder_layers[-1]
+        out = ACTIVATIONS[self.output_activation].value(linear_rows(h, last.weight, last.bias))
+        return out.reshape(-1, *self.image_shape)

@@ -1,0 +1,103 @@
+"""Weights on disk: safetensors with the architecture in the header, nothing executable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jpmap_fast.priors.mlp_vae import MLPVAE
+
+FORMAT = "jpmap-fast prior 1"
+
+
+def architecture(prior: MLPVAE) -> dict[str, Any]:
+    """The constructor arguments of a prior."""
+    return {
+        "image_shape": list(prior.image_shape),
+        "latent_dim": prior.latent_dim,
+        "hidden": list(prior.hidden),
+        "hidden_activation": prior.hidden_activation,
+        "output_activation": prior.output_activation,
+    }
+
+
+def save_prior(prior: MLPVAE, path: str | Path, recipe: dict[str, Any] | None = None) -> None:
+    """Write a prior to a safetensors file.
+
+    Args:
+        prior: what to write.
+        path: where to.
+        recipe: how it was trained, kept in the header.
+    """
+    from safetensors.torch import save_file
+
+    header = {
+        "format": FORMAT,
+        "class": "MLPVAE",
+        "architecture": json.dumps(architecture(prior)),
+        "recipe": json.dumps(recipe or {}),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in prior.state_dict().items()}
+    save_file(tensors, str(path), metadata=header)
+
+
+def read_prior(path: str | Path) -> MLPVAE:
+    """The prior of a safetensors file written by ``save_prior``, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, truncated, or not such a file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: expected a safetensors file, it is damaged, truncated or of another kind "
+            f"({error})"
+        ) from error
+    if header.get("format") != FORMAT or header.get("class") != "MLPVAE":
+        raise ValueError(
+            f"{path}: expected weights written by jpmap_fast (header {FORMAT!r}), got a foreign "
+            f"safetensors file with header {header or 'none'}"
+        )
+    return build(json.loads(header["architecture"]), tensors, str(path))
+
+
+def build(settings: dict[str, Any], tensors: dict[str, torch.Tensor], source: str) -> MLPVAE:
+    """A prior of an architecture and its tensors; ``source`` names them in errors.
+
+    Raises:
+        ValueError: names, shapes or values do not fit the architecture.
+    """
+    try:
+        prior = MLPVAE(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source}: its architecture cannot be built: {error}") from error
+    expected = prior.state_dict()
+    missing = sorted(set(expected) - set(tensors))
+    surplus = sorted(set(tensors) - set(expected))
+    if missing or surplus:
+        raise ValueError(
+            f"{source}: its tensors do not fit the architecture: missing {missing}, "
+            f"unexpected {surplus}"
+        )
+    for name, value in tensors.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(
+                f"{source}: expected {name} of shape {list(expected[name].shape)}, "
+                f"got {list(value.shape)}"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{source}: {name} contains NaN or infinity")
+    prior.load_state_dict(tensors)
+    return prior.requires_grad_(False).eval()

@@ -1,0 +1,246 @@
+"""The public face: one call from measurements to restored images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import as_float_tensor, choice, count, per_image, same_device
+from jpmap_fast.algorithms import (
+    ALGORITHMS,
+    STATUS_TEXT,
+    Algorithm,
+    History,
+    Monitor,
+    Outcome,
+    Problem,
+)
+from jpmap_fast.algorithms.base import CONVERGED, FAILED
+from jpmap_fast.operators import Operator
+from jpmap_fast.priors.base import Prior
+from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.load import load_prior
+from jpmap_fast.result import Result
+
+# Working memory a chunk may take where nothing better is known, in bytes.
+CHUNK_MEMORY = 1 << 30
+
+NOT_FINITE = (
+    "failed: the measurement contains NaN or infinity; replace such values "
+    "(with 0 where nothing was observed)"
+)
+
+
+@torch.no_grad()
+def restore(
+    y: Any,
+    operator: Operator,
+    prior: Prior | str,
+    sigma: Any,
+    *,
+    method: str | Algorithm = "jpmap",
+    generator: torch.Generator | None = None,
+    record: bool = False,
+    progress: bool = False,
+    chunk_size: int | None = None,
+) -> Result:
+    r"""Restore images from measurements y = A x + noise with a generative prior.
+
+    With the default method, the minimum over x and z of
+
+        J1(x, z) = ||A x - y||^2 / (2 sigma^2) + beta/2 ||x - G(z)||^2 + 1/2 ||z||^2,
+
+    beta = 1 / gamma^2. Every image is a problem of its own: coupling weight, candidate choice,
+    stopping test and outcome are per image, and no result depends on the rest of the batch.
+
+    Args:
+        y: measurements, a floating-point tensor or NumPy array: [B, C, H, W] for image-shaped
+            measurements, [B, m] for compressed sensing; or one of them without the batch
+            dimension. Computation happens in the prior's precision.
+        operator: A, e.g. ``Inpainting(mask)``.
+        prior: from ``load_prior``, or its name; anything with ``encode``, ``decode``, ``gamma``,
+            ``latent_dim`` and ``image_shape``.
+        sigma: standard deviation of the noise, > 0, for pixel values in [0, 1]; a number or one an
+            image [B].
+        method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", or an
+            algorithm object such as ``JPMAP(starts=8)``.
+        generator: source of random starts; torch's default generator if None.
+        record: keep J1, beta, gap and candidate by iteration in ``Result.history``.
+        progress: show a progress bar that counts finished images.
+        chunk_size: images worked on at a time; None chooses by memory. Results do not depend on it.
+
+    Returns:
+        A ``Result``. An image with NaN or infinity in its measurement is marked failed in
+        ``status`` and leaves the others as they are.
+
+    Raises:
+        TypeError: integer images, or arguments of the wrong kind.
+        ValueError: shapes, counts, devices, values of sigma or names that do not fit.
+
+    Example:
+        >>> import jpmap_fast as jf
+        >>> prior = jf.load_prior("mnist")
+        >>> clean, _ = jf.mnist_test_digits(2)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> mask = (torch.rand(28, 28, generator=generator) < 0.2).float()
+        >>> operator = jf.Inpainting(mask)
+        >>> y = operator.measure(clean, sigma=10 / 255, generator=generator)
+        >>> result = jf.restore(y, operator, prior, sigma=10 / 255)
+        >>> result.x.shape
+        torch.Size([2, 1, 28, 28])
+
+    Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648.
+    """
+    algorithm = _algorithm(method)
+    task = _prepare(y, operator, prior, sigma)
+    if chunk_size is not None:
+        count("chunk_size", chunk_size, 1)
+    problem = task.problem
+    good = task.finite.nonzero()[:, 0]
+    size = chunk_size or _chunk_size(problem, algorithm)
+    # Every chunk draws the same random starts: an image's result must not depend on its chunk.
+    state = None if generator is None else generator.get_state()
+    default_state = torch.get_rng_state()
+    outcomes = []
+    with Monitor(record=record, progress=progress) as monitor:
+        for rows in good.split(size) if good.numel() else [good]:
+            if generator is not None and state is not None:
+                generator.set_state(state)
+            elif generator is None:
+                torch.set_rng_state(default_state)
+            whole = rows.numel() == problem.batch
+            part = problem if whole else problem.select(rows)
+            outcomes.append(algorithm.solve(part, monitor, generator))
+    return _assemble(task, good, outcomes)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Checked inputs: the problem of the whole batch and which of its images can be worked on."""
+
+    problem: Problem
+    finite: Tensor  # [B] bool
+    batched: bool
+
+
+def _algorithm(method: str | Algorithm) -> Algorithm:
+    if isinstance(method, str):
+        choice("method", method, tuple(ALGORITHMS))
+        return ALGORITHMS[method]()
+    if not isinstance(method, Algorithm):
+        raise TypeError(
+            f"method: expected one of {', '.join(ALGORITHMS)} or an algorithm object such as "
+            f"JPMAP(), got {method!r}"
+        )
+    return method
+
+
+def _prepare(y: Any, operator: Operator, prior: Prior | str, sigma: Any) -> _Task:
+    if isinstance(prior, str):
+        prior = load_prior(prior)
+    if not isinstance(prior, Prior):
+        raise TypeError(
+            "prior: expected an object with encode, decode, gamma, latent_dim and image_shape "
+            f"(see load_prior), got {type(prior).__name__}"
+        )
+    if not isinstance(operator, Operator):
+        raise TypeError(
+            f"operator: expected an operator such as Inpainting(mask), got {type(operator).__name__}"
+        )
+    parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
+    y = as_float_tensor("y", y, device=None if parameter is None else parameter.device)
+    like = y if parameter is None else parameter
+    same_device("y", y.device, "the prior", like.device)
+    if operator.device is not None:
+        same_device("y", y.device, "the operator", operator.device)
+    y = y.to(like.dtype)
+
+    image_shape = tuple(prior.image_shape)
+    operator = operator.to(dtype=like.dtype)
+    shape = operator.bind(image_shape).measurement_shape(image_shape, y)
+    batched = y.dim() != len(shape)
+    if tuple(y.shape[1:] if batched else y.shape) != shape:
+        raise ValueError(
+            f"y: expected shape {['B', *shape]} or {list(shape)} for {operator!r} and images of "
+            f"shape {list(image_shape)}, got {list(y.shape)}".replace("'", "")
+        )
+    y = (y if batched else y[None]).contiguous()
+    batch = y.shape[0]
+    operator = operator.bind(image_shape, batch)
+    deviation = per_image("sigma", sigma, batch, y)
+    finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
+    problem = Problem(prior, make_decoder(prior), operator, y, deviation)
+    return _Task(problem, finite, batched)
+
+
+def _chunk_size(problem: Problem, algorithm: Algorithm) -> int:
+    """Images whose Jacobians and iterates fit into the memory at hand."""
+    pixels = math.prod(problem.prior.image_shape)
+    columns = problem.decoder.latent_dim + 8
+    # Four arrays the size of the Jacobian are alive at the peak of a Gauss-Newton step.
+    each = 4 * columns * pixels * problem.y.element_size() * algorithm.number_of_starts
+    memory = CHUNK_MEMORY
+    if problem.y.device.type == "cuda":
+        memory = max(memory, torch.cuda.mem_get_info(problem.y.device)[0] // 4)
+    return max(1, memory // each)
+
+
+def _assemble(task: _Task, good: Tensor, outcomes: list[Outcome]) -> Result:
+    problem = task.problem
+    batch, like = problem.batch, problem.y
+    shape, k = tuple(problem.prior.image_shape), problem.decoder.latent_dim
+
+    def spread(parts: list[Tensor], fill: float, *rest: int) -> Tensor:
+        """Rows of the chunks, in the places of their images."""
+        joined = torch.cat(parts)
+        full = torch.full((batch, *rest), fill, dtype=joined.dtype, device=like.device)
+        full[good] = joined
+        return full
+
+    states = [outcome.state for outcome in outcomes]
+    codes = spread([outcome.status for outcome in outcomes], FAILED)
+    texts = [STATUS_TEXT[code] for code in codes.tolist()]
+    status = [
+        text if ok else NOT_FINITE for text, ok in zip(texts, task.finite.tolist(), strict=True)
+    ]
+    nan = math.nan
+    result = Result(
+        x=spread([s.x for s in states], nan, *shape),
+        z=spread([s.z for s in states], nan, k),
+        decoded=spread([s.decoded for s in states], nan, *shape),
+        objective=spread([s.objective for s in states], nan),
+        converged=codes == CONVERGED,
+        status=status,
+        iterations=spread([outcome.iterations for outcome in outcomes], 0),
+        candidates=spread([outcome.candidates for outcome in outcomes], 0, 3),
+        beta=spread([outcome.beta for outcome in outcomes], nan),
+        gap=spread([s.gap for s in states], nan),
+        history=_join_histories(outcomes, good, batch),
+    )
+    if task.batched:
+        return result
+    fields = {name: value[0] for name, value in vars(result).items() if name != "history"}
+    history = None if result.history is None else History(*(v[:, 0] for v in vars(result.history).values()))
+    return Result(**fields, history=history)
+
+
+def _join_histories(outcomes: list[Outcome], good: Tensor, batch: int) -> History | None:
+    histories = [outcome.history for outcome in outcomes if outcome.history is not None]
+    if len(histories) < len(outcomes) or not histories:
+        return None
+    length = max(history.objective.shape[0] for history in histories)
+    columns = []
+    for name, fill in (("objective", math.nan), ("beta", math.nan), ("gap", math.nan), ("candidate", -1)):
+        parts = []
+        for history in histories:
+            part = getattr(history, name)
+            pad = part.new_full((length - part.shape[0], part.shape[1]), fill)
+            parts.append(torch.cat((part, pad)))
+        full = parts[0].new_full((length, batch), fill)
+        full[:, good] = torch.cat(parts, dim=1)
+        columns.append(full)
+    return History(*columns)

@@ -1,0 +1,46 @@
+"""What a z-step solver is: a frozen description with one method, ``minimise``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from jpmap_fast.objective import LatentObjective
+
+
+@dataclass(frozen=True)
+class LatentSolution:
+    """Where a z-step ended, per image.
+
+    Attributes:
+        z: the point [B, k].
+        objective: f(z) [B], float64.
+        steps: iterations spent [B].
+        converged: whether the solver's own test was met [B].
+    """
+
+    z: Tensor
+    objective: Tensor
+    steps: Tensor
+    converged: Tensor
+
+
+@runtime_checkable
+class LatentSolver(Protocol):
+    """Minimises a ``LatentObjective`` from a starting point, every image on its own."""
+
+    def minimise(
+        self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
+    ) -> LatentSolution:
+        """The descent from z [B, k]; ``scale`` [B] multiplies f where a solver is not
+        invariant to it (Adam's published stopping rule is stated on f / beta)."""
+        ...
+
+
+def check_positive(owner: str, **settings: float) -> None:
+    """Raise ValueError naming the first setting that is not a positive number."""
+    for name, value in settings.items():
+        if not isinstance(value, (int, float)) or not value > 0:
+            raise ValueError(f"{owner}: expected {name} > 0, got {value!r}")

@@ -1,0 +1,117 @@
+r"""Damped Gauss-Newton with a damping of its own for every image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.objective import LatentObjective
+from jpmap_fast.solvers.base import LatentSolution, check_positive
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    r"""Levenberg-Marquardt steps with the gain-ratio damping of Nielsen (1999).
+
+    At z with gradient g and Gauss-Newton matrix H = I + J^T W J, try z + d with
+
+        (H + mu I) d = -g,     gain = (f(z) - f(z + d)) / (1/2 d^T (mu d - g)).
+
+    A positive gain accepts the step and multiplies mu by max(1/3, 1 - (2 gain - 1)^3); any other
+    leaves z where it is and multiplies mu by 2, then 4, 8, ... The first mu is
+    ``initial_damping`` times the largest diagonal entry of H. The sequence f(z_0), f(z_1), ...
+    never rises.
+
+    An image has converged when its undamped step H^{-1} g has root mean square at most
+    ``tolerance`` (z has unit prior variance, so this is an absolute accuracy), or when the
+    decrease that the model promises is below what f can resolve in the working precision.
+
+    Args:
+        tolerance: root mean square of the undamped step, > 0.
+        max_steps: trial steps an image at most, >= 1.
+        initial_damping: first mu over the largest diagonal entry of H, > 0.
+
+    Raises:
+        ValueError: a setting is not positive.
+
+    Source: H. B. Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05, 1999.
+    """
+
+    tolerance: float = 1e-4
+    max_steps: int = 200
+    initial_damping: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "GaussNewton",
+            tolerance=self.tolerance,
+            max_steps=self.max_steps,
+            initial_damping=self.initial_damping,
+        )
+
+    @torch.no_grad()
+    def minimise(
+        self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
+    ) -> LatentSolution:
+        """Descend from z [B, k]; see the class. ``scale`` has no effect: steps are invariant."""
+        batch, k = z.shape
+        resolution = 8 * torch.finfo(z.dtype).eps
+        final_z = z.clone()
+        final_f = torch.empty(batch, dtype=torch.float64, device=z.device)
+        steps = torch.zeros(batch, dtype=torch.int64, device=z.device)
+        converged = torch.zeros(batch, dtype=torch.bool, device=z.device)
+        if batch == 0:
+            return LatentSolution(final_z, final_f, steps, converged)
+
+        # Everything below is indexed by the images still at work; `index` says which they are.
+        index = torch.arange(batch, device=z.device)
+        f, g, h = objective.normal_equations(z)
+        mu = self.initial_damping * h.diagonal(dim1=-2, dim2=-1).amax(dim=-1).double()
+        growth = torch.full_like(mu, 2.0)
+        count = torch.zeros_like(index)
+        identity = torch.eye(k, dtype=torch.float64, device=z.device)
+        while True:
+            # k x k systems cost nothing beside a decode, so they are solved in float64.
+            h64, g64 = h.double(), g.double()
+            newton = _solve(h64, g64)
+            finite = torch.isfinite(f) & torch.isfinite(newton).all(dim=-1)
+            decrement = (g64 * newton).sum(dim=-1)
+            done = newton.square().mean(dim=-1).sqrt() <= self.tolerance
+            done |= decrement <= resolution * f.abs()
+            # A damping this large moves z by less than its last digit: no descent is left.
+            stuck = mu > h64.diagonal(dim1=-2, dim2=-1).amax(dim=-1) / resolution
+            stop = done | stuck | ~finite | (count >= self.max_steps)
+            if bool(stop.any()):
+                left = index[stop]
+                final_z[left], final_f[left] = z[stop], f[stop]
+                steps[left], converged[left] = count[stop], (done | stuck)[stop] & finite[stop]
+                keep = (~stop).nonzero()[:, 0]
+                if keep.numel() == 0:
+                    return LatentSolution(final_z, final_f, steps, converged)
+                objective = objective.select(keep)
+                index, z, f, g, h = index[keep], z[keep], f[keep], g[keep], h[keep]
+                mu, growth, count = mu[keep], growth[keep], count[keep]
+                h64, g64 = h64[keep], g64[keep]
+
+            step = -_solve(h64 + mu[:, None, None] * identity, g64)
+            trial = z + step.to(z.dtype)
+            f_new, g_new, h_new = objective.normal_equations(trial)
+            promised = 0.5 * (step * (mu[:, None] * step - g64)).sum(dim=-1)
+            gain = (f - f_new) / promised
+            accept = f_new < f
+            z = torch.where(accept[:, None], trial, z)
+            f = torch.where(accept, f_new, f)
+            g = torch.where(accept[:, None], g_new, g)
+            h = torch.where(accept[:, None, None], h_new, h)
+            shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
+            mu = torch.where(accept, mu * shrink, mu * growth)
+            growth = torch.where(accept, 2.0, 2 * growth)
+            count = count + 1
+
+
+def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
+    """matrix^{-1} vector for symmetric positive definite matrices [B, k, k], vectors [B, k]."""
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    return torch.cholesky_solve(vector[:, :, None], factor)[:, :, 0]

@@ -1,0 +1,6 @@
+"""Training of priors."""
+
+from jpmap_fast.training.evaluation import reconstruction_psnr
+from jpmap_fast.training.trainer import Recipe, train
+
+__all__ = ["Recipe", "reconstruction_psnr", "train"]

@@ -1,0 +1,30 @@
+"""Fixtures and marks every test file shares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+CUDA = torch.cuda.is_available()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked cuda are skipped, with the reason, where there is no GPU."""
+    if CUDA:
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device, torch finds none")
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    """Both devices, one after the other."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same state of torch's generator."""
+    torch.manual_seed(0)
