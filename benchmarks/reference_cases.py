@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timer import device_name
 from torch import Tensor
 
 import jpmap_fast as jf
@@ -112,6 +113,7 @@ def methods() -> dict[str, tuple[jf.algorithms.Algorithm, str, str]]:
 
 def evaluate(
     prior: jf.Prior,
+    on_device: jf.Prior,
     problem: Problem,
     method: jf.algorithms.Algorithm,
     target: str,
@@ -122,9 +124,12 @@ def evaluate(
     generator = torch.Generator().manual_seed(seed)
     options = {"method": method, "generator": generator}
     start = time.perf_counter()
-    result = jf.restore(problem.y, problem.operator, prior, problem.sigma, **options)
+    device = on_device.log_gamma.device
+    y, operator = problem.y.to(device), problem.operator.to(device=device)
+    result = jf.restore(y, operator, on_device, problem.sigma, **options)
+    x, z, decoded = result.x.cpu(), result.z.cpu(), result.decoded.cpu()
     seconds = time.perf_counter() - start
-    joint, latent = objectives(prior, problem, result.x, result.z)
+    joint, latent = objectives(prior, problem, x, z)
     value = joint if target == "J1" else latent
     key = "J1" if target == "J1" else "Jz"
     rows = [row for row in problem.original if row["algorithm"] == counterpart]
@@ -139,9 +144,9 @@ def evaluate(
         "within_original_0.1%": int((value[image] <= 1.001 * original).sum()),
         "within_original_0.5%": int((value[image] <= 1.005 * original).sum()),
         "gap_within_epsilon": int((result.gap <= epsilon).sum()),
-        "psnr_x": float(psnr(result.x, problem.x).mean()),
-        "psnr_x_same_images": float(psnr(result.x, problem.x)[image].mean()),
-        "psnr_decoded": float(psnr(result.decoded, problem.x).mean()),
+        "psnr_x": float(psnr(x, problem.x).mean()),
+        "psnr_x_same_images": float(psnr(x, problem.x)[image].mean()),
+        "psnr_decoded": float(psnr(decoded, problem.x).mean()),
         "original_psnr_x": statistics.fmean(row["psnr_x"] for row in rows),
         "original_within_best": sum(
             row[key] <= (1 + WITHIN) * float(problem.best[target][row["image"]]) for row in rows
@@ -159,16 +164,21 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results" / "reference_cases.json"
     )
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
 
     prior, problems = load(options.folder)
+    device = torch.device(options.device)
+    on_device = jf.load_prior(options.folder / "original_mnist_model", device=device)
     entries, lines = {}, []
     for label, (method, target, counterpart) in methods().items():
         random = "starts=8" in label or "restarts=10" in label
         runs = []
         for seed in options.seeds if random else options.seeds[:1]:
-            rows = [evaluate(prior, p, method, target, counterpart, seed) for p in problems]
+            rows = [
+                evaluate(prior, on_device, p, method, target, counterpart, seed) for p in problems
+            ]
             runs.append({"seed": seed, "problems": rows})
         entries[label] = {"minimises": target, "original": counterpart, "runs": runs}
         for position, problem in enumerate(problems):
@@ -179,7 +189,8 @@ def main() -> None:
                 [
                     label,
                     PROBLEMS[problem.name],
-                    " to ".join(map(str, {reached[0]: 0, reached[-1]: 0})) + f" / {first['images']}",
+                    " to ".join(map(str, {reached[0]: 0, reached[-1]: 0}))
+                    + f" / {first['images']}",
                     f"{first['original_within_best']} / {first['recorded']}",
                     f"{first['psnr_x_same_images']:.2f}",
                     f"{first['original_psnr_x']:.2f}",
@@ -205,7 +216,7 @@ def main() -> None:
     document = {
         "what": "solution quality on the original code's cases, objectives recomputed in float64",
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "device": device_name(device),
         "summary": summary,
         "methods": entries,
         "table": {

@@ -1,4 +1,5 @@
-// Backstop checks of operator arguments; jpmap_fast/kernels.py says the same in Python errors first.
+// Backstop checks of operator arguments; jpmap_fast/kernels.py says the same in Python errors
+// first.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -24,13 +25,11 @@ inline void check_shape(const char* op, const char* name, const Tensor& tensor,
   STD_TORCH_CHECK(tensor.is_contiguous(), op, ": expected ", name, " contiguous");
 }
 
-inline void check_like(const char* op, const char* name, const Tensor& tensor,
-                       const Tensor& like) {
+inline void check_like(const char* op, const char* name, const Tensor& tensor, const Tensor& like) {
   STD_TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), op, ": expected ", name,
                   " of the same type as the first argument");
-  STD_TORCH_CHECK(
-      tensor.is_cuda() == like.is_cuda() && tensor.get_device() == like.get_device(), op,
-      ": expected ", name, " on the device of the first argument");
+  STD_TORCH_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.get_device() == like.get_device(),
+                  op, ": expected ", name, " on the device of the first argument");
 }
 
 inline void check(const char* op, const char* name, const Tensor& tensor, const Tensor& like,

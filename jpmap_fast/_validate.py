@@ -40,7 +40,9 @@ def as_float_tensor(name: str, value: Any, *, device: torch.device | None = None
     return value
 
 
-def per_image(name: str, value: Any, batch: int, like: Tensor, *, allow_inf: bool = False) -> Tensor:
+def per_image(
+    name: str, value: Any, batch: int, like: Tensor, *, allow_inf: bool = False
+) -> Tensor:
     """A positive number, or one for each image, as a tensor [batch] of the type of ``like``.
 
     Raises:
@@ -78,7 +80,7 @@ def per_image(name: str, value: Any, batch: int, like: Tensor, *, allow_inf: boo
 
 
 def image_batch(name: str, x: Tensor, image_shape: Sequence[int] | None = None) -> Tensor:
-    """x itself if it is [B, C, H, W], of ``image_shape`` when that is given."""
+    """X itself if it is [B, C, H, W], of ``image_shape`` when that is given."""
     expected = "[B, C, H, W]" if image_shape is None else str(["B", *image_shape]).replace("'", "")
     if x.dim() != 4 or (image_shape is not None and tuple(x.shape[1:]) != tuple(image_shape)):
         raise ValueError(f"{name}: expected shape {expected}, got {list(x.shape)}")

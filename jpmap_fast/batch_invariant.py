@@ -17,7 +17,7 @@ ROW_TILE = 8
 
 
 def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b for x [..., in], W [out, in], b [out]: [..., out]."""
+    """X W^T + b for x [..., in], W [out, in], b [out]: [..., out]."""
     flat = x.reshape(-1, x.shape[-1])
     rows = flat.shape[0]
     missing = -rows % ROW_TILE
@@ -27,7 +27,7 @@ def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def batched_product(left: Tensor, right: Tensor) -> Tensor:
-    """left [B, i, j] times right [B, j, l]; a batch of one takes the batched kernel as well."""
+    """Left [B, i, j] times right [B, j, l]; a batch of one takes the batched kernel as well."""
     if left.shape[0] == 1 and left.device.type == "cpu":
         return torch.bmm(left.expand(2, -1, -1), right.expand(2, -1, -1))[:1]
     return torch.bmm(left, right)

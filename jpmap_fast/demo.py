@@ -285,9 +285,7 @@ def _summary(run: _Run) -> dict[str, Any]:
     }
 
 
-def _draw(
-    path: Path, problem: _Problem, clean: Tensor, y: Tensor, runs: dict[str, _Run]
-) -> None:
+def _draw(path: Path, problem: _Problem, clean: Tensor, y: Tensor, runs: dict[str, _Run]) -> None:
     count = min(COLUMNS, len(clean))
 
     def row(label: str, images: Tensor, values: Tensor) -> figures.Row:

@@ -192,9 +192,7 @@ def _matrix(op: str, name: str, tensor: Tensor) -> tuple[int, int]:
 
 def _fits(op: str, like: Tensor, name: str, tensor: Tensor, shape: Sequence[int]) -> None:
     if tuple(tensor.shape) != tuple(shape):
-        raise ValueError(
-            f"{op}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}"
-        )
+        raise ValueError(f"{op}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}")
     if tensor.dtype != like.dtype:
         raise TypeError(f"{op}: expected {name} in {like.dtype}, got {tensor.dtype}")
     if tensor.device != like.device:

@@ -224,7 +224,11 @@ def _assemble(task: _Task, good: Tensor, outcomes: list[Outcome]) -> Result:
     if task.batched:
         return result
     fields = {name: value[0] for name, value in vars(result).items() if name != "history"}
-    history = None if result.history is None else History(*(v[:, 0] for v in vars(result.history).values()))
+    history = (
+        None
+        if result.history is None
+        else History(*(v[:, 0] for v in vars(result.history).values()))
+    )
     return Result(**fields, history=history)
 
 
@@ -234,7 +238,12 @@ def _join_histories(outcomes: list[Outcome], good: Tensor, batch: int) -> Histor
         return None
     length = max(history.objective.shape[0] for history in histories)
     columns = []
-    for name, fill in (("objective", math.nan), ("beta", math.nan), ("gap", math.nan), ("candidate", -1)):
+    for name, fill in (
+        ("objective", math.nan),
+        ("beta", math.nan),
+        ("gap", math.nan),
+        ("candidate", -1),
+    ):
         parts = []
         for history in histories:
             part = getattr(history, name)

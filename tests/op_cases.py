@@ -9,9 +9,13 @@ from torch import Tensor
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}
 DTYPES = [torch.float32, torch.float64]
 # Batch by pixels: one, odd, MNIST, a colour face; beyond one chunk; every batch size asked for.
-SIZES = [
-    (b, n) for n in (1, 33, 784, 12_288) for b in (0, 1, 3)
-] + [(4096, 1), (4096, 33), (4096, 784), (256, 12_288), (2, 40_001)]
+SIZES = [(b, n) for n in (1, 33, 784, 12_288) for b in (0, 1, 3)] + [
+    (4096, 1),
+    (4096, 33),
+    (4096, 784),
+    (256, 12_288),
+    (2, 40_001),
+]
 
 
 def generator(device: torch.device, seed: int = 0) -> torch.Generator:

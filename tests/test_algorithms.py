@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
+from problems import CASE_NAMES, IMAGE_SHAPE, PIXELS, LinearPrior, case, joint_objective, small_mlp
 
 import jpmap_fast as jf
-from problems import CASE_NAMES, IMAGE_SHAPE, PIXELS, LinearPrior, case, joint_objective, small_mlp
 
 EXACT = jf.GaussNewton(tolerance=1e-9)
 JOINT = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from op_cases import DTYPES, SIZES, TOLERANCE, draw, scattered
 
 from jpmap_fast import kernels, reference
-from op_cases import DTYPES, SIZES, TOLERANCE, draw, rows_error, scattered
 
 
 def step_arguments(batch, size, dtype, device):
@@ -118,9 +118,7 @@ def test_inputs_may_be_scattered_but_outputs_may_not(device):
     with pytest.raises(ValueError, match="expected x contiguous"):
         kernels.conjugate_gradient_step(*other)
     with pytest.raises(ValueError, match="expected p contiguous"):
-        kernels.conjugate_gradient_direction(
-            scattered(args[2]), args[1], args[4], args[4], args[5]
-        )
+        kernels.conjugate_gradient_direction(scattered(args[2]), args[1], args[4], args[4], args[5])
 
 
 def test_opcheck(device):

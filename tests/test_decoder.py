@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from problems import small_mlp
 from torch import nn
 
 import jpmap_fast as jf
-from jpmap_fast.batch_invariant import batched_product, linear_rows
 from jpmap_fast.activations import ACTIVATIONS
+from jpmap_fast.batch_invariant import batched_product, linear_rows
 from jpmap_fast.priors.decoder import FunctionDecoder, MLPDecoder, make_decoder
-from problems import small_mlp
 
 
 def mlp(hidden: str, output: str) -> MLPDecoder:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from op_cases import DTYPES, SIZES, TOLERANCE, draw, rows_error, scattered
 
 from jpmap_fast import kernels, reference
-from op_cases import DTYPES, SIZES, TOLERANCE, draw, rows_error, scattered
 
 
 def arguments(batch, pixels, dtype, device, measurements=140):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from problems import CASE_NAMES, IMAGE_SHAPE, PIXELS, case, joint_objective
 
 import jpmap_fast as jf
-from problems import CASE_NAMES, IMAGE_SHAPE, PIXELS, case, joint_objective
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from problems import CASE_NAMES, IMAGE_SHAPE, LinearPrior, case, joint_objective, small_mlp
 
 import jpmap_fast as jf
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.priors.decoder import make_decoder
-from problems import CASE_NAMES, IMAGE_SHAPE, LinearPrior, case, joint_objective, small_mlp
 
 BETA = torch.tensor([1.0, 20.0, 83.0, 500.0], dtype=torch.float64)
 
@@ -104,9 +104,7 @@ def test_projected_and_alternating_have_the_same_stationary_points():
         _, projected_gradient, scale = f.normal_equations(end)
         _, alternating_gradient = step.gradient(end)
         # The two gradients are one and the same function of z (envelope theorem).
-        torch.testing.assert_close(
-            alternating_gradient, projected_gradient, rtol=1e-6, atol=1e-6
-        )
+        torch.testing.assert_close(alternating_gradient, projected_gradient, rtol=1e-6, atol=1e-6)
         assert (alternating_gradient.norm(dim=1) < 1e-5 * scale.diagonal(0, 1, 2).sum(1)).all()
 
 

@@ -82,18 +82,17 @@ Tensor conjugate_gradient_step(Tensor x, Tensor r, Tensor p, Tensor q, Tensor rh
     for_each_item(batch, size, [&](int64_t b) {
       const int64_t row = b * size;
       const T before = read<T>(rho)[b];
-      write<T>(rho_new)[b] =
-          on[b] ? run_step(write<T>(x) + row, write<T>(r) + row, read<T>(p) + row,
-                           read<T>(q) + row, before, size)
-                : before;
+      write<T>(rho_new)[b] = on[b] ? run_step(write<T>(x) + row, write<T>(r) + row,
+                                              read<T>(p) + row, read<T>(q) + row, before, size)
+                                   : before;
     });
   });
   return rho_new;
 }
 
 void conjugate_gradient_direction(Tensor p, Tensor r, Tensor rho_new, Tensor rho, Tensor active) {
-  check_rows("conjugate_gradient_direction", p, {{"r", &r}},
-             {{"rho_new", &rho_new}, {"rho", &rho}}, active);
+  check_rows("conjugate_gradient_direction", p, {{"r", &r}}, {{"rho_new", &rho_new}, {"rho", &rho}},
+             active);
   const int64_t batch = p.size(0), size = p.size(1);
   dispatch_floating("conjugate_gradient_direction", p, [&](auto zero) {
     using T = decltype(zero);

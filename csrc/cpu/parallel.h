@@ -9,7 +9,8 @@
 #include <vector>
 
 // One clone for each instruction set, chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__)
 #define JPMAP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define JPMAP_CLONES
@@ -22,7 +23,9 @@ constexpr int64_t kChunk = 16384;
 constexpr int kLanes = 16;
 constexpr int64_t kGrain = 32768;  // elements that repay waking a thread
 
-inline int64_t chunk_count(int64_t size) { return std::max<int64_t>(1, (size + kChunk - 1) / kChunk); }
+inline int64_t chunk_count(int64_t size) {
+  return std::max<int64_t>(1, (size + kChunk - 1) / kChunk);
+}
 
 // Sum of the lanes, always in the same order.
 JPMAP_INLINE double lane_sum(const double* lanes) {

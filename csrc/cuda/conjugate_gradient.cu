@@ -12,8 +12,8 @@ namespace {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     step_kernel(T* __restrict__ x, T* __restrict__ r, const T* __restrict__ p,
-                const T* __restrict__ q, const T* __restrict__ rho,
-                const bool* __restrict__ active, T* __restrict__ rho_new, int64_t size) {
+                const T* __restrict__ q, const T* __restrict__ rho, const bool* __restrict__ active,
+                T* __restrict__ rho_new, int64_t size) {
   const int64_t b = blockIdx.x, row = b * size;
   const T before = rho[b];
   if (!active[b]) {
@@ -70,8 +70,8 @@ Tensor conjugate_gradient_step(Tensor x, Tensor r, Tensor p, Tensor q, Tensor rh
 }
 
 void conjugate_gradient_direction(Tensor p, Tensor r, Tensor rho_new, Tensor rho, Tensor active) {
-  check_rows("conjugate_gradient_direction", p, {{"r", &r}},
-             {{"rho_new", &rho_new}, {"rho", &rho}}, active);
+  check_rows("conjugate_gradient_direction", p, {{"r", &r}}, {{"rho_new", &rho_new}, {"rho", &rho}},
+             active);
   const torch::stable::accelerator::DeviceGuard guard(p.get_device());
   const int64_t batch = p.size(0);
   if (batch == 0) return;

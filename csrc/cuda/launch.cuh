@@ -8,6 +8,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -15,7 +16,7 @@
 namespace jpmap {
 
 constexpr int kThreads = 256;
-constexpr int64_t kWarpItem = 4096;    // up to here an image belongs to one warp
+constexpr int64_t kWarpItem = 4096;     // up to here an image belongs to one warp
 constexpr int64_t kBlockChunk = 16384;  // beyond, its chunks of this size to one block each
 
 inline int64_t chunk_size(int64_t size) { return size <= kWarpItem ? kWarpItem : kBlockChunk; }
@@ -26,15 +27,12 @@ inline int64_t chunk_count(int64_t size) {
 
 inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_get_current_cuda_stream(tensor.get_device(), &stream));
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device(), &stream) == 0,
+                  "jpmap: cannot get the current CUDA stream");
   return static_cast<cudaStream_t>(stream);
 }
 
-
-inline bool aligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
+inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 // Sum over the group of kGroup threads (a warp, or the whole block); every thread gets it.
 template <int kGroup>

@@ -57,12 +57,13 @@ __device__ void finish(const Arguments<T>& a, int64_t b, double coupling, double
 // residual. Reads every element once: 4 (2 n + m) bytes an image in float32.
 template <int kGroup, int kPack, class T>
 __global__ void __launch_bounds__(kThreads) objective_kernel(const Arguments<T> a) {
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * (kThreads / kGroup) + threadIdx.x / kGroup;
+  const int64_t item =
+      static_cast<int64_t>(blockIdx.x) * (kThreads / kGroup) + threadIdx.x / kGroup;
   const int rank = threadIdx.x % kGroup;
   if (item >= a.batch * a.chunks) return;  // whole groups leave together
   const int64_t b = item / a.chunks, begin = (item % a.chunks) * a.chunk, end = begin + a.chunk;
-  const double coupling = squares<kGroup, kPack, T>(
-      a.x + b * a.pixels, a.decoded + b * a.pixels, begin, min(end, a.pixels), rank);
+  const double coupling = squares<kGroup, kPack, T>(a.x + b * a.pixels, a.decoded + b * a.pixels,
+                                                    begin, min(end, a.pixels), rank);
   const double data = squares<kGroup, kPack, T>(a.residual + b * a.measurements, nullptr, begin,
                                                 min(end, a.measurements), rank);
   if (a.chunks == 1) {
@@ -115,25 +116,15 @@ std::tuple<Tensor, Tensor> objective(Tensor x, Tensor decoded, Tensor residual, 
   if (sizes.batch == 0) return {value, gap};
   const int64_t longest = std::max(sizes.pixels, sizes.measurements);
   const int64_t chunks = chunk_count(longest);
-  Tensor partial = torch::stable::new_empty(
-      beta, {chunks > 1 ? sizes.batch * chunks * 2 : 0}, torch::headeronly::ScalarType::Double);
+  Tensor partial = torch::stable::new_empty(beta, {chunks > 1 ? sizes.batch * chunks * 2 : 0},
+                                            torch::headeronly::ScalarType::Double);
   dispatch_floating("objective", x, [&](auto zero) {
     using T = decltype(zero);
-    const Arguments<T> a{read<T>(x),
-                         read<T>(decoded),
-                         read<T>(residual),
-                         read<T>(z),
-                         read<T>(beta),
-                         read<T>(sigma),
-                         write<T>(value),
-                         write<T>(gap),
-                         write<double>(partial),
-                         sizes.batch,
-                         sizes.pixels,
-                         sizes.measurements,
-                         sizes.latent,
-                         chunks,
-                         chunk_size(longest)};
+    const Arguments<T> a{read<T>(x),      read<T>(decoded), read<T>(residual),
+                         read<T>(z),      read<T>(beta),    read<T>(sigma),
+                         write<T>(value), write<T>(gap),    write<double>(partial),
+                         sizes.batch,     sizes.pixels,     sizes.measurements,
+                         sizes.latent,    chunks,           chunk_size(longest)};
     constexpr int64_t pack = 16 / sizeof(T);
     const bool packed = sizes.pixels % pack == 0 && sizes.measurements % pack == 0 &&
                         aligned(a.x) && aligned(a.decoded) && aligned(a.residual);

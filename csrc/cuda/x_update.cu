@@ -41,7 +41,8 @@ __device__ void finish(const Arguments<T>& a, int64_t b, double weighted, double
 // residual takes one fused multiply-add, so its cancellation is exact.
 template <int kGroup, int kPack, class T>
 __global__ void __launch_bounds__(kThreads) x_update_kernel(const Arguments<T> a) {
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * (kThreads / kGroup) + threadIdx.x / kGroup;
+  const int64_t item =
+      static_cast<int64_t>(blockIdx.x) * (kThreads / kGroup) + threadIdx.x / kGroup;
   const int rank = threadIdx.x % kGroup;
   if (item >= a.batch * a.chunks) return;  // whole groups leave together
   const int64_t b = item / a.chunks, begin = (item % a.chunks) * a.chunk;
@@ -127,8 +128,8 @@ std::tuple<Tensor, Tensor, Tensor> x_update_diagonal(Tensor decoded, Tensor y,
   Tensor gap = torch::stable::empty_like(beta);
   if (sizes.batch == 0) return {x, objective, gap};
   const int64_t chunks = chunk_count(sizes.pixels);
-  Tensor partial = torch::stable::new_empty(
-      beta, {chunks > 1 ? sizes.batch * chunks * 2 : 0}, torch::headeronly::ScalarType::Double);
+  Tensor partial = torch::stable::new_empty(beta, {chunks > 1 ? sizes.batch * chunks * 2 : 0},
+                                            torch::headeronly::ScalarType::Double);
   dispatch_floating("x_update_diagonal", decoded, [&](auto zero) {
     using T = decltype(zero);
     const T* m = weight ? read<T>(*weight) : nullptr;

@@ -59,9 +59,7 @@ class AlternateConvexSearch(Algorithm):
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         batch, device = problem.batch, problem.y.device
         default = problem.prior.gamma**-2
-        beta = per_image(
-            "beta", default if self.beta is None else self.beta, batch, problem.sigma
-        )
+        beta = per_image("beta", default if self.beta is None else self.beta, batch, problem.sigma)
         state = problem.minimise_x(start.z, beta)
         if bool(start.encoder.any()):
             published = problem.evaluate(problem.operator.A_adjoint(problem.y), start.z, beta)

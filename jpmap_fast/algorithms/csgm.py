@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from jpmap_fast._validate import count
 from jpmap_fast.algorithms.base import (
     CONVERGED,
     FAILED,
@@ -15,7 +16,6 @@ from jpmap_fast.algorithms.base import (
     Start,
     as_solver,
 )
-from jpmap_fast._validate import count
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.solvers import GaussNewton, LatentSolver

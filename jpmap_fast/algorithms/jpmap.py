@@ -55,8 +55,8 @@ class JPMAP(Algorithm):
     coupling: Coupling = "projected"
     z_solver: LatentSolver | str = GaussNewton()
     selection: Selection = "adaptive"
-    n1: int = 1
-    n2: int = 10
+    n1: int = 0
+    n2: int = 3
     max_iterations: int = 500
     tolerance: float = 1 / 2550
     starts: int = 2

@@ -67,8 +67,8 @@ class MAPz(Algorithm):
     growth: tuple[float, float] = (1.5, 4.0)
     coupling: Coupling = "projected"
     z_solver: LatentSolver | str = GaussNewton()
-    n1: int = 1
-    n2: int = 10
+    n1: int = 0
+    n2: int = 3
     max_iterations: int = 500
     tolerance: float = 1 / 2550
     starts: int = 2
@@ -195,5 +195,7 @@ class MAPzSplitting(Algorithm):
         code = problem.encode(problem.operator.A_adjoint(problem.y))
         z = torch.where(start.encoder[:, None], code, start.z)
         begin = Start(z, torch.zeros_like(start.encoder))
-        outcome = run_joint(problem, begin, row[:1].expand(problem.batch).clone(), settings, advance, monitor)
+        outcome = run_joint(
+            problem, begin, row[:1].expand(problem.batch).clone(), settings, advance, monitor
+        )
         return _with_latent_objective(outcome, problem)

@@ -115,9 +115,7 @@ def _operator(
     if options.matrix is not None:
         return jf.CompressedSensing(read_matrix(options.matrix), image_shape)
     if options.measurements is not None:
-        return jf.CompressedSensing.gaussian(
-            options.measurements, image_shape, generator=generator
-        )
+        return jf.CompressedSensing.gaussian(options.measurements, image_shape, generator=generator)
     return jf.Denoising()
 
 
@@ -193,7 +191,7 @@ def _write(
 
 
 def _write_measured(path: Path, done: _Done) -> None:
-    """y with the mask or the matrix it was made with: an INPUT for another run."""
+    """Y with the mask or the matrix it was made with: an INPUT for another run."""
     arrays = {"y": done.y.cpu().numpy()}
     if isinstance(done.operator, jf.Inpainting):
         arrays["mask"] = done.operator.mask.cpu().numpy()

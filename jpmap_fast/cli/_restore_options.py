@@ -44,9 +44,7 @@ class RestoreOptions:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.sigma) and self.sigma > 0):
             raise ValueError(f"--sigma: expected a number > 0, in 255ths, got {self.sigma}")
-        self._check_source(
-            OperatorName.inpainting, "--mask", self.mask, "--missing", self.missing
-        )
+        self._check_source(OperatorName.inpainting, "--mask", self.mask, "--missing", self.missing)
         self._check_source(
             OperatorName.compressed_sensing,
             "--matrix",

@@ -31,12 +31,13 @@ def train(
     schedule: Annotated[
         str, typer.Option(help="Learning rate over the epochs: constant or cosine.")
     ] = "constant",
+    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay (AdamW).")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of weights, shuffling and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="File written after every epoch.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint, if there is one.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="File written after every epoch.")] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the checkpoint, if there is one.")
+    ] = False,
     validation: Annotated[
         Path | None, typer.Option(help="Images to judge the reconstruction by.")
     ] = None,
@@ -77,6 +78,7 @@ def train(
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "schedule": schedule,
+            "weight_decay": weight_decay,
             "seed": seed,
         }
         prior = train_prior(
@@ -146,7 +148,7 @@ def _card(
         "## Recipe",
         "",
         "Negative evidence lower bound with learned gamma and the denoising criterion (noisy input "
-        "to the encoder, clean target), minimised by Adam; `jpmap-fast train` with:",
+        "to the encoder, clean target), minimised by AdamW; `jpmap-fast train` with:",
         "",
         *(f"- {key}: {value}" for key, value in settings.items()),
         "",

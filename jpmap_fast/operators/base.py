@@ -89,7 +89,7 @@ class Operator(ABC):
     def measure(
         self, x: Tensor, sigma: float | Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """y = A x + sigma noise, noise standard normal.
+        """Y = A x + sigma noise, noise standard normal.
 
         Args:
             x: images [B, C, H, W], values in [0, 1].

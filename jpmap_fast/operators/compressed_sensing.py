@@ -133,9 +133,7 @@ class CompressedSensing(Operator):
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         if y.dim() != 2 or y.shape[1] != self.matrix.shape[0]:
-            raise ValueError(
-                f"y: expected shape [B, {self.matrix.shape[0]}], got {list(y.shape)}"
-            )
+            raise ValueError(f"y: expected shape [B, {self.matrix.shape[0]}], got {list(y.shape)}")
         if "adjoint" not in self._cache:
             self._cache["adjoint"] = self.matrix.T.contiguous()
         flat = linear_rows(y, self._cache["adjoint"])

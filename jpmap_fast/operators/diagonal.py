@@ -24,7 +24,7 @@ class _Diagonal(Operator):
     def bind(self, image_shape: Sequence[int], batch: int | None = None) -> _Diagonal: ...
 
     def _weight(self) -> Tensor | None:
-        """m as [n] or [B, n]; None for the identity."""
+        """M as [n] or [B, n]; None for the identity."""
         return None
 
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:

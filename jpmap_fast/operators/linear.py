@@ -160,4 +160,3 @@ class LinearOperator(Operator):
 
     def __repr__(self) -> str:
         return f"LinearOperator(A={self._forward!r})"
-

@@ -97,7 +97,9 @@ class MLPVAE(nn.Module):
             raise TypeError(f"x: expected floating-point images, got {x.dtype}; {SCALE_HINT}")
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(
-                f"x: expected shape {['B', *self.image_shape]}, got {list(x.shape)}".replace("'", "")
+                f"x: expected shape {['B', *self.image_shape]}, got {list(x.shape)}".replace(
+                    "'", ""
+                )
             )
         h = x.flatten(1)
         activation = ACTIVATIONS[self.hidden_activation].value

@@ -40,7 +40,9 @@ def save_prior(prior: MLPVAE, path: str | Path, recipe: dict[str, Any] | None = 
         "architecture": json.dumps(architecture(prior)),
         "recipe": json.dumps(recipe or {}),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in prior.state_dict().items()}
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in prior.state_dict().items()
+    }
     save_file(tensors, str(path), metadata=header)
 
 

@@ -35,7 +35,8 @@ class LatentSolver(Protocol):
         self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
     ) -> LatentSolution:
         """The descent from z [B, k]; ``scale`` [B] multiplies f where a solver is not
-        invariant to it (Adam's published stopping rule is stated on f / beta)."""
+        invariant to it (Adam's published stopping rule is stated on f / beta).
+        """
         ...
 
 

@@ -21,17 +21,27 @@ class TrainingStep:
         prior: the network to train.
         learning_rate: of Adam.
         sigma_dvae: see ``negative_elbo``.
+        weight_decay: decoupled, as in AdamW; 0 makes it Adam.
         cuda_graph: whether to capture.
     """
 
     def __init__(
-        self, prior: MLPVAE, learning_rate: float, sigma_dvae: float, cuda_graph: bool = True
+        self,
+        prior: MLPVAE,
+        learning_rate: float,
+        sigma_dvae: float,
+        weight_decay: float = 0.0,
+        cuda_graph: bool = True,
     ) -> None:
         self.prior = prior
         self.sigma_dvae = sigma_dvae
         self._on_gpu = prior.log_gamma.device.type == "cuda"
-        self.optimiser = torch.optim.Adam(
-            prior.parameters(), lr=learning_rate, fused=self._on_gpu, capturable=self._on_gpu
+        self.optimiser = torch.optim.AdamW(
+            prior.parameters(),
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            fused=self._on_gpu,
+            capturable=self._on_gpu,
         )
         self.set_learning_rate(learning_rate)
         self._capture = cuda_graph and self._on_gpu

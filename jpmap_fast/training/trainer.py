@@ -31,6 +31,7 @@ class Recipe:
         batch_size: images a step; what an epoch leaves over is trained on as a shorter batch.
         learning_rate: of Adam.
         schedule: "constant", or "cosine": from learning_rate down to nothing over the epochs.
+        weight_decay: decoupled weight decay of the weight matrices and biases, >= 0 (AdamW).
         seed: of the initial weights, the shuffling and the noise.
     """
 
@@ -41,6 +42,7 @@ class Recipe:
     batch_size: int = 128
     learning_rate: float = 1e-4
     schedule: str = "constant"
+    weight_decay: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,6 +50,8 @@ class Recipe:
         count("epochs", self.epochs, 1)
         count("batch_size", self.batch_size, 1)
         positive("learning_rate", self.learning_rate)
+        if not 0 <= self.weight_decay < 100:
+            raise ValueError(f"weight_decay: expected a number >= 0, got {self.weight_decay!r}")
         choice("schedule", self.schedule, ("constant", "cosine"))
         if not 0 <= self.sigma_dvae < 10:
             raise ValueError(
@@ -72,6 +76,7 @@ def train(
     batch_size: int = 128,
     learning_rate: float = 1e-4,
     schedule: str = "constant",
+    weight_decay: float = 0.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     checkpoint: str | Path | None = None,
@@ -83,13 +88,14 @@ def train(
     """Train a variational autoencoder with the denoising criterion and a learned gamma.
 
     The encoder's input is x + sigma_dvae noise, the decoder's target is the clean x; the loss is
-    ``loss.negative_elbo``, minimised by Adam. Epoch e draws its shuffling and noise from a
+    ``loss.negative_elbo``, minimised by Adam (AdamW with a weight decay). Epoch e draws its shuffling and noise from a
     generator seeded by (seed, e) alone, so a run resumed from a checkpoint ends with the same bits
     as one that was never interrupted.
 
     Args:
         images: [N, C, H, W], uint8 (0 to 255) or floating point in [0, 1].
-        latent_dim, hidden, sigma_dvae, epochs, batch_size, learning_rate, schedule, seed: see ``Recipe``.
+        latent_dim, hidden, sigma_dvae, epochs, batch_size, learning_rate, schedule,
+            weight_decay, seed: see ``Recipe``.
         device: where to train; the CPU by default.
         checkpoint: file to write after every epoch.
         resume: continue from ``checkpoint`` if it exists; its recipe must be this one (with a
@@ -107,7 +113,15 @@ def train(
     Source: arXiv 2103.01648 and D. Im et al., AAAI 2017.
     """
     recipe = Recipe(
-        latent_dim, tuple(hidden), sigma_dvae, epochs, batch_size, learning_rate, schedule, seed
+        latent_dim,
+        tuple(hidden),
+        sigma_dvae,
+        epochs,
+        batch_size,
+        learning_rate,
+        schedule,
+        weight_decay,
+        seed,
     )
     place = torch.device("cpu" if device is None else device)
     images = check_images("images", images).to(place)
@@ -116,7 +130,9 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         prior = MLPVAE(tuple(images.shape[1:]), latent_dim, recipe.hidden).to(place)
-    step = TrainingStep(prior, recipe.learning_rate, recipe.sigma_dvae, cuda_graph)
+    step = TrainingStep(
+        prior, recipe.learning_rate, recipe.sigma_dvae, recipe.weight_decay, cuda_graph
+    )
     path = None if checkpoint is None else Path(checkpoint)
     first = _resume(path, step, recipe) if resume and path is not None and path.exists() else 0
 
@@ -177,9 +193,7 @@ def _epoch(step: TrainingStep, images: Tensor, recipe: Recipe, epoch: int) -> li
     for rows in order.split(recipe.batch_size):
         clean = as_float(images[rows])
         corruption = torch.randn(clean.shape, generator=generator, device=clean.device)
-        noise = torch.randn(
-            len(rows), recipe.latent_dim, generator=generator, device=clean.device
-        )
+        noise = torch.randn(len(rows), recipe.latent_dim, generator=generator, device=clean.device)
         total += step(clean, corruption, noise) * len(rows)
     step.prior.eval()
     return (total / len(images)).tolist()

@@ -1,0 +1,45 @@
+# The two commands a newcomer needs: make demo, make test. Both set up what they need in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f) $(shell find jpmap_fast -name '*.py')
+BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.26" ninja
+CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: setup demo test lint format bench clean
+
+setup: $(STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# torch first and by itself: the extension is compiled against the one that will run it.
+$(STAMP): $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check "torch>=2.11" numpy $(BUILD_TOOLS)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,demo,dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/jpmap-fast demo --output demo
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/mypy
+	$(BIN)/python benchmarks/readme_tables.py --check
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: setup
+	$(BIN)/python -m pytest -q benchmarks/test_cpu_kernels.py
+	$(BIN)/python benchmarks/bench_kernels.py --device cpu
+
+clean:
+	rm -rf .venv build demo .pytest_cache .mypy_cache .ruff_cache

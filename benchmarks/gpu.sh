@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one go: build, tests marked cuda, sanitizers, benchmarks.
+# usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
+# The package is installed outside the checkout and the tests run from a copy, so that what is
+# tested is what was built.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+out=$(mkdir -p "$1" && cd "$1" && pwd)
+reference=${2:+$(cd "$2" && pwd)}
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$place/site"
+failed=0
+step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*"; failed=1; }; }
+
+JPMAP_CUDA=ON step build python3 -m pip install -q --no-build-isolation --no-deps --target "$place/site" "$root"
+cp -r "$root/tests" "$root/benchmarks" "$root/pyproject.toml" "$place"
+cd "$place"
+pytest="python3 -m pytest -q -p no:cacheprovider"
+ops="tests/test_x_update.py tests/test_objective.py tests/test_conjugate_gradient_ops.py"
+step "tests marked cuda" $pytest -m cuda
+if command -v compute-sanitizer >/dev/null; then
+  small="not 4096 and not 70_000 and not graph and not opcheck and not 20000 and not 256-12288"
+  for tool in memcheck racecheck initcheck synccheck; do
+    step "$tool" timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 \
+      $pytest -m cuda -k "$small" $ops
+  done
+fi
+step benchmarks python3 benchmarks/bench_kernels.py --device cuda --output "$out/kernels_cuda.json"
+if [ -n "${reference:-}" ]; then
+  step "reference cases" python3 benchmarks/reference_cases.py "$reference" --device cuda \
+    --output "$out/reference_cases_cuda.json"
+fi
+echo "== $([ $failed = 0 ] && echo all passed || echo SOMETHING FAILED)"
+exit $failed
