@@ -64,6 +64,27 @@ inline ObjectiveSizes check_objective(const Tensor& x,         // [B, n]
   return sizes;
 }
 
+struct LinearSizes {
+  int64_t rows, inputs, outputs;
+};
+
+inline LinearSizes check_linear(const Tensor& x,                    // [R, in]
+                                const Tensor& packed,               // [panels, in, 128 bytes]
+                                const std::optional<Tensor>& bias,  // [out]
+                                int64_t outputs) {
+  constexpr const char* op = "linear";
+  STD_TORCH_CHECK(x.dim() == 2 && packed.dim() == 3, op,
+                  ": expected x [R, in], packed [panels, in, w]");
+  const LinearSizes sizes{x.size(0), x.size(1), outputs};
+  const int64_t width = packed.size(2);
+  check_shape(op, "x", x, {sizes.rows, sizes.inputs});
+  check(op, "packed", packed, x, {(outputs + width - 1) / width, sizes.inputs, width});
+  const int64_t bytes = x.scalar_type() == torch::headeronly::ScalarType::Float ? 4 : 8;
+  STD_TORCH_CHECK(width * bytes == 128, op, ": expected panels of 128 bytes, got ", width * bytes);
+  if (bias.has_value()) check(op, "bias", *bias, x, {outputs});
+  return sizes;
+}
+
 inline void check_rows(const char* op, const Tensor& first,  // [B, n]
                        std::initializer_list<std::pair<const char*, const Tensor*>> rows,
                        std::initializer_list<std::pair<const char*, const Tensor*>> scalars,

@@ -1,6 +1,8 @@
 // jpmap_fast._C: importing it registers every schema and the CPU kernels.
 #include <pybind11/pybind11.h>
 
+#include "cpu/isa/kernels.h"
+
 #ifndef JPMAP_TORCH_VERSION
 #define JPMAP_TORCH_VERSION "unknown"
 #endif
@@ -18,6 +20,7 @@ PYBIND11_MODULE(_C, m) {
     info["cuda_version"] = JPMAP_CUDA_VERSION;
     info["cuda_architectures"] = JPMAP_CUDA_ARCHITECTURES;
     info["torch"] = JPMAP_TORCH_VERSION;
+    info["cpu_kernels"] = jpmap::isa_name();
     info["compiler"] = __VERSION__;
     return info;
   });

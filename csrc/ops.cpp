@@ -14,4 +14,5 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
   m.def(
       "conjugate_gradient_direction(Tensor(a!) p, Tensor r, Tensor rho_new, Tensor rho, "
       "Tensor active) -> ()");
+  m.def("linear(Tensor x, Tensor packed, Tensor? bias, int outputs) -> Tensor");
 }

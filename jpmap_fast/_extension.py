@@ -21,7 +21,7 @@ if _torch_release() < MINIMUM_TORCH:
     )
 
 try:
-    from jpmap_fast import _C
+    from jpmap_fast import _C  # type: ignore[attr-defined]
 except ImportError as error:
     raise ImportError(
         f"jpmap_fast: the compiled module does not load with torch {torch.__version__} ({error}); "
@@ -35,7 +35,7 @@ elif not torch.version.cuda:
     _cuda_problem = "this torch has no CUDA"
 else:
     try:
-        from jpmap_fast import _C_cuda  # noqa: F401
+        from jpmap_fast import _C_cuda  # type: ignore[attr-defined]  # noqa: F401
     except ImportError as error:
         _cuda_problem = f"the CUDA kernels do not load: {error}"
 
@@ -46,7 +46,7 @@ def build_info() -> dict[str, Any]:
     Returns:
         "cuda" (CUDA kernels built), "cuda_loaded" (and usable with this torch), "cuda_problem" (why
         not, or ""), "cuda_version" and "cuda_architectures" they were built for, "torch" at build
-        time, "torch_running", "compiler".
+        time, "torch_running", "cpu_kernels" (instruction set in use), "compiler".
     """
     info = dict(_C.build_info())
     info["cuda_loaded"] = not _cuda_problem

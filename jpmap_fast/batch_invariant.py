@@ -2,28 +2,67 @@
 
 A BLAS library picks its kernel by the shape of the product, and another kernel sums in another
 order: an image restored alone would differ in its last bits from the same image in a batch, and
-its trajectory with it. On the CPU the row count is therefore padded to a multiple of the widest
-register tile, which keeps every row in the library's main kernel. Weights are to be contiguous:
-for a transposed view the library takes kernels in which padding is not enough.
+its trajectory with it. On the CPU the products of the solvers therefore go through the package's
+own ``linear`` operator, in which every element is one chain of multiply-adds.
 """
 
 from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROW_TILE = 8
+from jpmap_fast import kernels
 
 
-def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """X W^T + b for x [..., in], W [out, in], b [out]: [..., out]."""
-    flat = x.reshape(-1, x.shape[-1])
-    rows = flat.shape[0]
-    missing = -rows % ROW_TILE
-    if missing and x.device.type == "cpu":
-        flat = F.pad(flat, (0, 0, 0, missing))
-    return F.linear(flat, weight, bias)[:rows].reshape(*x.shape[:-1], weight.shape[0])
+class RowProduct:
+    """x [..., in] -> x W^T + b [..., out], for one W [out, in] and b [out] or None."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight.contiguous()
+        self.bias = bias
+
+    @cached_property
+    def _packed(self) -> Tensor:
+        return kernels.pack_linear(self.weight)
+
+    @cached_property
+    def adjoint(self) -> RowProduct:
+        """The product by W^T, x [..., out] -> x W, without a bias."""
+        return RowProduct(self.weight.T)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The rows x [..., in] as x W^T + b [..., out]."""
+        return self._apply(x, self.bias)
+
+    def _apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        outputs = self.weight.shape[0]
+        flat = x.reshape(-1, x.shape[-1])
+        if x.device.type == "cpu":
+            product = kernels.linear(flat, self._packed, bias, outputs)
+        else:
+            product = F.linear(flat, self.weight, bias)
+        return product.reshape(*x.shape[:-1], outputs)
+
+    def without_bias(self, x: Tensor) -> Tensor:
+        """The rows x [..., in] as x W^T."""
+        return self._apply(x, None)
+
+    def add_bias(self, rows: Tensor) -> Tensor:
+        """The rows [..., out] plus b."""
+        return rows if self.bias is None else rows + self.bias
+
+    def restrict(self, rows: Tensor) -> RowProduct:
+        """The outputs ``rows`` alone."""
+        return RowProduct(self.weight[rows], None if self.bias is None else self.bias[rows])
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> RowProduct:
+        """The same product elsewhere."""
+        bias = None if self.bias is None else self.bias.to(device=device, dtype=dtype)
+        return RowProduct(self.weight.to(device=device, dtype=dtype), bias)
 
 
 def batched_product(left: Tensor, right: Tensor) -> Tensor:

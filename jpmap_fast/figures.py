@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -138,7 +138,7 @@ def _check(rows: Sequence[Row]) -> int:
     return columns
 
 
-def _displayable(image: Tensor) -> object:
+def _displayable(image: Tensor) -> Any:
     """[C, H, W] as the array [H, W] or [H, W, 3] that imshow takes."""
     pixels = image.detach().cpu().clamp(0, 1)
     return (pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy()

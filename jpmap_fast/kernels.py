@@ -107,6 +107,51 @@ def objective(
     return value, gap
 
 
+def pack_linear(weight: Tensor) -> Tensor:
+    """The layout ``linear`` wants of a weight [out, in]: [panels, in, w], w outputs a panel.
+
+    A panel of 128 bytes holds w = 32 outputs in float32, 16 in float64; the last is filled with
+    zeros.
+    """
+    _matrix("pack_linear", "weight", weight)
+    outputs, inputs = weight.shape
+    width = 128 // weight.element_size()
+    padded = torch.nn.functional.pad(weight, (0, 0, 0, -outputs % width))
+    return padded.reshape(-1, width, inputs).transpose(1, 2).contiguous()
+
+
+def linear(
+    x: Tensor,  # [R, in]
+    packed: Tensor,  # [panels, in, w]
+    bias: Tensor | None,  # [out]
+    outputs: int,
+) -> Tensor:
+    r"""A linear layer, x W^T + b [R, out], each row having the same bits whatever R is. CPU only.
+
+    Args:
+        x: rows [R, in], float32 or float64.
+        packed: ``pack_linear(W)`` of W [out, in].
+        bias: b [out], or None.
+        outputs: out.
+
+    Raises:
+        ValueError: shapes or devices do not fit. TypeError: types do not.
+    """
+    op = "linear"
+    _, inputs = _matrix(op, "x", x)
+    width = 128 // x.element_size()
+    _fits(op, x, "packed", packed, (-(-outputs // width), inputs, width))
+    if bias is not None:
+        _fits(op, x, "bias", bias, (outputs,))
+    out: Tensor = _ops.linear(
+        x.contiguous(),
+        packed.contiguous(),
+        None if bias is None else bias.contiguous(),
+        outputs,
+    )
+    return out
+
+
 def conjugate_gradient_step(
     x: Tensor,  # [B, n], changed
     r: Tensor,  # [B, n], changed
@@ -237,3 +282,8 @@ def _(x: Tensor, r: Tensor, p: Tensor, q: Tensor, rho: Tensor, active: Tensor) -
 @torch.library.register_fake("jpmap::conjugate_gradient_direction")
 def _(p: Tensor, r: Tensor, rho_new: Tensor, rho: Tensor, active: Tensor) -> None:
     return None
+
+
+@torch.library.register_fake("jpmap::linear")
+def _(x: Tensor, packed: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
+    return x.new_empty(x.shape[0], outputs)

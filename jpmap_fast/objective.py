@@ -24,12 +24,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import batched_product, linear_rows
+from jpmap_fast.batch_invariant import RowProduct, batched_product
 from jpmap_fast.priors.decoder import Decoder
 
 
@@ -68,7 +67,7 @@ class WeightedLeastSquares(LatentObjective):
         target: t [B, p].
         weight: diagonal of W, [B, p] or [B, 1].
         scale: diagonal of H, [p] or [B, p]; None for the identity.
-        matrix: H [p, n]; None for a diagonal H.
+        matrix: product by H [p, n]; None for a diagonal H.
         constant: what f adds that does not depend on z, float64 [B].
     """
 
@@ -79,7 +78,7 @@ class WeightedLeastSquares(LatentObjective):
         weight: Tensor,
         *,
         scale: Tensor | None = None,
-        matrix: Tensor | None = None,
+        matrix: RowProduct | None = None,
         constant: Tensor | None = None,
     ) -> None:
         self.decoder = decoder
@@ -89,15 +88,10 @@ class WeightedLeastSquares(LatentObjective):
         self.matrix = matrix
         self.constant = constant
 
-    @cached_property
-    def _adjoint(self) -> Tensor:
-        assert self.matrix is not None
-        return self.matrix.T.contiguous()
-
     def _observe(self, decoded: Tensor) -> Tensor:
         """H applied to the last dimension of [B, n] or [B, k, n]."""
         if self.matrix is not None:
-            return linear_rows(decoded, self.matrix)
+            return self.matrix(decoded)
         if self.scale is not None:
             scale = self.scale
             if scale.dim() == 2 and decoded.dim() == 3:
@@ -107,7 +101,7 @@ class WeightedLeastSquares(LatentObjective):
 
     def _observe_adjoint(self, residual: Tensor) -> Tensor:
         if self.matrix is not None:
-            return linear_rows(residual, self._adjoint)
+            return self.matrix.adjoint(residual)
         return residual if self.scale is None else residual * self.scale
 
     def _total(self, residual: Tensor, weighted: Tensor, z: Tensor) -> Tensor:

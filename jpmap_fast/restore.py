@@ -22,7 +22,7 @@ from jpmap_fast.algorithms import (
 from jpmap_fast.algorithms.base import CONVERGED, FAILED
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.decoder import make_decoder, make_encoder
 from jpmap_fast.priors.load import load_prior
 from jpmap_fast.result import Result
 
@@ -149,7 +149,8 @@ def _prepare(y: Any, operator: Operator, prior: Prior | str, sigma: Any) -> _Tas
         )
     if not isinstance(operator, Operator):
         raise TypeError(
-            f"operator: expected an operator such as Inpainting(mask), got {type(operator).__name__}"
+            "operator: expected an operator such as Inpainting(mask), "
+            f"got {type(operator).__name__}"
         )
     parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
     y = as_float_tensor("y", y, device=None if parameter is None else parameter.device)
@@ -173,7 +174,7 @@ def _prepare(y: Any, operator: Operator, prior: Prior | str, sigma: Any) -> _Tas
     operator = operator.bind(image_shape, batch)
     deviation = per_image("sigma", sigma, batch, y)
     finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
-    problem = Problem(prior, make_decoder(prior), operator, y, deviation)
+    problem = Problem(prior, make_encoder(prior), make_decoder(prior), operator, y, deviation)
     return _Task(problem, finite, batched)
 
 

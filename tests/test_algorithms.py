@@ -28,7 +28,7 @@ LATENT = {
 
 
 def exact_latent_map(c, prior, beta):
-    """Closed form: z = (I + B^T S^{-1} B)^{-1} B^T S^{-1} (y - A b), S = sigma^2 I + A A^T / beta."""
+    """z = (I + B^T S^{-1} B)^{-1} B^T S^{-1} (y - A b), S = sigma^2 I + A A^T / beta."""
     layer = prior.decoder_layers[0]
     a = c.matrix
     system = c.sigma.square()[:, None, None] * torch.eye(a.shape[1], dtype=a.dtype)

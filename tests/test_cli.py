@@ -250,7 +250,7 @@ def test_runs_as_a_module_and_help_needs_no_drawing_library() -> None:
         "try:\n    main()\n"
         "except SystemExit as end:\n"
         "    heavy = {'matplotlib', 'torchmetrics', 'PIL'} & set(sys.modules)\n"
-        "    sys.exit(end.code or f'imported {heavy}' * bool(heavy))\n"
+        "    sys.exit(end.code or (f'imported {heavy}' if heavy else 0))\n"
     )
     for arguments in (["-c", code], ["-m", "jpmap_fast.cli", "--help"]):
         done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from jpmap_fast import kernels
-from jpmap_fast.batch_invariant import ROW_TILE
 from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.base import Prior
@@ -61,7 +60,8 @@ class Problem:
     """Measurements, operator, noise levels and prior of a batch.
 
     Attributes:
-        prior: for the encoder and gamma.
+        prior: for gamma and the image shape.
+        encoder: mu_phi.
         decoder: the prior's decoder with its derivatives.
         operator: bound to the prior's image shape.
         y: measurements [B, ...].
@@ -69,6 +69,7 @@ class Problem:
     """
 
     prior: Prior
+    encoder: Callable[[Tensor], Tensor]
     decoder: Decoder
     operator: Operator
     y: Tensor
@@ -90,11 +91,7 @@ class Problem:
 
     def encode(self, x: Tensor) -> Tensor:
         """mu_phi(x) [B, k]."""
-        batch = x.shape[0]
-        if x.device.type == "cpu" and batch % ROW_TILE:
-            # Same reason as in batch_invariant: an image's code must not depend on its batch.
-            x = F.pad(x, (0, 0, 0, 0, 0, 0, 0, -batch % ROW_TILE))
-        return self.prior.encode(x)[0][:batch]
+        return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """G(z) [B, C, H, W]."""

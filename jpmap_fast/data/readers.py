@@ -164,7 +164,9 @@ def _folder(folder: Path, image_shape: Sequence[int] | None) -> ImageSet:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise ValueError(f"{folder}: expected image files ({', '.join(IMAGE_SUFFIXES)}), got none")
-    images, names, failures = [], [], []
+    images: list[Tensor] = []
+    names: list[str] = []
+    failures: list[tuple[str, str]] = []
     for path in files:
         try:
             pixels = _file(path, image_shape if image_shape or not images else images[0].shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jpmap_fast import kernels
 from jpmap_fast._validate import as_float_tensor, count
-from jpmap_fast.batch_invariant import linear_rows
+from jpmap_fast.batch_invariant import RowProduct
 from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.decoder import Decoder
@@ -20,26 +20,26 @@ from jpmap_fast.priors.decoder import Decoder
 
 @dataclass(frozen=True)
 class _Factor:
-    """A = U rows, with orthonormal U [m, r], and rows rows^T = diag(values).
+    """A = U R, with orthonormal U [m, r], and R R^T = diag(values), R [r, n].
 
     For m <= n the basis U is complete; for m > n it spans the range of A, and what y has outside
     of it is out of reach of every x.
     """
 
-    basis: Tensor  # [m, r]
-    basis_adjoint: Tensor  # [r, m], U^T, contiguous: see batch_invariant
-    rows: Tensor  # [r, n]
-    rows_adjoint: Tensor  # [n, r]
+    basis: RowProduct  # by U
+    basis_adjoint: RowProduct  # by U^T
+    rows: RowProduct  # by R
     values: Tensor  # [r]
     complete: bool
 
     def to(self, device: Any, dtype: torch.dtype | None) -> _Factor:
-        moved = {
-            name: value.to(device=device, dtype=dtype)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        return _Factor(
+            self.basis.to(device, dtype),
+            self.basis_adjoint.to(device, dtype),
+            self.rows.to(device, dtype),
+            self.values.to(device=device, dtype=dtype),
+            self.complete,
+        )
 
 
 def _factorise(matrix: Tensor) -> _Factor:
@@ -56,10 +56,9 @@ def _factorise(matrix: Tensor) -> _Factor:
         basis = a @ right / values.sqrt()
         rows = values.sqrt()[:, None] * right.T
     factor = _Factor(
-        basis.contiguous(),
-        basis.T.contiguous(),
-        rows.contiguous(),
-        rows.T.contiguous(),
+        RowProduct(basis),
+        RowProduct(basis.T),
+        RowProduct(rows),
         values.clamp_min(0),
         m <= n,
     )
@@ -123,20 +122,25 @@ class CompressedSensing(Operator):
         factor: _Factor = self._cache["factor"]
         return factor
 
+    @property
+    def _product(self) -> RowProduct:
+        if "product" not in self._cache:
+            self._cache["product"] = RowProduct(self.matrix)
+        product: RowProduct = self._cache["product"]
+        return product
+
     def A(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
         if flat.shape[1] != self.matrix.shape[1]:
             raise ValueError(
                 f"x: expected images of {self.matrix.shape[1]} pixels, got shape {list(x.shape)}"
             )
-        return linear_rows(flat, self.matrix)
+        return self._product(flat)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         if y.dim() != 2 or y.shape[1] != self.matrix.shape[0]:
             raise ValueError(f"y: expected shape [B, {self.matrix.shape[0]}], got {list(y.shape)}")
-        if "adjoint" not in self._cache:
-            self._cache["adjoint"] = self.matrix.T.contiguous()
-        flat = linear_rows(y, self._cache["adjoint"])
+        flat = self._product.adjoint(y)
         return flat if self.image_shape is None else flat.reshape(-1, *self.image_shape)
 
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
@@ -165,9 +169,9 @@ class CompressedSensing(Operator):
     ) -> tuple[Tensor, Tensor, Tensor]:
         factor = self.factor
         flat = decoded.flatten(1)
-        innovation = linear_rows(y, factor.basis_adjoint) - linear_rows(flat, factor.rows)
+        innovation = factor.basis_adjoint(y) - factor.rows(flat)
         gain = innovation / (factor.values + (beta * sigma.square())[:, None])
-        x = flat + linear_rows(gain, factor.rows_adjoint)
+        x = flat + factor.rows.adjoint(gain)
         residual = innovation - factor.values * gain  # U^T (y - A x)
         if not factor.complete:
             residual = torch.cat((residual, self._out_of_reach(y)), dim=1)
@@ -185,7 +189,7 @@ class CompressedSensing(Operator):
             constant = constant / (2 * sigma.double().square())
         return WeightedLeastSquares(
             decoder,
-            linear_rows(y, factor.basis_adjoint),
+            factor.basis_adjoint(y),
             1 / (variance + factor.values / beta[:, None]),
             matrix=factor.rows,
             constant=constant,
@@ -193,7 +197,7 @@ class CompressedSensing(Operator):
 
     def _out_of_reach(self, y: Tensor) -> Tensor:
         factor = self.factor
-        return y - linear_rows(linear_rows(y, factor.basis_adjoint), factor.basis)
+        return y - factor.basis(factor.basis_adjoint(y))
 
     def __repr__(self) -> str:
         return f"CompressedSensing(A {list(self.matrix.shape)})"

@@ -17,9 +17,20 @@ class Prior(Protocol):
     gamma is a standard deviation; beta = 1 / gamma^2.
     """
 
-    gamma: float
-    latent_dim: int
-    image_shape: tuple[int, int, int]
+    @property
+    def gamma(self) -> float:
+        """Standard deviation of p(x|z), > 0."""
+        ...
+
+    @property
+    def latent_dim(self) -> int:
+        """k, the number of entries a code has."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        ...
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of q(z|x), each [B, k], of images [B, C, H, W]."""

@@ -8,15 +8,14 @@ written out, layer by layer; for any other module they come from ``torch.func``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from jpmap_fast.activations import ACTIVATIONS
-from jpmap_fast.batch_invariant import linear_rows
+from jpmap_fast.batch_invariant import RowProduct
 
 if TYPE_CHECKING:
     from jpmap_fast.priors.base import Prior
@@ -52,44 +51,34 @@ class MLPDecoder(Decoder):
     image.
 
     Args:
-        weights: W_l [out, in], first layer first.
-        biases: b_l [out].
+        layers: products with their biases, first layer first.
         activations: names out of ``activations.ACTIVATIONS``, one a layer.
     """
 
-    def __init__(
-        self, weights: Sequence[Tensor], biases: Sequence[Tensor], activations: Sequence[str]
-    ) -> None:
-        self.weights = list(weights)
-        self.biases = list(biases)
+    def __init__(self, layers: Sequence[RowProduct], activations: Sequence[str]) -> None:
+        self.layers = list(layers)
         self.activations = list(activations)
-        self.latent_dim = self.weights[0].shape[1]
-        self.size = self.weights[-1].shape[0]
-
-    @cached_property
-    def _transposed(self) -> list[Tensor]:
-        return [weight.T.contiguous() for weight in self.weights]
+        self.latent_dim = self.layers[0].weight.shape[1]
+        self.size = self.layers[-1].weight.shape[0]
 
     def value(self, z: Tensor) -> Tensor:
         h = z
-        for weight, bias, name in zip(self.weights, self.biases, self.activations, strict=True):
-            h = ACTIVATIONS[name].value(linear_rows(h, weight, bias))
+        for layer, name in zip(self.layers, self.activations, strict=True):
+            h = ACTIVATIONS[name].value(layer(h))
         return h
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         batch, k = z.shape
         # The first layer's tangents are the columns of W_0 for every image: no product needed.
         act = ACTIVATIONS[self.activations[0]]
-        a = linear_rows(z, self.weights[0], self.biases[0])
+        a = self.layers[0](z)
         h = act.value(a)
-        tangents = act.derivative(a, h)[:, None] * self.weights[0].T
-        for weight, bias, name in zip(
-            self.weights[1:], self.biases[1:], self.activations[1:], strict=True
-        ):
+        tangents = act.derivative(a, h)[:, None] * self.layers[0].weight.T
+        for layer, name in zip(self.layers[1:], self.activations[1:], strict=True):
             act = ACTIVATIONS[name]
             stacked = torch.cat((h[:, None], tangents), dim=1)  # [B, 1 + k, in]
-            out = linear_rows(stacked, weight)  # [B, 1 + k, out]
-            a = out[:, 0] + bias
+            out = layer.without_bias(stacked)  # [B, 1 + k, out]
+            a = layer.add_bias(out[:, 0])
             h = act.value(a)
             tangents = act.derivative(a, h)[:, None] * out[:, 1:]
         return h, tangents.reshape(batch, k, -1)
@@ -97,23 +86,18 @@ class MLPDecoder(Decoder):
     def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         h = z
         derivatives = []
-        for weight, bias, name in zip(self.weights, self.biases, self.activations, strict=True):
+        for layer, name in zip(self.layers, self.activations, strict=True):
             act = ACTIVATIONS[name]
-            a = linear_rows(h, weight, bias)
+            a = layer(h)
             h = act.value(a)
             derivatives.append(act.derivative(a, h))
         c = cotangent(h)
-        transposed = reversed(self._transposed)
-        for weight, derivative in zip(transposed, reversed(derivatives), strict=True):
-            c = linear_rows(c * derivative, weight)
+        for layer, derivative in zip(reversed(self.layers), reversed(derivatives), strict=True):
+            c = layer.adjoint(c * derivative)
         return h, c
 
     def restrict(self, rows: Tensor) -> MLPDecoder:
-        return MLPDecoder(
-            [*self.weights[:-1], self.weights[-1][rows].contiguous()],
-            [*self.biases[:-1], self.biases[-1][rows].contiguous()],
-            self.activations,
-        )
+        return MLPDecoder([*self.layers[:-1], self.layers[-1].restrict(rows)], self.activations)
 
 
 class FunctionDecoder(Decoder):
@@ -147,13 +131,14 @@ class FunctionDecoder(Decoder):
         basis = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
 
         def column(direction: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.jvp(self.value, (z,), (direction.expand_as(z),))
+            value, derivative = torch.func.jvp(self.value, (z,), (direction.expand_as(z),))[:2]
+            return value, derivative
 
         values, columns = torch.func.vmap(column, out_dims=(0, 1))(basis)
         return values[0], columns
 
     def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        value, vjp = torch.func.vjp(self.value, z)
+        value, vjp = torch.func.vjp(self.value, z)[:2]
         return value, vjp(cotangent(value))[0]
 
     def restrict(self, rows: Tensor) -> FunctionDecoder:
@@ -171,12 +156,32 @@ def make_decoder(prior: Prior) -> Decoder:
     hidden = getattr(prior, "hidden_activation", None)
     output = getattr(prior, "output_activation", None)
     if layers is not None and hidden in ACTIVATIONS and output in ACTIVATIONS:
-        return MLPDecoder(
-            [layer.weight.detach() for layer in layers],
-            [layer.bias.detach() for layer in layers],
-            [hidden] * (len(layers) - 1) + [output],
-        )
+        return MLPDecoder(_products(layers), [hidden] * (len(layers) - 1) + [output])
     size = 1
     for extent in prior.image_shape:
         size *= extent
     return FunctionDecoder(prior.decode, prior.latent_dim, size)
+
+
+def make_encoder(prior: Prior) -> Callable[[Tensor], Tensor]:
+    """mu_phi, images [B, C, H, W] to codes [B, k], of a prior.
+
+    A prior that has ``encoder_layers``, ``encoder_mean`` (modules with ``weight`` and ``bias``)
+    and ``hidden_activation`` is read as an MLP; any other is asked by ``encode``.
+    """
+    layers = getattr(prior, "encoder_layers", None)
+    mean = getattr(prior, "encoder_mean", None)
+    hidden = getattr(prior, "hidden_activation", None)
+    if layers is None or mean is None or hidden not in ACTIVATIONS:
+        return lambda x: prior.encode(x)[0]
+    mlp = MLPDecoder(_products([*layers, mean]), [hidden] * len(layers) + ["identity"])
+    return lambda x: mlp.value(x.flatten(1))
+
+
+def _products(layers: Iterable[Any]) -> list[RowProduct]:
+    products = []
+    for layer in layers:
+        weight = layer.weight.detach()
+        bias = weight.new_zeros(weight.shape[0]) if layer.bias is None else layer.bias.detach()
+        products.append(RowProduct(weight, bias))
+    return products

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from jpmap_fast._validate import SCALE_HINT, choice, count
 from jpmap_fast.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
-from jpmap_fast.batch_invariant import linear_rows
 
 
 class MLPVAE(nn.Module):
@@ -104,12 +103,8 @@ class MLPVAE(nn.Module):
         h = x.flatten(1)
         activation = ACTIVATIONS[self.hidden_activation].value
         for layer in self.encoder_layers:
-            h = activation(linear_rows(h, layer.weight, layer.bias))
-        mean, log_std = self.encoder_mean, self.encoder_log_std
-        return (
-            linear_rows(h, mean.weight, mean.bias),
-            linear_rows(h, log_std.weight, log_std.bias),
-        )
+            h = activation(layer(h))
+        return self.encoder_mean(h), self.encoder_log_std(h)
 
     def decode(self, z: Tensor) -> Tensor:
         """G(z): images [B, C, H, W] of codes z [B, k].
@@ -122,7 +117,6 @@ class MLPVAE(nn.Module):
         h = z
         activation = ACTIVATIONS[self.hidden_activation].value
         for layer in self.decoder_layers[:-1]:
-            h = activation(linear_rows(h, layer.weight, layer.bias))
-        last = self.decoder_layers[-1]
-        out = ACTIVATIONS[self.output_activation].value(linear_rows(h, last.weight, last.bias))
+            h = activation(layer(h))
+        out = ACTIVATIONS[self.output_activation].value(self.decoder_layers[-1](h))
         return out.reshape(-1, *self.image_shape)

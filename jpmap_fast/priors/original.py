@@ -16,7 +16,8 @@ from jpmap_fast.priors.weights import build
 def read_original(folder: str | Path) -> MLPVAE:
     """The fully connected VAE of a folder with ``model`` and ``training_args.json``.
 
-    The pickled state dict is read with ``weights_only=True``: tensors and plain containers, no code.
+    The pickled state dict is read with ``weights_only=True``: tensors and plain containers, no
+    code.
 
     Raises:
         FileNotFoundError: one of the two files is missing.

@@ -88,9 +88,9 @@ def train(
     """Train a variational autoencoder with the denoising criterion and a learned gamma.
 
     The encoder's input is x + sigma_dvae noise, the decoder's target is the clean x; the loss is
-    ``loss.negative_elbo``, minimised by Adam (AdamW with a weight decay). Epoch e draws its shuffling and noise from a
-    generator seeded by (seed, e) alone, so a run resumed from a checkpoint ends with the same bits
-    as one that was never interrupted.
+    ``loss.negative_elbo``, minimised by Adam (AdamW with a weight decay). Epoch e draws its
+    shuffling and noise from a generator seeded by (seed, e) alone, so a run resumed from a
+    checkpoint ends with the same bits as one that was never interrupted.
 
     Args:
         images: [N, C, H, W], uint8 (0 to 255) or floating point in [0, 1].

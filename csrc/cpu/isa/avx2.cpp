@@ -1,0 +1,2 @@
+#define JPMAP_ISA avx2
+#include "cpu/isa/table.h"

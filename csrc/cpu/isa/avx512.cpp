@@ -1,0 +1,2 @@
+#define JPMAP_ISA avx512
+#include "cpu/isa/table.h"

@@ -1,0 +1,2 @@
+#define JPMAP_ISA baseline
+#include "cpu/isa/table.h"

@@ -1,0 +1,24 @@
+// The kernels that are compiled once for each instruction set, and the choice among them.
+#pragma once
+
+#include <cstdint>
+
+namespace jpmap {
+
+template <class T>
+struct IsaKernels {
+  // out[rows][panel width] = x[rows][depth] panel[depth][panel width]; strides in elements.
+  void (*multiply_panel)(const T* x, int64_t x_stride, const T* panel, int64_t depth, int64_t rows,
+                         T* out, int64_t out_stride);
+};
+
+constexpr int64_t kPanelBytes = 128;
+
+// The kernels of the best instruction set this processor has.
+template <class T>
+const IsaKernels<T>& isa_kernels();
+
+// Its name: "avx512", "avx2" or "baseline".
+const char* isa_name();
+
+}  // namespace jpmap

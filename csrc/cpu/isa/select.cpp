@@ -1,0 +1,77 @@
+// Picks an instruction set once, from what the processor says it has.
+#include "cpu/isa/kernels.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace jpmap {
+
+#define JPMAP_DECLARE(isa)                        \
+  namespace isa {                                 \
+  extern const IsaKernels<float> kFloatKernels;   \
+  extern const IsaKernels<double> kDoubleKernels; \
+  }
+JPMAP_DECLARE(baseline)
+#ifdef JPMAP_X86
+JPMAP_DECLARE(avx2)
+JPMAP_DECLARE(avx512)
+#endif
+
+namespace {
+
+enum class Isa { kBaseline, kAvx2, kAvx512 };
+
+// JPMAP_ISA=baseline|avx2 in the environment holds a better processor back, for tests.
+Isa choose() {
+#ifdef JPMAP_X86
+  const char* wish = std::getenv("JPMAP_ISA");
+  const bool any = wish == nullptr || *wish == '\0';
+  __builtin_cpu_init();
+  if ((any || std::strcmp(wish, "avx512") == 0) && __builtin_cpu_supports("avx512f")) {
+    return Isa::kAvx512;
+  }
+  if ((any || std::strcmp(wish, "avx2") == 0) && __builtin_cpu_supports("avx2") &&
+      __builtin_cpu_supports("fma")) {
+    return Isa::kAvx2;
+  }
+#endif
+  return Isa::kBaseline;
+}
+
+Isa chosen() {
+  static const Isa isa = choose();
+  return isa;
+}
+
+}  // namespace
+
+template <>
+const IsaKernels<float>& isa_kernels<float>() {
+#ifdef JPMAP_X86
+  if (chosen() == Isa::kAvx512) return avx512::kFloatKernels;
+  if (chosen() == Isa::kAvx2) return avx2::kFloatKernels;
+#endif
+  return baseline::kFloatKernels;
+}
+
+template <>
+const IsaKernels<double>& isa_kernels<double>() {
+#ifdef JPMAP_X86
+  if (chosen() == Isa::kAvx512) return avx512::kDoubleKernels;
+  if (chosen() == Isa::kAvx2) return avx2::kDoubleKernels;
+#endif
+  return baseline::kDoubleKernels;
+}
+
+const char* isa_name() {
+  switch (chosen()) {
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx2:
+      return "avx2";
+    default:
+      return "baseline";
+  }
+}
+
+}  // namespace jpmap

@@ -1,0 +1,58 @@
+// Rows times a packed matrix, plus a bias: a linear layer whose rows do not depend on their number.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "arguments.h"
+#include "cpu/isa/kernels.h"
+#include "cpu/parallel.h"
+
+namespace jpmap {
+namespace {
+
+constexpr int64_t kRowBlock = 96;
+constexpr int64_t kMaxPanel = kPanelBytes / static_cast<int64_t>(sizeof(float));
+
+// One task: a block of rows and one panel.
+template <class T>
+void multiply(const LinearSizes& sizes, const T* x, const T* packed, const T* bias, T* out) {
+  const auto& kernels = isa_kernels<T>();
+  const int64_t width = kPanelBytes / static_cast<int64_t>(sizeof(T));
+  const int64_t panels = (sizes.outputs + width - 1) / width;
+  const int64_t blocks = (sizes.rows + kRowBlock - 1) / kRowBlock;
+  const int64_t work = std::min(sizes.rows, kRowBlock) * sizes.inputs * width / 16;
+  for_each_item(panels * blocks, work, [&](int64_t item) {
+    const int64_t panel = item / blocks, first = item % blocks * kRowBlock;
+    const int64_t rows = std::min(kRowBlock, sizes.rows - first), column = panel * width;
+    const int64_t columns = std::min(width, sizes.outputs - column);
+    T block[kRowBlock * kMaxPanel];
+    kernels.multiply_panel(x + first * sizes.inputs, sizes.inputs,
+                           packed + panel * sizes.inputs * width, sizes.inputs, rows, block, width);
+    for (int64_t row = 0; row < rows; ++row) {
+      T* target = out + (first + row) * sizes.outputs + column;
+      const T* source = block + row * width;
+      for (int64_t i = 0; i < columns; ++i) {
+        target[i] = bias == nullptr ? source[i] : source[i] + bias[column + i];
+      }
+    }
+  });
+}
+
+Tensor linear(Tensor x, Tensor packed, std::optional<Tensor> bias, int64_t outputs) {
+  const auto sizes = check_linear(x, packed, bias, outputs);
+  Tensor out = torch::stable::new_empty(x, {sizes.rows, outputs});
+  dispatch_floating("linear", x, [&](auto zero) {
+    using T = decltype(zero);
+    multiply<T>(sizes, read<T>(x), read<T>(packed), bias.has_value() ? read<T>(*bias) : nullptr,
+                write<T>(out));
+  });
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(jpmap, CPU, m) { m.impl("linear", TORCH_BOX(&linear)); }
+
+}  // namespace jpmap

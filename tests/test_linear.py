@@ -1,0 +1,73 @@
+"""``linear``: the product, and that a row does not know its neighbours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from jpmap_fast import kernels
+from op_cases import DTYPES, TOLERANCE, draw, rows_error, scattered
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [0, 1, 3, 12, 13, 97, 300])
+@pytest.mark.parametrize("inputs, outputs", [(1, 1), (8, 33), (512, 784), (784, 140), (3, 64)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_matches_the_product_in_double(dtype, rows, inputs, outputs, biased):
+    x = draw((rows, inputs), dtype, CPU, 0, uniform=False)
+    weight = draw((outputs, inputs), dtype, CPU, 1, uniform=False)
+    bias = draw((outputs,), dtype, CPU, 2, uniform=False) if biased else None
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    packed = kernels.pack_linear(weight)
+    # A chain of `inputs` additions: its rounding grows like the root of the length.
+    tolerance = TOLERANCE[dtype] * max(1, inputs / 16) ** 0.5
+    for given in (x, scattered(x)):
+        found = kernels.linear(given, packed, bias, outputs)
+        assert found.shape == (rows, outputs)
+        assert rows_error(found, exact) <= tolerance
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_agrees(isa):
+    """Each in a process of its own: the choice is made once. One the processor lacks falls back."""
+    code = (
+        "import torch, jpmap_fast as jf\n"
+        "from jpmap_fast import kernels\n"
+        "g = torch.Generator().manual_seed(0)\n"
+        "x, w = torch.randn(29, 70, generator=g), torch.randn(45, 70, generator=g)\n"
+        "found = kernels.linear(x, kernels.pack_linear(w), None, 45)\n"
+        "exact = x.double() @ w.double().T\n"
+        "assert (found - exact).norm() <= 1e-6 * exact.norm()\n"
+        "print(jf.build_info()['cpu_kernels'])\n"
+    )
+    environment = {**os.environ, "JPMAP_ISA": isa}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in (isa, "baseline")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(dtype):
+    x = draw((5, 7), dtype, CPU, 0, uniform=False)
+    packed = kernels.pack_linear(draw((40, 7), dtype, CPU, 1, uniform=False))
+    bias = draw((40,), dtype, CPU, 2, uniform=False)
+    torch.library.opcheck(torch.ops.jpmap.linear.default, (x, packed, bias, 40))
+
+
+def test_bad_arguments_are_named():
+    packed = kernels.pack_linear(torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"expected packed of shape \[1, 2, 32\]"):
+        kernels.linear(torch.ones(5, 2), packed, None, 4)
+    with pytest.raises(ValueError, match=r"expected bias of shape \[4\]"):
+        kernels.linear(torch.ones(5, 3), packed, torch.ones(3), 4)
+    with pytest.raises(TypeError, match="float32 or float64"):
+        kernels.linear(torch.ones(5, 3, dtype=torch.int64), packed, None, 4)
