@@ -100,7 +100,11 @@ def main() -> None:
     document = {
         "what": "kernels against their plain-torch twins and a copy of as many bytes",
         "rows": rows,
-        "table": {"caption": device_name(device), "columns": columns, "rows": lines},
+        "table": {
+            "columns": columns,
+            "rows": lines,
+            "note": f"Measured on {device_name(device)}, torch {torch.__version__}.",
+        },
     }
     default = RESULTS / f"kernels_{device.type}.json"
     write(options.output or default, document, device)

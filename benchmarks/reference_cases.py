@@ -229,6 +229,8 @@ def main() -> None:
                 "original code, same images",
             ],
             "rows": lines,
+            "note": f"Measured on {device_name(device)}, torch {torch.__version__}. Eight digits a "
+            "problem; a range is over seeds.",
         },
     }
     options.output.write_text(json.dumps(document, indent=1) + "\n")

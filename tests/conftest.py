@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -22,6 +25,15 @@ def pytest_collection_modifyitems(items):
 def device(request):
     """Both devices, one after the other."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def reference_folder():
+    """The folder of cases restored by the original research code, where there is one."""
+    folder = os.environ.get("JPMAP_REFERENCE")
+    if not folder:
+        pytest.skip("needs the folder of reference cases, named by JPMAP_REFERENCE")
+    return Path(folder)
 
 
 @pytest.fixture(autouse=True)

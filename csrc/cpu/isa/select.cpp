@@ -1,8 +1,8 @@
 // Picks an instruction set once, from what the processor says it has.
-#include "cpu/isa/kernels.h"
-
 #include <cstdlib>
 #include <cstring>
+
+#include "cpu/isa/kernels.h"
 
 namespace jpmap {
 

@@ -1,0 +1,205 @@
+"""Priors: what they compute, how they are stored, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from problems import IMAGE_SHAPE, small_mlp
+from safetensors.torch import save_file
+
+import jpmap_fast as jf
+from jpmap_fast.metrics import psnr
+from jpmap_fast.priors.load import BUNDLED
+from jpmap_fast.priors.weights import save_prior
+
+
+class Trap:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def original_folder(folder: Path, prior: jf.MLPVAE) -> Path:
+    """A folder as the original research code writes it."""
+    folder.mkdir()
+    tensors = {}
+    layers = len(prior.encoder_layers)
+    for name, value in prior.state_dict().items():
+        name = name.replace("encoder_mean.", f"encoder_layers.{layers}.")
+        name = name.replace("encoder_log_std.", f"encoder_layers.{layers + 1}.")
+        tensors[name] = value
+    tensors["gamma_x"] = tensors.pop("log_gamma").exp()
+    torch.save(tensors, folder / "model")
+    arguments = {
+        "network_structure": "VAEfc",
+        "x_shape": list(prior.image_shape),
+        "latent_dim": prior.latent_dim,
+        "enc_hidden_dims": list(prior.hidden),
+    }
+    (folder / "training_args.json").write_text(json.dumps(arguments))
+    return folder
+
+
+def same(a: jf.MLPVAE, b: jf.MLPVAE) -> bool:
+    z, x = torch.ones(2, a.latent_dim), torch.full((2, *a.image_shape), 0.3)
+    close = math.isclose(a.gamma, b.gamma, rel_tol=1e-6)
+    decoded = torch.equal(a.decode(z), b.decode(z))
+    return close and decoded and torch.equal(a.encode(x)[0], b.encode(x)[0])
+
+
+def test_bundled_prior_reconstructs_digits_as_its_card_says():
+    prior = jf.load_prior("mnist")
+    digits, _ = jf.mnist_test_digits()
+    with torch.no_grad():
+        decoded = prior.decode(prior.encode(digits)[0])
+    assert prior.gamma <= 0.112
+    # The card's figure is over 10,000 digits; these are a sample of them.
+    assert float(psnr(decoded, digits).mean()) > 19.5
+    card = (BUNDLED / "mnist.md").read_text()
+    assert f"{prior.gamma:.4f}" in card
+    assert prior.latent_dim == 8 and prior.image_shape == (1, 28, 28)
+    assert sum(p.numel() for p in prior.parameters()) == 1_342_241
+
+
+def test_safetensors_file_reads_back_the_same(tmp_path):
+    prior = small_mlp(dtype=torch.float32)
+    save_prior(prior, tmp_path / "mine.safetensors", {"epochs": 3})
+    assert same(jf.load_prior(tmp_path / "mine.safetensors"), prior)
+    assert jf.load_prior(tmp_path / "mine.safetensors", dtype=torch.float64).log_gamma.dtype == (
+        torch.float64
+    )
+
+
+def test_folder_of_the_original_code_reads(tmp_path):
+    prior = small_mlp(dtype=torch.float32)
+    found = jf.load_prior(original_folder(tmp_path / "folder", prior))
+    assert same(found, prior)
+
+
+def test_reference_folder_reads(reference_folder):
+    prior = jf.load_prior(reference_folder / "original_mnist_model")
+    assert abs(prior.gamma - 0.1098) < 1e-4
+
+
+@pytest.mark.parametrize("where", ["bare", "zip", "folder"])
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, where):
+    mark = tmp_path / "executed"
+    if where == "folder":
+        path = original_folder(tmp_path / "folder", small_mlp(dtype=torch.float32))
+        torch.save({"encoder_layers.0.weight": Trap(mark)}, path / "model")
+    else:
+        path = tmp_path / "weights.pt"
+        if where == "zip":
+            torch.save({"model": Trap(mark)}, path)
+        else:
+            path.write_bytes(pickle.dumps(Trap(mark)))
+    with pytest.raises(ValueError, match="holds code, which is never run"):
+        jf.load_prior(path)
+    assert not mark.exists()
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    good = tmp_path / "good.safetensors"
+    save_prior(small_mlp(dtype=torch.float32), good)
+    content = good.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="damaged, truncated or of another kind"):
+        jf.load_prior(cut)
+    noise = tmp_path / "noise.safetensors"
+    noise.write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(ValueError, match="damaged, truncated or of another kind"):
+        jf.load_prior(noise)
+    (tmp_path / "empty.safetensors").touch()
+    with pytest.raises(ValueError, match="damaged, truncated or of another kind"):
+        jf.load_prior(tmp_path / "empty.safetensors")
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.ones(2)}, str(foreign))
+    with pytest.raises(ValueError, match="foreign"):
+        jf.load_prior(foreign)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.pop("log_gamma"), r"missing \['log_gamma'\]"),
+        (lambda t: t.update(extra=torch.ones(1)), r"unexpected \['extra'\]"),
+        (lambda t: t.update({"decoder_layers.0.bias": torch.ones(3)}), "expected decoder_layers.0"),
+        (lambda t: t["decoder_layers.0.bias"].fill_(torch.nan), "NaN or infinity"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):
+    from safetensors import safe_open
+
+    path = tmp_path / "prior.safetensors"
+    save_prior(small_mlp(dtype=torch.float32), path)
+    with safe_open(str(path), framework="pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    change(tensors)
+    save_file(tensors, str(path), metadata=header)
+    with pytest.raises(ValueError, match=message):
+        jf.load_prior(path)
+
+
+def test_unknown_names_and_missing_paths_say_what_there_is(tmp_path):
+    with pytest.raises(ValueError, match="unknown prior 'minst'; known: .*mnist"):
+        jf.load_prior("minst")
+    with pytest.raises(FileNotFoundError, match="no such weights file"):
+        jf.load_prior(tmp_path / "none.safetensors")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="expected a folder of the original code"):
+        jf.load_prior(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"latent_dim": 0}, "latent_dim"),
+        ({"hidden": ()}, "hidden"),
+        ({"hidden_activation": "gelu"}, "elu"),
+        ({"output_activation": "tanh"}, "sigmoid"),
+        ({"image_shape": (28, 28)}, "image_shape"),
+    ],
+)
+def test_impossible_architectures_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        jf.MLPVAE(**settings)
+
+
+def test_integer_images_and_wrong_shapes_are_refused_by_the_encoder():
+    prior = small_mlp()
+    with pytest.raises(TypeError, match="255"):
+        prior.encode(torch.zeros(1, *IMAGE_SHAPE, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"expected shape \[B, 1, 6, 5\]"):
+        prior.encode(torch.zeros(1, 1, 6, 6, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"expected shape \[B, 3\]"):
+        prior.decode(torch.zeros(1, 4, dtype=torch.float64))
+
+
+def test_any_pair_of_modules_is_a_prior():
+    """Restoring with a wrapped copy gives what the MLP gives, through torch.func."""
+    inner = small_mlp()
+    outputs = {
+        "pair": inner.encode,
+        "joined": lambda x: torch.cat(inner.encode(x), dim=1),
+        "mean": lambda x: inner.encode(x)[0],
+    }
+    clean = inner.decode(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())
+    y = jf.Denoising().measure(clean, 0.1, generator=torch.Generator().manual_seed(2))
+    expected = jf.restore(y, jf.Denoising(), inner, 0.1)
+    for encoder in outputs.values():
+        prior = jf.ModulePrior(encoder, inner.decode, inner.gamma, 3, IMAGE_SHAPE)
+        found = jf.restore(y, jf.Denoising(), prior, 0.1)
+        torch.testing.assert_close(found.x, expected.x, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="gamma"):
+        jf.ModulePrior(inner.encode, inner.decode, 0.0, 3, IMAGE_SHAPE)
