@@ -235,5 +235,10 @@ def test_impossible_settings_are_refused(make, error, message):
 def test_beta_must_be_positive():
     c = case("denoising")
     for beta in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="beta: expected a finite number > 0"):
+            jf.JPMAP(beta=beta)
+        with pytest.raises(ValueError, match="beta0: expected a finite number > 0"):
+            jf.MAPz(beta0=beta)
+        each = torch.full((len(c.y),), beta)
         with pytest.raises(ValueError, match="beta: expected finite values > 0"):
-            jf.restore(c.y, c.operator, small_mlp(), c.sigma, method=jf.JPMAP(beta=beta))
+            jf.restore(c.y, c.operator, small_mlp(), c.sigma, method=jf.JPMAP(beta=each))

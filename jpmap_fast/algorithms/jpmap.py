@@ -62,6 +62,8 @@ class JPMAP(Algorithm):
     starts: int = 2
 
     def __post_init__(self) -> None:
+        if isinstance(self.beta, (int, float)):
+            positive("JPMAP: beta", self.beta)
         choice("JPMAP: coupling", self.coupling, ("projected", "alternating"))
         choice("JPMAP: selection", self.selection, ("adaptive", "exhaustive"))
         as_solver("JPMAP", self.z_solver)

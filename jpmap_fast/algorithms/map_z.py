@@ -77,6 +77,8 @@ class MAPz(Algorithm):
         positive("MAPz: alpha", self.alpha)
         if self.rho is not None:
             positive("MAPz: rho", self.rho)
+        if isinstance(self.beta0, (int, float)):
+            positive("MAPz: beta0", self.beta0)
         low, high = self.growth
         if not (1 < low <= high < math.inf):
             raise ValueError(f"MAPz: expected growth = (least, largest), 1 < least, {self.growth}")

@@ -171,7 +171,7 @@ def _folder(folder: Path, image_shape: Sequence[int] | None) -> ImageSet:
         try:
             pixels = _file(path, image_shape if image_shape or not images else images[0].shape)
         except ValueError as error:
-            failures.append((path.name, str(error)))
+            failures.append((path.name, str(error).removeprefix(f"{path.name}: ")))
             continue
         images.append(pixels)
         names.append(path.name)
