@@ -100,6 +100,7 @@ def restore(
     if chunk_size is not None:
         count("chunk_size", chunk_size, 1)
     problem = task.problem
+    algorithm = algorithm.bind(problem)
     good = task.finite.nonzero()[:, 0]
     size = chunk_size or _chunk_size(problem, algorithm)
     # Every chunk draws the same random starts: an image's result must not depend on its chunk.
@@ -114,7 +115,8 @@ def restore(
                 torch.set_rng_state(default_state)
             whole = rows.numel() == problem.batch
             part = problem if whole else problem.select(rows)
-            outcomes.append(algorithm.solve(part, monitor, generator))
+            settings = algorithm if whole else algorithm.select(rows)
+            outcomes.append(settings.solve(part, monitor, generator))
     return _assemble(task, good, outcomes)
 
 

@@ -242,3 +242,19 @@ def test_beta_must_be_positive():
         each = torch.full((len(c.y),), beta)
         with pytest.raises(ValueError, match="beta: expected finite values > 0"):
             jf.restore(c.y, c.operator, small_mlp(), c.sigma, method=jf.JPMAP(beta=each))
+
+
+def test_beta_may_differ_from_image_to_image():
+    """Each image is restored as if its beta had been given alone, in any chunk, from any start."""
+    c = case("denoising")
+    prior = small_mlp()
+    betas = torch.linspace(5, 50, len(c.y), dtype=torch.float64)
+    whole = jf.restore(c.y, c.operator, prior, c.sigma, method=jf.JPMAP(beta=betas), chunk_size=3)
+    assert torch.equal(whole.beta, betas)
+    sigma = torch.as_tensor(c.sigma, dtype=torch.float64).expand(len(c.y))
+    for image, beta in enumerate(betas.tolist()):
+        index = torch.tensor([image])
+        method = jf.JPMAP(beta=beta)
+        operator = c.operator.select(index)
+        alone = jf.restore(c.y[index], operator, prior, sigma[index], method=method)
+        assert torch.equal(alone.x[0], whole.x[image])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import choice, count
+from jpmap_fast._validate import choice, count, per_image
 from jpmap_fast.algorithms.monitor import History, Monitor
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
@@ -86,6 +86,34 @@ class Algorithm(ABC):
         """Whether the first start is the encoder's guess rather than z = 0."""
         return True
 
+    @property
+    def image_settings(self) -> tuple[str, ...]:
+        """Names of the settings that may be given one an image."""
+        return ()
+
+    def bind(self, problem: Problem) -> Algorithm:
+        """These settings for the images of a problem, those of ``image_settings`` spelt out.
+
+        Raises:
+            ValueError: one of them has another number of images, or is not positive.
+        """
+        given = {name: getattr(self, name) for name in self.image_settings}
+        return self._replaced(
+            {
+                name: per_image(name, value, problem.batch, problem.sigma)
+                for name, value in given.items()
+                if value is not None
+            }
+        )
+
+    def select(self, index: Tensor) -> Algorithm:
+        """The bound settings of the images ``index``; an index may repeat."""
+        given = {name: getattr(self, name) for name in self.image_settings}
+        return self._replaced({name: v[index] for name, v in given.items() if v is not None})
+
+    def _replaced(self, settings: dict[str, Tensor]) -> Algorithm:
+        return replace(self, **settings) if settings else self  # type: ignore[type-var]
+
     @abstractmethod
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         """Restore every image of the problem from one start each."""
@@ -115,7 +143,8 @@ class Algorithm(ABC):
         which = torch.arange(number, device=like.device).repeat_interleave(batch)
         expanded = problem if number == 1 else problem.select(image)
         monitor.start(expanded.batch)
-        outcome = self.run(expanded, Start(codes[which], encoder[which]), monitor)
+        settings = self if number == 1 else self.select(image)
+        outcome = settings.run(expanded, Start(codes[which], encoder[which]), monitor)
         outcome = replace(outcome, history=monitor.history())
         if number == 1:
             return outcome

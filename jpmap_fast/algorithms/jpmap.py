@@ -77,6 +77,10 @@ class JPMAP(Algorithm):
     def number_of_starts(self) -> int:
         return self.starts
 
+    @property
+    def image_settings(self) -> tuple[str, ...]:
+        return ("beta",)
+
     def settings(self) -> JointSettings:
         """What the shared loop needs of this."""
         return JointSettings(

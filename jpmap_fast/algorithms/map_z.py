@@ -94,6 +94,10 @@ class MAPz(Algorithm):
     def number_of_starts(self) -> int:
         return self.starts
 
+    @property
+    def image_settings(self) -> tuple[str, ...]:
+        return ("beta0",)
+
     def _schedule(self, pixels: int, ceiling: float) -> Schedule:
         epsilon = (self.alpha / 255) ** 2 * pixels
         rho = 100 / pixels if self.rho is None else self.rho
