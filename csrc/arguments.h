@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "check.h"
+#include "cpu/mlp.h"
 
 namespace jpmap {
 
@@ -82,6 +83,65 @@ inline LinearSizes check_linear(const Tensor& x,                    // [R, in]
   const int64_t bytes = x.scalar_type() == torch::headeronly::ScalarType::Float ? 4 : 8;
   STD_TORCH_CHECK(width * bytes == 128, op, ": expected panels of 128 bytes, got ", width * bytes);
   if (bias.has_value()) check(op, "bias", *bias, x, {outputs});
+  return sizes;
+}
+
+struct MlpSizes {
+  int64_t batch, latent, outputs;
+};
+
+inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
+                          const std::vector<Tensor>& packed,        // per layer [panels, in, w]
+                          const std::vector<Tensor>& biases,        // per layer [panels w]
+                          const std::vector<int64_t>& activations,  // per layer
+                          const Tensor& target,                     // [B, p]
+                          const Tensor& weight,                     // [B, p] or [B, 1]
+                          const std::optional<Tensor>& scale,       // [p] or [B, p]
+                          const std::optional<Tensor>& constant) {  // [B] double
+  STD_TORCH_CHECK(z.dim() == 2 && target.dim() == 2 && weight.dim() == 2, op,
+                  ": expected z [B, k], target [B, p], weight [B, p] or [B, 1]");
+  const size_t count = packed.size();
+  STD_TORCH_CHECK(
+      count >= 1 && count <= kMaxLayers && biases.size() == count && activations.size() == count,
+      op, ": expected 1 to ", kMaxLayers, " layers, each with bias and activation");
+  const MlpSizes sizes{z.size(0), z.size(1), target.size(1)};
+  STD_TORCH_CHECK(sizes.latent >= 1, op, ": expected at least one latent dimension");
+  const int64_t bytes = z.scalar_type() == torch::headeronly::ScalarType::Float ? 4 : 8;
+  check_shape(op, "z", z, {sizes.batch, sizes.latent});
+  int64_t inputs = sizes.latent;
+  for (size_t l = 0; l < count; ++l) {
+    STD_TORCH_CHECK(packed[l].dim() == 3 && biases[l].dim() == 1, op,
+                    ": expected packed [panels, in, w] and biases [panels w]");
+    const int64_t panels = packed[l].size(0), width = 128 / bytes;
+    check(op, "packed", packed[l], z, {panels, packed[l].size(1), width});
+    check(op, "biases", biases[l], z, {panels * width});
+    // A layer's inputs are the outputs of the one before, less the padding of its last panel.
+    const bool fits = l == 0 ? packed[l].size(1) == inputs
+                             : packed[l].size(1) <= inputs && packed[l].size(1) > inputs - width;
+    STD_TORCH_CHECK(fits, op, ": layer ", l, " has ", packed[l].size(1), " inputs, expected ",
+                    inputs);
+    STD_TORCH_CHECK(activations[l] >= 0 && activations[l] <= 6, op, ": unknown activation ",
+                    activations[l]);
+    inputs = panels * width;
+    if (l + 1 == count) {
+      STD_TORCH_CHECK(sizes.outputs <= inputs && sizes.outputs > inputs - width, op,
+                      ": expected target with the network's outputs, got ", sizes.outputs);
+    }
+  }
+  check(op, "target", target, z, {sizes.batch, sizes.outputs});
+  check(op, "weight", weight, z, {sizes.batch, weight.size(1) == 1 ? 1 : sizes.outputs});
+  if (scale.has_value()) {
+    if (scale->dim() == 2) {
+      check(op, "scale", *scale, z, {sizes.batch, sizes.outputs});
+    } else {
+      check(op, "scale", *scale, z, {sizes.outputs});
+    }
+  }
+  if (constant.has_value()) {
+    check_shape(op, "constant", *constant, {sizes.batch});
+    STD_TORCH_CHECK(constant->scalar_type() == torch::headeronly::ScalarType::Double, op,
+                    ": expected constant in float64");
+  }
   return sizes;
 }
 

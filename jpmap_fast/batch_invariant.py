@@ -26,8 +26,17 @@ class RowProduct:
         self.bias = bias
 
     @cached_property
-    def _packed(self) -> Tensor:
+    def packed(self) -> Tensor:
+        """W in the layout of ``kernels.linear``."""
         return kernels.pack_linear(self.weight)
+
+    @cached_property
+    def padded_bias(self) -> Tensor:
+        """b, or zeros, padded with zeros to the panels of ``packed``."""
+        outputs = self.weight.shape[0]
+        bias = self.weight.new_zeros(outputs) if self.bias is None else self.bias
+        panels, _, width = self.packed.shape
+        return F.pad(bias, (0, panels * width - outputs)).contiguous()
 
     @cached_property
     def adjoint(self) -> RowProduct:
@@ -42,7 +51,7 @@ class RowProduct:
         outputs = self.weight.shape[0]
         flat = x.reshape(-1, x.shape[-1])
         if x.device.type == "cpu":
-            product = kernels.linear(flat, self._packed, bias, outputs)
+            product = kernels.linear(flat, self.packed, bias, outputs)
         else:
             product = F.linear(flat, self.weight, bias)
         return product.reshape(*x.shape[:-1], outputs)

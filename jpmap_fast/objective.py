@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.batch_invariant import RowProduct, batched_product
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.mlp_kernels import MLPLeastSquares, supports
+from jpmap_fast.priors.decoder import Decoder, MLPDecoder
 
 
 class LatentObjective(ABC):
@@ -52,6 +53,10 @@ class LatentObjective(ABC):
     @abstractmethod
     def select(self, index: Tensor) -> LatentObjective:
         """The objective of the images ``index`` alone."""
+
+    def fused(self) -> MLPLeastSquares | None:
+        """The same function for the fused operators; None where they do not apply."""
+        return None
 
 
 def half_squared_norm(z: Tensor) -> Tensor:
@@ -134,6 +139,26 @@ class WeightedLeastSquares(LatentObjective):
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
         gradient = z - batched_product(columns, weighted[:, :, None])[:, :, 0]
         return self._total(residual, weighted, z), gradient, matrix
+
+    def fused(self) -> MLPLeastSquares | None:
+        decoder = self.decoder
+        if not isinstance(decoder, MLPDecoder):
+            return None
+        layers, activations = list(decoder.layers), list(decoder.activations)
+        if self.matrix is not None:
+            layers.append(self.matrix)
+            activations.append("identity")
+        if not supports(decoder.latent_dim, activations, self.target.device):
+            return None
+        return MLPLeastSquares(
+            [layer.packed for layer in layers],
+            [layer.padded_bias for layer in layers],
+            activations,
+            self.target,
+            self.weight,
+            self.scale,
+            self.constant,
+        )
 
     def select(self, index: Tensor) -> WeightedLeastSquares:
         scale = self.scale

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jpmap_fast.mlp_kernels import mlp_restore
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers.base import LatentSolution, check_positive
 
@@ -32,6 +33,8 @@ class GaussNewton:
         tolerance: root mean square of the undamped step, > 0.
         max_steps: trial steps an image at most, >= 1.
         initial_damping: first mu over the largest diagonal entry of H, > 0.
+        fused: use the compiled solver where there is one for the decoder and device
+            (``mlp_kernels.supports``); False keeps to plain torch.
 
     Raises:
         ValueError: a setting is not positive.
@@ -42,6 +45,7 @@ class GaussNewton:
     tolerance: float = 1e-4
     max_steps: int = 200
     initial_damping: float = 0.1
+    fused: bool = True
 
     def __post_init__(self) -> None:
         check_positive(
@@ -56,6 +60,14 @@ class GaussNewton:
         self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
     ) -> LatentSolution:
         """Descend from z [B, k]; see the class. ``scale`` has no effect: steps are invariant."""
+        compiled = objective.fused() if self.fused else None
+        if compiled is not None:
+            return LatentSolution(
+                *mlp_restore(z, compiled, self.tolerance, self.max_steps, self.initial_damping)
+            )
+        return self._minimise(objective, z)
+
+    def _minimise(self, objective: LatentObjective, z: Tensor) -> LatentSolution:
         batch, k = z.shape
         resolution = 8 * torch.finfo(z.dtype).eps
         final_z = z.clone()

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cpu/mlp.h"
+
 namespace jpmap {
 
 template <class T>
@@ -10,6 +12,11 @@ struct IsaKernels {
   // out[rows][panel width] = x[rows][depth] panel[depth][panel width]; strides in elements.
   void (*multiply_panel)(const T* x, int64_t x_stride, const T* panel, int64_t depth, int64_t rows,
                          T* out, int64_t out_stride);
+  // See cpu/isa/mlp.h.
+  void (*mlp_forward)(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t images,
+                      MlpTile<T>& tile, double* objective);
+  void (*mlp_normal_equations)(const Mlp<T>& mlp, const int64_t* which, int64_t images,
+                               MlpTile<T>& tile, double* const* gradient, double* const* matrix);
 };
 
 constexpr int64_t kPanelBytes = 128;

@@ -1,12 +1,14 @@
 // Defines this instruction set's tables; included last by each file of this folder.
 #include "cpu/isa/kernels.h"
-#include "cpu/isa/tile.h"
+#include "cpu/isa/mlp.h"
 
 namespace jpmap {
 namespace JPMAP_ISA {
 extern const IsaKernels<float> kFloatKernels;
 extern const IsaKernels<double> kDoubleKernels;
-const IsaKernels<float> kFloatKernels = {multiply_panel<float>};
-const IsaKernels<double> kDoubleKernels = {multiply_panel<double>};
+const IsaKernels<float> kFloatKernels = {multiply_panel<float>, mlp_forward<float>,
+                                         mlp_normal_equations<float>};
+const IsaKernels<double> kDoubleKernels = {multiply_panel<double>, mlp_forward<double>,
+                                           mlp_normal_equations<double>};
 }  // namespace JPMAP_ISA
 }  // namespace jpmap

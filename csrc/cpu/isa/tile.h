@@ -8,7 +8,7 @@
 // standard templates here: the linker would keep one copy of them, possibly the wrong one.
 #pragma once
 
-#include <cstdint>
+#include "cpu/isa/kernels.h"
 
 namespace jpmap {
 namespace JPMAP_ISA {
@@ -20,8 +20,7 @@ constexpr int kVectorBytes = 32, kTileRows = 3;
 #else
 constexpr int kVectorBytes = 16, kTileRows = 1;
 #endif
-constexpr int kPanelBytes = 128;
-constexpr int kVectors = kPanelBytes / kVectorBytes;
+constexpr int kVectors = static_cast<int>(kPanelBytes) / kVectorBytes;
 
 template <class T>
 struct VectorOf {

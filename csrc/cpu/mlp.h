@@ -1,0 +1,55 @@
+// What the fused MLP kernels work on: a network, and a tile of images with their workspace.
+#pragma once
+
+#include <cstdint>
+
+namespace jpmap {
+
+// In the order of jpmap_fast/kernels.py.
+enum class Activation { kElu, kRelu, kSilu, kSoftplus, kTanh, kSigmoid, kIdentity };
+
+constexpr int kMaxLayers = 8;
+
+// h = f(W x + b). W is packed in panels as for `linear`, b padded with zeros to whole panels.
+template <class T>
+struct MlpLayer {
+  const T* packed;
+  const T* bias;
+  int64_t inputs;
+  int64_t stride;  // outputs, padded to whole panels
+  Activation activation;
+};
+
+template <class T>
+struct Mlp {
+  MlpLayer<T> layers[kMaxLayers];
+  int count;
+  int64_t latent;
+  int64_t outputs;
+};
+
+// What a network's output is compared with, for one image:
+//   f(z) = 1/2 sum_j w_j (t_j - s_j out_j(z))^2 + 1/2 ||z||^2 + constant
+template <class T>
+struct MlpTarget {
+  const T* target;  // [outputs]
+  const T* weight;  // [outputs] or [1]
+  const T* scale;   // [outputs], or null for 1
+  bool weight_scalar;
+  double constant;
+};
+
+// A tile of at most `capacity` images, [image][...] everywhere, rows padded to whole panels.
+template <class T>
+struct MlpTile {
+  T* z;                  // [latent]
+  T* value[kMaxLayers];  // outputs of each layer
+  T* slope[kMaxLayers];  // their derivatives by the pre-activation
+  T* pull;               // s w (t - s out)
+  T* curvature;          // s^2 w
+  T* tangent[2];         // [image][latent] rows of the widest hidden layer
+  T* block;              // [image][latent] rows of one panel, twice
+  T* sums;               // vector accumulators of one image's normal equations
+};
+
+}  // namespace jpmap

@@ -1,0 +1,59 @@
+// Memory of one worker of the fused MLP kernels, taken once for all its images.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/isa/kernels.h"
+
+namespace jpmap {
+
+// Tangent rows that pass through a weight matrix together: enough to repay reading the matrix, few
+// enough to stay in a core's own cache.
+constexpr int64_t kTangentRows = 128;
+
+template <class T>
+class MlpWorkspace {
+ public:
+  MlpWorkspace(const Mlp<T>& mlp, int64_t images) {
+    const int64_t k = mlp.latent, panel = kPanelBytes / static_cast<int64_t>(sizeof(T));
+    const int64_t last = mlp.layers[mlp.count - 1].stride;
+    int64_t widest = 0, total = 0;
+    for (int l = 0; l < mlp.count; ++l) {
+      total += 2 * mlp.layers[l].stride;
+      if (l + 1 < mlp.count) widest = std::max(widest, mlp.layers[l].stride);
+    }
+    const int64_t sums = (k + k * (k + 1) / 2) * panel;
+    memory_.resize(images * (k + total + 2 * last + k * (2 * widest + 2 * panel) + sums));
+    T* at = memory_.data();
+    const auto take = [&](int64_t count) {
+      T* const begin = at;
+      at += images * count;
+      return begin;
+    };
+    for (int l = 0; l < mlp.count; ++l) {
+      tile.value[l] = take(mlp.layers[l].stride);
+      tile.slope[l] = take(mlp.layers[l].stride);
+    }
+    tile.pull = take(last);
+    tile.curvature = take(last);
+    tile.tangent[0] = take(k * widest);
+    tile.tangent[1] = take(k * widest);
+    tile.block = take(2 * k * panel);
+    tile.sums = take(sums);
+    tile.z = take(k);
+  }
+
+  MlpTile<T> tile;
+
+ private:
+  std::vector<T> memory_;
+};
+
+// Images a worker holds at a time; results do not depend on it.
+inline int64_t tile_images(int64_t batch, int64_t latent, int64_t workers) {
+  const int64_t share = (batch + workers - 1) / workers;
+  return std::max<int64_t>(1, std::min(share, kTangentRows / latent));
+}
+
+}  // namespace jpmap
