@@ -34,8 +34,8 @@ inline void check_like(const char* op, const char* name, const Tensor& tensor, c
 
 inline void check(const char* op, const char* name, const Tensor& tensor, const Tensor& like,
                   std::initializer_list<int64_t> shape) {
-  check_shape(op, name, tensor, shape);
   check_like(op, name, tensor, like);
+  check_shape(op, name, tensor, shape);
 }
 
 // Calls body(T{}) with T = float or double.

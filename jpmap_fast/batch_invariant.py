@@ -24,6 +24,7 @@ class RowProduct:
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight.contiguous()
         self.bias = bias
+        self._restricted: tuple[Tensor, RowProduct] | None = None
 
     @cached_property
     def packed(self) -> Tensor:
@@ -65,7 +66,12 @@ class RowProduct:
         return rows if self.bias is None else rows + self.bias
 
     def restrict(self, rows: Tensor) -> RowProduct:
-        """The outputs ``rows`` alone."""
+        """The outputs ``rows`` alone; the last such product is kept, with its packed weights."""
+        if self._restricted is None or not torch.equal(self._restricted[0], rows):
+            self._restricted = (rows, self._restrict(rows))
+        return self._restricted[1]
+
+    def _restrict(self, rows: Tensor) -> RowProduct:
         return RowProduct(self.weight[rows], None if self.bias is None else self.bias[rows])
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> RowProduct:

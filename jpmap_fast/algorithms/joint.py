@@ -141,8 +141,8 @@ def _iterate(work: _Work, settings: JointSettings) -> tuple[Tensor, Tensor]:
     rejected_encoder = torch.zeros_like(work.encoder_open)
     encoded = torch.zeros_like(before.z)
 
-    def propose(which: Tensor, candidate: int, code: Callable[[_Work, Tensor], Tensor]) -> None:
-        """Try a candidate on the images ``which`` and take it where J1 falls."""
+    def propose(which: Tensor, candidate: Tensor, code: Callable[[_Work, Tensor], Tensor]) -> None:
+        """Try a candidate [B] on the images ``which`` and take it where J1 falls."""
         if not bool(which.any()):
             return
         rows = which.nonzero()[:, 0]
@@ -150,7 +150,7 @@ def _iterate(work: _Work, settings: JointSettings) -> tuple[Tensor, Tensor]:
         found = part.problem.minimise_x(code(part, rows), part.beta)
         better = found.objective < part.state.objective
         work.state = _merge(work.state, rows, better, found)
-        taken[rows] = torch.where(better, candidate, taken[rows])
+        taken[rows] = torch.where(better, candidate[rows], taken[rows])
 
     def from_encoder(part: _Work, rows: Tensor) -> Tensor:
         encoded[rows] = part.problem.encode(part.state.x)
@@ -161,21 +161,28 @@ def _iterate(work: _Work, settings: JointSettings) -> tuple[Tensor, Tensor]:
         return settings.z_solver.minimise(f, code, scale).z
 
     every = torch.ones_like(work.encoder_open)
+    first = torch.ones_like(work.index)
     open_ = work.encoder_open
     if settings.selection == "exhaustive":
-        propose(open_, 1, from_encoder)
-        propose(open_, 2, lambda part, rows: descend(part, encoded[rows], before.x[rows]))
-        propose(every, 3, lambda part, rows: descend(part, before.z[rows], before.x[rows]))
+        propose(open_, first, from_encoder)
+        propose(open_, 2 * first, lambda part, rows: descend(part, encoded[rows], before.x[rows]))
+        propose(every, 3 * first, lambda part, rows: descend(part, before.z[rows], before.x[rows]))
     else:
-        propose(open_ & (work.inner < settings.n1), 1, from_encoder)
+        propose(open_ & (work.inner < settings.n1), first, from_encoder)
         second = open_ & (taken == 0) & (work.inner < settings.n2)
         missing = second & (work.inner >= settings.n1)
         if bool(missing.any()):
             rows = missing.nonzero()[:, 0]
             encoded[rows] = work.problem.encode(work.state.x)[rows]
-        propose(second, 2, lambda part, rows: descend(part, encoded[rows], before.x[rows]))
+        # The z2 of some images and the z3 of the others descend together.
+        start, number = torch.where(second[:, None], encoded, before.z), 3 - second.long()
+        propose(taken == 0, number, lambda part, rows: descend(part, start[rows], before.x[rows]))
         rejected_encoder = second & (taken == 0)
-        propose(taken == 0, 3, lambda part, rows: descend(part, before.z[rows], before.x[rows]))
+        propose(
+            rejected_encoder,
+            3 * first,
+            lambda part, rows: descend(part, before.z[rows], before.x[rows]),
+        )
 
     n, k = before.x[0].numel(), before.z.shape[1]
     moved = _norm(work.state.x - before.x) / n**0.5 + _norm(work.state.z - before.z) / k**0.5

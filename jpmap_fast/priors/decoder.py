@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -68,7 +69,6 @@ class MLPDecoder(Decoder):
         return h
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        batch, k = z.shape
         # The first layer's tangents are the columns of W_0 for every image: no product needed.
         act = ACTIVATIONS[self.activations[0]]
         a = self.layers[0](z)
@@ -81,7 +81,7 @@ class MLPDecoder(Decoder):
             a = layer.add_bias(out[:, 0])
             h = act.value(a)
             tangents = act.derivative(a, h)[:, None] * out[:, 1:]
-        return h, tangents.reshape(batch, k, -1)
+        return h, tangents
 
     def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         h = z
@@ -179,9 +179,20 @@ def make_encoder(prior: Prior) -> Callable[[Tensor], Tensor]:
 
 
 def _products(layers: Iterable[Any]) -> list[RowProduct]:
-    products = []
-    for layer in layers:
-        weight = layer.weight.detach()
-        bias = weight.new_zeros(weight.shape[0]) if layer.bias is None else layer.bias.detach()
-        products.append(RowProduct(weight, bias))
-    return products
+    return [_product(layer) for layer in layers]
+
+
+# The product of a layer is kept while the layer lives: packing its weights costs a decode.
+_kept: WeakKeyDictionary[Any, tuple[Any, RowProduct]] = WeakKeyDictionary()
+
+
+def _product(layer: Any) -> RowProduct:
+    weight, bias = layer.weight.detach(), layer.bias
+    tensors = [weight] if bias is None else [weight, bias]
+    state = [(t.data_ptr(), t._version, t.dtype, t.device, tuple(t.shape)) for t in tensors]
+    kept = _kept.get(layer)
+    if kept is None or kept[0] != state:
+        zeros = weight.new_zeros(weight.shape[0])
+        kept = (state, RowProduct(weight, zeros if bias is None else bias.detach()))
+        _kept[layer] = kept
+    return kept[1]
