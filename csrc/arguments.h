@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "check.h"
-#include "cpu/mlp.h"
+#include "mlp_network.h"
 
 namespace jpmap {
 

@@ -55,6 +55,11 @@ def build_info() -> dict[str, Any]:
     return info
 
 
+def cuda_kernels_loaded() -> bool:
+    """Whether the CUDA kernels can be used."""
+    return not _cuda_problem
+
+
 def require_cuda_kernels() -> None:
     """Raise RuntimeError with the reason unless the CUDA kernels are loaded."""
     if _cuda_problem:

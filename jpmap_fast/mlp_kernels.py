@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jpmap_fast import kernels  # noqa: F401  (loads the compiled module)
+from jpmap_fast._extension import cuda_kernels_loaded
 
-# The codes of csrc/cpu/mlp.h.
+# The codes of csrc/mlp_network.h.
 ACTIVATION_CODES = {
     name: code
     for code, name in enumerate(("elu", "relu", "silu", "softplus", "tanh", "sigmoid", "identity"))
@@ -51,14 +51,41 @@ class MLPLeastSquares:
     constant: Tensor | None = None
 
 
-def supports(latent_dim: int, activations: list[str], device: torch.device) -> bool:
-    """Whether a network of these activations has fused operators on a device."""
-    return (
-        device.type == "cpu"
-        and 1 <= latent_dim <= MAX_LATENT
+def supports(latent_dim: int, widths: list[int], activations: list[str], like: Tensor) -> bool:
+    """Whether the fused operators take a network, in the type and on the device of ``like``.
+
+    On the CPU: up to 8 layers and 64 latent dimensions. On a GPU: float32 alone, and what an image
+    needs must fit into the shared memory of a block.
+
+    Args:
+        latent_dim: k.
+        widths: outputs of each layer.
+        activations: their names.
+        like: a tensor of the type and device in question.
+    """
+    if not (
+        1 <= latent_dim <= MAX_LATENT
         and 1 <= len(activations) <= MAX_LAYERS
         and all(name in ACTIVATION_CODES for name in activations)
-    )
+    ):
+        return False
+    if like.device.type != "cuda":
+        return like.device.type == "cpu"
+    if like.dtype != torch.float32 or not cuda_kernels_loaded():
+        return False
+    properties = torch.cuda.get_device_properties(like.device)
+    room = int(properties.shared_memory_per_block_optin) - 1024
+    return _shared_memory(latent_dim, widths) <= room
+
+
+def _shared_memory(k: int, widths: list[int]) -> int:
+    """Bytes of one image in csrc/cuda/mlp_tile.cuh."""
+    strides = [-(-width // 32) * 32 for width in widths]
+    widest = max([32, *strides[:-1]])
+    doubles = 2 * k + 2 * k * k
+    codes = 2 * (-(-k // 4) * 4)
+    floats = codes + 2 * sum(strides) + 2 * strides[-1] + 2 * k * widest
+    return 8 * (doubles + doubles % 2) + 4 * floats
 
 
 def mlp_gauss_newton(z: Tensor, f: MLPLeastSquares) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -148,7 +148,8 @@ class WeightedLeastSquares(LatentObjective):
         if self.matrix is not None:
             layers.append(self.matrix)
             activations.append("identity")
-        if not supports(decoder.latent_dim, activations, self.target.device):
+        widths = [layer.weight.shape[0] for layer in layers]
+        if not supports(decoder.latent_dim, widths, activations, self.target):
             return None
         return MLPLeastSquares(
             [layer.packed for layer in layers],

@@ -201,9 +201,11 @@ def test_fused_and_plain_restorations_agree():
 
 
 def test_what_is_not_supported_takes_the_torch_path():
-    assert not supports(65, ["elu"], torch.device("cpu"))
-    assert not supports(8, ["elu"] * 9, torch.device("cpu"))
-    assert not supports(8, ["gelu"], torch.device("cpu"))
+    like = torch.zeros(1)
+    assert supports(64, [20], ["elu"], like)
+    assert not supports(65, [20], ["elu"], like)
+    assert not supports(8, [20] * 9, ["elu"] * 9, like)
+    assert not supports(8, [20], ["gelu"], like)
     f, z = problem(2, (70, 80))
     assert f.fused() is None
     assert bool(GaussNewton().minimise(f, z).converged.all())

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/isa/tile.h"
-#include "cpu/mlp.h"
+#include "mlp_network.h"
 
 namespace jpmap {
 namespace JPMAP_ISA {

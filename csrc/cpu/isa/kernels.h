@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "cpu/mlp.h"
+#include "mlp_network.h"
 
 namespace jpmap {
 

@@ -1,0 +1,181 @@
+"""Whole restorations with compiled solves against the same calls with plain torch, in one run.
+
+    python benchmarks/bench_restore.py --device cuda [--output FILE]
+
+Inputs are the bundled digits with noise of their own for every image. A result counts if J1 is
+within 0.1% of that of a float64 run from the same starts, or below; the share that does is given.
+``solve`` times the compiled z-step alone (every image from z = 0), with the arithmetic it executed:
+a trial decodes once, an accepted one also carries its k tangents through the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from timer import RESULTS, device_name, median_seconds, write
+from torch import Tensor
+
+import jpmap_fast as jf
+from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.solvers import GaussNewton
+
+SIGMA = {"denoising": 110 / 255, "inpainting": 10 / 255, "compressed sensing": 10 / 255}
+CHECKED = 512
+
+
+def operators(device: torch.device) -> dict[str, jf.Operator]:
+    """The three problems of the paper's MNIST experiments."""
+    g = torch.Generator().manual_seed(0)
+    mask = (torch.rand(28, 28, generator=g) < 0.2).float()
+    made: dict[str, jf.Operator] = {
+        "denoising": jf.Denoising(),
+        "inpainting": jf.Inpainting(mask),
+        "compressed sensing": jf.CompressedSensing.gaussian(140, (1, 28, 28), g),
+    }
+    return {name: operator.to(device) for name, operator in made.items()}
+
+
+def measurements(operator: jf.Operator, sigma: float, batch: int, device: torch.device) -> Tensor:
+    """Digits, repeated as often as needed, each with noise of its own."""
+    digits = jf.mnist_test_digits()[0].to(device)
+    clean = digits.repeat(-(-batch // len(digits)), 1, 1, 1)[:batch]
+    g = torch.Generator(device=device).manual_seed(1)
+    return operator.measure(clean, sigma, generator=g)
+
+
+def share_as_good(
+    y: Tensor, operator: jf.Operator, prior: Any, sigma: float, found: Tensor
+) -> float:
+    """Share of the first images whose J1 is within 0.1% of a float64 run's, or below."""
+    double = jf.load_prior("mnist", device=y.device, dtype=torch.float64)
+    exact = jf.restore(y[:CHECKED].double(), operator, double, sigma).objective
+    return float((found[:CHECKED].double() <= 1.001 * exact).double().mean())
+
+
+def wall_seconds(call: Any, device: torch.device, repeats: int) -> float:
+    """Median time until the result is there, host work included."""
+    times = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return sorted(times[1:])[repeats // 2]
+
+
+def measure(name: str, batch: int, device: torch.device, plain_up_to: int) -> dict[str, Any]:
+    """One problem at one batch size."""
+    prior = jf.load_prior("mnist", device=device)
+    operator, sigma = operators(device)[name], SIGMA[name]
+    y = measurements(operator, sigma, batch, device)
+    repeats = 9 if batch <= 1024 else 3
+    row: dict[str, Any] = {"problem": name, "batch": batch}
+    result = jf.restore(y, operator, prior, sigma)
+    row["seconds"] = wall_seconds(lambda: jf.restore(y, operator, prior, sigma), device, repeats)
+    row["per_second"] = batch / row["seconds"]
+    row["share_as_good_as_float64"] = share_as_good(y, operator, prior, sigma, result.objective)
+    if batch <= plain_up_to:
+        method = jf.JPMAP(z_solver=GaussNewton(fused=False))
+        plain = wall_seconds(
+            lambda: jf.restore(y, operator, prior, sigma, method=method), device, min(repeats, 5)
+        )
+        row["plain_seconds"] = plain
+        row["times_plain"] = plain / row["seconds"]
+    bound = operator.bind((1, 28, 28), batch)
+    ones = torch.ones(batch, device=device)
+    f = bound.projected(make_decoder(prior), y, ones / prior.gamma**2, sigma * ones)
+    z = torch.zeros(batch, 8, device=device)
+    solver = GaussNewton()
+    solution = solver.minimise(f, z)
+    seconds = median_seconds(lambda: solver.minimise(f, z), device, repeats, warm_up=1)
+    packed = f.fused()
+    assert packed is not None
+    # Multiply-adds of a decode past the first layer, whose tangents need no product.
+    widths = [(p.shape[1], p.shape[0] * p.shape[2]) for p in packed.packed]
+    decode = 2 * sum(i * o for i, o in widths)
+    tangents = 2 * 8 * sum(i * o for i, o in widths[1:])
+    steps = float(solution.steps.double().sum())
+    row["solve"] = {
+        "seconds": seconds,
+        "mean_steps": steps / batch,
+        "flops_if_all_accepted": (steps + batch) * (decode + tangents),
+    }
+    row["solve"]["tflops_if_all_accepted"] = row["solve"]["flops_if_all_accepted"] / seconds / 1e12
+    return row
+
+
+def matrix_rate(device: torch.device) -> dict[str, float]:
+    """FLOP/s of a library product at the shape of the tangents' widest layer."""
+    rows = 8 * 4096 if device.type == "cuda" else 8 * 64
+    x, w = torch.randn(rows, 512, device=device), torch.randn(512, 512, device=device)
+    found = {}
+    for mode in ("highest", "high") if device.type == "cuda" else ("highest",):
+        torch.set_float32_matmul_precision(mode)
+        seconds = median_seconds(lambda: x @ w, device)
+        found["float32" if mode == "highest" else "tf32"] = 2 * rows * 512 * 512 / seconds
+    torch.set_float32_matmul_precision("highest")
+    return found
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    batches = (1, 64, 4096, 65536) if device.type == "cuda" else (1, 256)
+    rows = []
+    for name in SIGMA:
+        for batch in batches:
+            row = measure(name, batch, device, plain_up_to=4096 if device.type == "cuda" else 256)
+            rows.append(row)
+            print(
+                f"{name:20s} {batch:6d}  {1e3 * row['seconds']:9.3f} ms  "
+                f"{row['per_second']:10.1f} a second  x{row.get('times_plain', 0):6.1f} plain  "
+                f"{100 * row['share_as_good_as_float64']:.1f}%  solve {1e3 * row['solve']['seconds']:.3f} ms"
+                f"  {row['solve']['mean_steps']:.1f} steps  "
+                f"{row['solve']['tflops_if_all_accepted']:.2f} TFLOP/s",
+                flush=True,
+            )
+    lines = [
+        [
+            row["problem"],
+            row["batch"],
+            f"{1e3 * row['seconds']:.2f}",
+            f"{row['per_second']:.0f}",
+            f"{row['times_plain']:.1f}" if "times_plain" in row else None,
+            f"{100 * row['share_as_good_as_float64']:.1f}%",
+        ]
+        for row in rows
+    ]
+    columns = [
+        "problem",
+        "batch",
+        "ms a call",
+        "restorations a second",
+        "times plain torch",
+        "J1 as low as float64",
+    ]
+    document = {
+        "what": "restore() with compiled solves against the same with plain torch",
+        "matrix_rate": matrix_rate(device),
+        "rows": rows,
+        "table": {
+            "columns": columns,
+            "rows": lines,
+            "note": f"JPMAP() with its two starts, on {device_name(device)}, "
+            f"torch {torch.__version__}.",
+        },
+    }
+    print(document["matrix_rate"])
+    write(options.output or RESULTS / f"restore_{device.type}.json", document, device)
+
+
+if __name__ == "__main__":
+    main()

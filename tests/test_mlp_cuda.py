@@ -1,0 +1,186 @@
+"""The fused MLP operators on a GPU against plain torch in float64, and their independence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_mlp_kernels import fused, in_double, problem
+
+import jpmap_fast as jf
+from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.mlp_kernels import mlp_gauss_newton, mlp_restore
+from jpmap_fast.objective import WeightedLeastSquares
+from jpmap_fast.priors.decoder import MLPDecoder
+from jpmap_fast.solvers import GaussNewton
+
+pytestmark = pytest.mark.cuda
+
+# float32 sums of a few hundred terms behind three layers.
+TOLERANCE = 3e-6
+HIDDEN = ["elu", "relu", "silu", "softplus", "tanh"]
+
+
+def on_gpu(f: WeightedLeastSquares) -> WeightedLeastSquares:
+    assert isinstance(f.decoder, MLPDecoder)
+
+    def move(product: RowProduct | None) -> RowProduct | None:
+        return None if product is None else product.to("cuda")
+
+    layers = [layer.to("cuda") for layer in f.decoder.layers]
+    return WeightedLeastSquares(
+        MLPDecoder(layers, f.decoder.activations),
+        f.target.cuda(),
+        f.weight.cuda(),
+        scale=None if f.scale is None else f.scale.cuda(),
+        matrix=move(f.matrix),
+        constant=None if f.constant is None else f.constant.cuda(),
+    )
+
+
+def agrees(f: WeightedLeastSquares, z: torch.Tensor) -> None:
+    exact = in_double(f).normal_equations(z.double())
+    output, *found = mlp_gauss_newton(z.cuda(), fused(on_gpu(f)))
+    decoded = in_double(f).decoder.value(z.double())
+    if f.matrix is None:
+        assert (output.cpu() - decoded).norm() <= TOLERANCE * decoded.norm()
+    for a, b in zip(found, exact, strict=True):
+        assert (a.cpu() - b).norm() <= TOLERANCE * b.norm()
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("output", ["sigmoid", "identity"])
+def test_normal_equations_for_every_activation(hidden, output):
+    f, z = problem(5, hidden=hidden, output=output, dtype=torch.float32)
+    agrees(f, z)
+    agrees(f, 30 * z)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3, 33, 700])
+@pytest.mark.parametrize(
+    "sizes",
+    [(1, 1), (2, 33), (8, 64, 31), (5, 7, 9, 11, 13, 6), (24, 40, 20), (8, 512, 512, 784)],
+)
+def test_normal_equations_for_every_size(batch, sizes):
+    f, z = problem(batch, sizes, dtype=torch.float32)
+    agrees(f, z)
+
+
+@pytest.mark.parametrize("scale", ["none", "shared", "each"])
+@pytest.mark.parametrize("weight", ["one", "each"])
+@pytest.mark.parametrize("measurements", [0, 14])
+def test_normal_equations_for_every_measurement(scale, weight, measurements):
+    f, z = problem(6, scale=scale, weight=weight, measurements=measurements, dtype=torch.float32)
+    if measurements and scale != "none":
+        f.scale = None
+    agrees(f, z)
+
+
+@pytest.mark.parametrize("measurements", [0, 14])
+@pytest.mark.parametrize("sizes", [(3, 21, 40, 37), (8, 64, 90), (8, 512, 512, 784)])
+def test_solves_end_where_float64_ends(sizes, measurements):
+    f, z = problem(64, sizes, measurements=measurements, dtype=torch.float32)
+    found = GaussNewton(max_steps=500).minimise(on_gpu(f), z.cuda())
+    exact = GaussNewton(max_steps=500, fused=False).minimise(in_double(f), z.double())
+    assert bool(found.converged.all())
+    there = in_double(f).value(found.z.cpu().double())
+    torch.testing.assert_close(found.objective.cpu(), there, rtol=TOLERANCE, atol=0)
+    close = (there - exact.objective).abs() <= 1e-3 * exact.objective
+    # Different rounding may lead to another of several minima, rarely.
+    assert float(close.double().mean()) >= 0.95
+
+
+def test_objective_never_rises():
+    f, z = problem(50, dtype=torch.float32)
+    before = in_double(f).value(z.double())
+    for steps in (1, 2, 5, 100):
+        found = GaussNewton(max_steps=steps).minimise(on_gpu(f), z.cuda())
+        exact = in_double(f).value(found.z.cpu().double())
+        assert bool((found.steps <= steps).all())
+        assert bool((exact <= before * (1 + 1e-6)).all())
+        before = exact
+
+
+def test_same_bits_alone_in_seven_and_in_4096():
+    f, z = problem(4096, (8, 65, 70, 100), dtype=torch.float32)
+    f, z = on_gpu(f), z.cuda()
+    whole = GaussNewton().minimise(f, z)
+    again = GaussNewton().minimise(f, z)
+    assert torch.equal(whole.z, again.z)
+    for rows in ([7], list(range(20, 27)), [4095, 0, 150]):
+        index = torch.tensor(rows, device="cuda")
+        part = GaussNewton().minimise(f.select(index), z[index])
+        assert torch.equal(part.z, whole.z[index])
+        assert torch.equal(part.objective, whole.objective[index])
+        assert torch.equal(part.steps, whole.steps[index])
+
+
+def test_an_image_that_is_not_finite_fails_alone():
+    f, z = problem(9, dtype=torch.float32)
+    f, z = on_gpu(f), z.cuda()
+    clean = GaussNewton().minimise(f, z)
+    f.target[4, 2] = torch.nan
+    found = GaussNewton().minimise(f, z)
+    others = torch.arange(9, device="cuda") != 4
+    assert not bool(found.converged[4]) and bool(found.converged[others].all())
+    assert torch.equal(found.z[others], clean.z[others])
+
+
+def test_solve_in_a_cuda_graph_on_a_side_stream():
+    f, z = problem(20, dtype=torch.float32)
+    g, z = fused(on_gpu(f)), z.cuda()
+    expected = mlp_restore(z, g, 1e-4, 100, 0.1)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        mlp_restore(z, g, 1e-4, 100, 0.1)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            captured = mlp_restore(z, g, 1e-4, 100, 0.1)
+    captured[0].zero_()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(captured[0], expected[0])
+
+
+def test_opcheck():
+    f, z = problem(3, dtype=torch.float32, scale="shared")
+    g = fused(on_gpu(f))
+    common = (z.cuda(), g.packed, g.biases, [0, 0, 5], g.target, g.weight, g.scale, g.constant)
+    torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
+    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1))
+
+
+def test_what_does_not_fit_takes_the_torch_path():
+    f, z = problem(2, (64, 600, 600, 100), dtype=torch.float32)
+    f = on_gpu(f)
+    assert f.fused() is None
+    assert bool(GaussNewton().minimise(f, z.cuda()).converged.all())
+    g, z = problem(2, dtype=torch.float64)
+    assert on_gpu(g).fused() is None
+
+
+def test_digits_restore_as_well_fused_as_plain():
+    prior = jf.load_prior("mnist", device="cuda")
+    digits = jf.mnist_test_digits(64)[0]
+    g = torch.Generator().manual_seed(0)
+    mask = (torch.rand(28, 28, generator=g) < 0.2).float()
+    for operator, sigma in (
+        (jf.Denoising(), 110 / 255),
+        (jf.Inpainting(mask), 10 / 255),
+        (jf.Inpainting(mask.expand(64, 1, 28, 28)), 10 / 255),
+        (jf.CompressedSensing.gaussian(140, (1, 28, 28), g), 10 / 255),
+    ):
+        y = operator.measure(digits, sigma, generator=g).cuda()
+        both = [
+            jf.restore(
+                y,
+                operator.to("cuda"),
+                prior,
+                sigma,
+                method=jf.JPMAP(z_solver=GaussNewton(fused=on)),
+            )
+            for on in (True, False)
+        ]
+        close = both[0].objective <= 1.001 * both[1].objective
+        assert float(close.double().mean()) >= 0.95
