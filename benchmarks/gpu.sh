@@ -24,9 +24,13 @@ if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck initcheck synccheck; do
     step "$tool" timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 \
       $pytest -m cuda -k "$small" $ops
+    step "$tool, fused" timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 \
+      --print-limit 5 $pytest -m cuda -k "activation or measurement or rises or finite" \
+      tests/test_mlp_cuda.py
   done
 fi
 step benchmarks python3 benchmarks/bench_kernels.py --device cuda --output "$out/kernels_cuda.json"
+step restorations python3 benchmarks/bench_restore.py --device cuda --output "$out/restore_cuda.json"
 if [ -n "${reference:-}" ]; then
   step "reference cases" python3 benchmarks/reference_cases.py "$reference" --device cuda \
     --output "$out/reference_cases_cuda.json"

@@ -119,43 +119,44 @@ __device__ void multiply_rows(const float* x, int x_stride, const float* packed,
       row[r] = x + (first + min(r, valid - 1)) * x_stride;
       sum[r][0] = sum[r][1] = 0.0f;
     }
-    float next0[4], next1[4];
-    const int quads = depth / 4;
-    if (quads > 0) {
+    // The weights of the next kAhead inputs are on their way while these are used: with few rows
+    // there is little arithmetic to hide the cache's latency behind.
+    constexpr int kAhead = kRows <= 8 ? 16 : kRows <= 16 ? 8 : 4;
+    float next0[kAhead], next1[kAhead];
+    const int strides = depth / kAhead;
+    const auto fetch = [&](int begin) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        next0[i] = w0[i * kMlpPanel];
-        next1[i] = w1[i * kMlpPanel];
+      for (int i = 0; i < kAhead; ++i) {
+        next0[i] = w0[(begin + i) * kMlpPanel];
+        next1[i] = w1[(begin + i) * kMlpPanel];
       }
-    }
-    for (int q = 0; q < quads; ++q) {
-      float now0[4], now1[4];
+    };
+    if (strides > 0) fetch(0);
+    for (int q = 0; q < strides; ++q) {
+      float now0[kAhead], now1[kAhead];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < kAhead; ++i) {
         now0[i] = next0[i];
         now1[i] = next1[i];
       }
-      if (q + 1 < quads) {
+      if (q + 1 < strides) fetch(kAhead * (q + 1));
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          next0[i] = w0[(4 * (q + 1) + i) * kMlpPanel];
-          next1[i] = w1[(4 * (q + 1) + i) * kMlpPanel];
+      for (int i = 0; i < kAhead; i += 4) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          const float4 v = *reinterpret_cast<const float4*>(row[r] + kAhead * q + i);
+          sum[r][0] = fmaf(v.x, now0[i], sum[r][0]);
+          sum[r][1] = fmaf(v.x, now1[i], sum[r][1]);
+          sum[r][0] = fmaf(v.y, now0[i + 1], sum[r][0]);
+          sum[r][1] = fmaf(v.y, now1[i + 1], sum[r][1]);
+          sum[r][0] = fmaf(v.z, now0[i + 2], sum[r][0]);
+          sum[r][1] = fmaf(v.z, now1[i + 2], sum[r][1]);
+          sum[r][0] = fmaf(v.w, now0[i + 3], sum[r][0]);
+          sum[r][1] = fmaf(v.w, now1[i + 3], sum[r][1]);
         }
       }
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        const float4 v = *reinterpret_cast<const float4*>(row[r] + 4 * q);
-        sum[r][0] = fmaf(v.x, now0[0], sum[r][0]);
-        sum[r][1] = fmaf(v.x, now1[0], sum[r][1]);
-        sum[r][0] = fmaf(v.y, now0[1], sum[r][0]);
-        sum[r][1] = fmaf(v.y, now1[1], sum[r][1]);
-        sum[r][0] = fmaf(v.z, now0[2], sum[r][0]);
-        sum[r][1] = fmaf(v.z, now1[2], sum[r][1]);
-        sum[r][0] = fmaf(v.w, now0[3], sum[r][0]);
-        sum[r][1] = fmaf(v.w, now1[3], sum[r][1]);
-      }
     }
-    for (int k = 4 * quads; k < depth; ++k) {
+    for (int k = kAhead * strides; k < depth; ++k) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         sum[r][0] = fmaf(row[r][k], w0[k * kMlpPanel], sum[r][0]);
@@ -178,10 +179,11 @@ __device__ void multiply(const float* x, int x_stride, const float* packed, int 
                          int panel_begin, int panel_end, int rows, Epilogue epilogue) {
   const int pairs = (panel_end - panel_begin + 1) / 2;
   int best = 32, least = INT32_MAX;
-  for (int candidate = 32; candidate >= 4; candidate /= 2) {
+  for (int candidate = 32; candidate >= 1; candidate /= 2) {
     const int items = pairs * ((rows + candidate - 1) / candidate);
-    const int cost = (items + kMlpWarps - 1) / kMlpWarps * candidate;
-    if (cost < least) {
+    // Below about six rows a pass takes as long as its weights take to arrive.
+    const int cost = (items + kMlpWarps - 1) / kMlpWarps * max(candidate, 6);
+    if (cost < least || (cost == least && candidate >= rows)) {
       least = cost;
       best = candidate;
     }
@@ -192,8 +194,12 @@ __device__ void multiply(const float* x, int x_stride, const float* packed, int 
     multiply_rows<16>(x, x_stride, packed, depth, panel_begin, panel_end, rows, epilogue);
   } else if (best == 8) {
     multiply_rows<8>(x, x_stride, packed, depth, panel_begin, panel_end, rows, epilogue);
-  } else {
+  } else if (best == 4) {
     multiply_rows<4>(x, x_stride, packed, depth, panel_begin, panel_end, rows, epilogue);
+  } else if (best == 2) {
+    multiply_rows<2>(x, x_stride, packed, depth, panel_begin, panel_end, rows, epilogue);
+  } else {
+    multiply_rows<1>(x, x_stride, packed, depth, panel_begin, panel_end, rows, epilogue);
   }
 }
 
