@@ -40,6 +40,7 @@ format: setup
 bench: setup
 	$(BIN)/python -m pytest -q benchmarks/test_cpu_kernels.py
 	$(BIN)/python benchmarks/bench_kernels.py --device cpu
+	$(BIN)/python benchmarks/bench_restore.py --device cpu
 
 clean:
 	rm -rf .venv build demo .pytest_cache .mypy_cache .ruff_cache
