@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "arguments.h"
 #include "cpu/isa/kernels.h"
