@@ -90,9 +90,11 @@ struct MlpSizes {
   int64_t batch, latent, outputs;
 };
 
+// What the layouts of the fused MLP operators have in common.
 inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
-                          const std::vector<Tensor>& packed,        // per layer [panels, in, w]
-                          const std::vector<Tensor>& biases,        // per layer [panels w]
+                          const std::vector<Tensor>& weights,       // per layer
+                          const std::vector<Tensor>& adjoints,      // per layer
+                          const std::vector<Tensor>& biases,        // per layer
                           const std::vector<int64_t>& activations,  // per layer
                           const Tensor& target,                     // [B, p]
                           const Tensor& weight,                     // [B, p] or [B, 1]
@@ -100,34 +102,17 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
                           const std::optional<Tensor>& constant) {  // [B] double
   STD_TORCH_CHECK(z.dim() == 2 && target.dim() == 2 && weight.dim() == 2, op,
                   ": expected z [B, k], target [B, p], weight [B, p] or [B, 1]");
-  const size_t count = packed.size();
-  STD_TORCH_CHECK(
-      count >= 1 && count <= kMaxLayers && biases.size() == count && activations.size() == count,
-      op, ": expected 1 to ", kMaxLayers, " layers, each with bias and activation");
+  const size_t count = weights.size();
+  STD_TORCH_CHECK(count >= 1 && count <= kMaxLayers && adjoints.size() == count &&
+                      biases.size() == count && activations.size() == count,
+                  op, ": expected 1 to ", kMaxLayers,
+                  " layers, each with weight, adjoint, bias and activation");
+  for (const int64_t activation : activations) {
+    STD_TORCH_CHECK(activation >= 0 && activation <= 6, op, ": unknown activation ", activation);
+  }
   const MlpSizes sizes{z.size(0), z.size(1), target.size(1)};
   STD_TORCH_CHECK(sizes.latent >= 1, op, ": expected at least one latent dimension");
-  const int64_t bytes = z.scalar_type() == torch::headeronly::ScalarType::Float ? 4 : 8;
   check_shape(op, "z", z, {sizes.batch, sizes.latent});
-  int64_t inputs = sizes.latent;
-  for (size_t l = 0; l < count; ++l) {
-    STD_TORCH_CHECK(packed[l].dim() == 3 && biases[l].dim() == 1, op,
-                    ": expected packed [panels, in, w] and biases [panels w]");
-    const int64_t panels = packed[l].size(0), width = 128 / bytes;
-    check(op, "packed", packed[l], z, {panels, packed[l].size(1), width});
-    check(op, "biases", biases[l], z, {panels * width});
-    // A layer's inputs are the outputs of the one before, less the padding of its last panel.
-    const bool fits = l == 0 ? packed[l].size(1) == inputs
-                             : packed[l].size(1) <= inputs && packed[l].size(1) > inputs - width;
-    STD_TORCH_CHECK(fits, op, ": layer ", l, " has ", packed[l].size(1), " inputs, expected ",
-                    inputs);
-    STD_TORCH_CHECK(activations[l] >= 0 && activations[l] <= 6, op, ": unknown activation ",
-                    activations[l]);
-    inputs = panels * width;
-    if (l + 1 == count) {
-      STD_TORCH_CHECK(sizes.outputs <= inputs && sizes.outputs > inputs - width, op,
-                      ": expected target with the network's outputs, got ", sizes.outputs);
-    }
-  }
   check(op, "target", target, z, {sizes.batch, sizes.outputs});
   check(op, "weight", weight, z, {sizes.batch, weight.size(1) == 1 ? 1 : sizes.outputs});
   if (scale.has_value()) {
@@ -142,6 +127,68 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
     STD_TORCH_CHECK(constant->scalar_type() == torch::headeronly::ScalarType::Double, op,
                     ": expected constant in float64");
   }
+  return sizes;
+}
+
+// Layers in panels (CPU): weights [panels, in, w], adjoints [panels, out, w], biases [panels w].
+inline MlpSizes check_mlp_panels(const char* op, const Tensor& z,
+                                 const std::vector<Tensor>& packed,
+                                 const std::vector<Tensor>& adjoints,
+                                 const std::vector<Tensor>& biases,
+                                 const std::vector<int64_t>& activations, const Tensor& target,
+                                 const Tensor& weight, const std::optional<Tensor>& scale,
+                                 const std::optional<Tensor>& constant) {
+  const MlpSizes sizes =
+      check_mlp(op, z, packed, adjoints, biases, activations, target, weight, scale, constant);
+  const int64_t bytes = z.scalar_type() == torch::headeronly::ScalarType::Float ? 4 : 8;
+  const int64_t width = 128 / bytes;
+  const auto panels = [&](int64_t columns) { return (columns + width - 1) / width; };
+  int64_t inputs = sizes.latent;
+  for (size_t l = 0; l < packed.size(); ++l) {
+    STD_TORCH_CHECK(packed[l].dim() == 3 && adjoints[l].dim() == 3 && biases[l].dim() == 1, op,
+                    ": expected panels [panels, in, w] and biases [panels w]");
+    STD_TORCH_CHECK(packed[l].size(1) == inputs, op, ": layer ", l, " has ", packed[l].size(1),
+                    " inputs, expected ", inputs);
+    const int64_t outputs = adjoints[l].size(1);
+    check(op, "packed", packed[l], z, {panels(outputs), inputs, width});
+    check(op, "adjoints", adjoints[l], z, {panels(inputs), outputs, width});
+    check(op, "biases", biases[l], z, {panels(outputs) * width});
+    inputs = outputs;
+  }
+  STD_TORCH_CHECK(sizes.outputs == inputs, op,
+                  ": expected target with the network's outputs, got ", sizes.outputs);
+  return sizes;
+}
+
+// Layers in rows (CUDA), all sizes but the latent one padded to a multiple of 32: weights [out, in],
+// adjoints [in, out] and tangents [out, in] in float16 (those of the first layer are not used).
+inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vector<Tensor>& weights,
+                               const std::vector<Tensor>& adjoints,
+                               const std::vector<Tensor>& tangents,
+                               const std::vector<Tensor>& biases,
+                               const std::vector<int64_t>& activations, const Tensor& target,
+                               const Tensor& weight, const std::optional<Tensor>& scale,
+                               const std::optional<Tensor>& constant) {
+  const MlpSizes sizes =
+      check_mlp(op, z, weights, adjoints, biases, activations, target, weight, scale, constant);
+  STD_TORCH_CHECK(tangents.size() == weights.size(), op, ": expected tangents for every layer");
+  int64_t inputs = sizes.latent;
+  for (size_t l = 0; l < weights.size(); ++l) {
+    STD_TORCH_CHECK(biases[l].dim() == 1 && biases[l].size(0) % 32 == 0, op,
+                    ": expected biases padded to a multiple of 32");
+    const int64_t outputs = biases[l].size(0);
+    check(op, "weights", weights[l], z, {outputs, inputs});
+    check(op, "biases", biases[l], z, {outputs});
+    if (l > 0) {
+      check(op, "adjoints", adjoints[l], z, {inputs, outputs});
+      check_shape(op, "tangents", tangents[l], {outputs, inputs});
+      STD_TORCH_CHECK(tangents[l].scalar_type() == torch::headeronly::ScalarType::Half, op,
+                      ": expected tangents in float16");
+    }
+    inputs = outputs;
+  }
+  STD_TORCH_CHECK(sizes.outputs <= inputs && sizes.outputs > inputs - 32, op,
+                  ": expected target with the network's outputs, got ", sizes.outputs);
   return sizes;
 }
 

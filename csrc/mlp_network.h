@@ -10,12 +10,14 @@ enum class Activation { kElu, kRelu, kSilu, kSoftplus, kTanh, kSigmoid, kIdentit
 
 constexpr int kMaxLayers = 8;
 
-// h = f(W x + b). W is packed in panels as for `linear`, b padded with zeros to whole panels.
+// h = f(W x + b). W and W^T are packed in panels as for `linear`, b padded with zeros to whole
+// panels.
 template <class T>
 struct MlpLayer {
   const T* packed;
+  const T* adjoint;
   const T* bias;
-  int64_t inputs;
+  int64_t inputs, outputs;
   int64_t stride;  // outputs, padded to whole panels
   Activation activation;
 };
@@ -43,13 +45,16 @@ struct MlpTarget {
 template <class T>
 struct MlpTile {
   T* z;                  // [latent]
-  T* value[kMaxLayers];  // outputs of each layer
-  T* slope[kMaxLayers];  // their derivatives by the pre-activation
-  T* pull;               // s w (t - s out)
+  T* value[kMaxLayers];  // outputs h of each layer
+  T* slope[kMaxLayers];  // f'
+  T* bend[kMaxLayers];   // f''
+  T* pull[kMaxLayers];   // df/dh; the last layer's by image, the others' by place in the list
+  T* carried;            // df/da of one layer
+  T* descent;            // what the network adds to the gradient, [latent] padded
   T* curvature;          // s^2 w
   T* tangent[2];         // [image][latent] rows of the widest hidden layer
-  T* block;              // [image][latent] rows of one panel, twice
-  T* sums;               // vector accumulators of one image's normal equations
+  T* block;              // [image][latent] rows of one panel
+  T* sums;               // vector accumulators of one image's two matrices
 };
 
 }  // namespace jpmap

@@ -15,12 +15,13 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "conjugate_gradient_direction(Tensor(a!) p, Tensor r, Tensor rho_new, Tensor rho, "
       "Tensor active) -> ()");
   m.def(
-      "mlp_gauss_newton(Tensor z, Tensor[] packed, Tensor[] biases, int[] activations, "
-      "Tensor target, Tensor weight, Tensor? scale, Tensor? constant) "
-      "-> (Tensor, Tensor, Tensor, Tensor)");
+      "mlp_gauss_newton(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
+      "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
+      "Tensor? constant) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "mlp_restore(Tensor z, Tensor[] packed, Tensor[] biases, int[] activations, "
-      "Tensor target, Tensor weight, Tensor? scale, Tensor? constant, float tolerance, "
-      "int max_steps, float initial_damping) -> (Tensor, Tensor, Tensor, Tensor)");
+      "mlp_restore(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
+      "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
+      "Tensor? constant, float tolerance, int max_steps, float initial_damping, "
+      "bool second_order) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("linear(Tensor x, Tensor packed, Tensor? bias, int outputs) -> Tensor");
 }

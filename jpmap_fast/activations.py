@@ -16,10 +16,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Activation:
-    """f, and f' as a function of the pre-activation a and of h = f(a)."""
+    """f, and f' and f'' as functions of the pre-activation a and of h = f(a)."""
 
     value: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor, Tensor], Tensor]
+    second: Callable[[Tensor, Tensor], Tensor]
 
 
 def _elu(a: Tensor) -> Tensor:
@@ -40,14 +41,34 @@ def _silu_derivative(a: Tensor, h: Tensor) -> Tensor:
     return s + h * (1 - s)
 
 
+def _silu_second(a: Tensor, h: Tensor) -> Tensor:
+    s = _sigmoid(a)
+    return s * (1 - s) * (2 + a * (1 - 2 * s))
+
+
+def _softplus_second(a: Tensor, h: Tensor) -> Tensor:
+    s = _sigmoid(a)
+    return s * (1 - s)
+
+
+def _zero(a: Tensor, h: Tensor) -> Tensor:
+    return torch.zeros_like(h)
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    "elu": Activation(_elu, lambda a, h: torch.where(a > 0, torch.ones_like(h), h + 1)),
-    "relu": Activation(torch.relu, lambda a, h: (a > 0).to(h.dtype)),
-    "silu": Activation(lambda a: a * _sigmoid(a), _silu_derivative),
-    "softplus": Activation(_softplus, lambda a, h: _sigmoid(a)),
-    "tanh": Activation(torch.tanh, lambda a, h: 1 - h * h),
-    "sigmoid": Activation(_sigmoid, lambda a, h: h * (1 - h)),
-    "identity": Activation(lambda a: a, lambda a, h: torch.ones_like(h)),
+    "elu": Activation(
+        _elu,
+        lambda a, h: torch.where(a > 0, torch.ones_like(h), h + 1),
+        lambda a, h: torch.where(a > 0, torch.zeros_like(h), h + 1),
+    ),
+    "relu": Activation(torch.relu, lambda a, h: (a > 0).to(h.dtype), _zero),
+    "silu": Activation(lambda a: a * _sigmoid(a), _silu_derivative, _silu_second),
+    "softplus": Activation(_softplus, lambda a, h: _sigmoid(a), _softplus_second),
+    "tanh": Activation(torch.tanh, lambda a, h: 1 - h * h, lambda a, h: -2 * h * (1 - h * h)),
+    "sigmoid": Activation(
+        _sigmoid, lambda a, h: h * (1 - h), lambda a, h: h * (1 - h) * (1 - 2 * h)
+    ),
+    "identity": Activation(lambda a: a, lambda a, h: torch.ones_like(h), _zero),
 }
 HIDDEN_ACTIVATIONS = ("elu", "relu", "silu", "softplus", "tanh")
 OUTPUT_ACTIVATIONS = ("sigmoid", "identity")

@@ -40,6 +40,28 @@ class RowProduct:
         return F.pad(bias, (0, panels * width - outputs)).contiguous()
 
     @cached_property
+    def rows(self) -> Tensor:
+        """W with outputs and inputs padded with zeros to multiples of 32."""
+        outputs, inputs = self.weight.shape
+        return F.pad(self.weight, (0, -inputs % 32, 0, -outputs % 32)).contiguous()
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The transpose of ``rows``."""
+        return self.rows.T.contiguous()
+
+    @cached_property
+    def half_rows(self) -> Tensor:
+        """``rows`` in float16, values beyond its range cut off."""
+        largest = torch.finfo(torch.float16).max
+        return self.rows.clamp(-largest, largest).half()
+
+    @cached_property
+    def first_rows(self) -> Tensor:
+        """W with outputs alone padded with zeros to a multiple of 32."""
+        return F.pad(self.weight, (0, 0, 0, -self.weight.shape[0] % 32)).contiguous()
+
+    @cached_property
     def adjoint(self) -> RowProduct:
         """The product by W^T, x [..., out] -> x W, without a bias."""
         return RowProduct(self.weight.T)

@@ -4,18 +4,25 @@ Both work on an ``MLPLeastSquares``: a network and, per image, what its output i
 
     f(z) = 1/2 sum_j w_j (t_j - s_j out_j(z))^2 + 1/2 ||z||^2 + constant.
 
-A dense measurement matrix is one more layer of the network. The CPU versions hold a tile of images
-a thread; an image's result has the same bits alone and in any batch.
+A dense measurement matrix is one more layer of the network. A worker (a thread on the CPU, a block
+on a GPU) holds a tile of images; an image's result has the same bits alone and in any batch.
+
+On the CPU everything is computed in the type of z. On a GPU f and its gradient have float32
+accuracy (matrix units in tf32, every factor split in two); only the matrices of the second
+derivatives come from float16 products with float32 sums: they steer a step, and are no part of
+what is accepted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from jpmap_fast._extension import cuda_kernels_loaded
+from jpmap_fast.batch_invariant import RowProduct
 
 # The codes of csrc/mlp_network.h.
 ACTIVATION_CODES = {
@@ -33,22 +40,61 @@ class MLPLeastSquares:
     """f(z) of a batch, as the fused operators take it.
 
     Attributes:
-        packed: ``kernels.pack_linear(W)`` of each layer.
-        biases: b of each layer, padded with zeros to whole panels.
-        activations: names out of ``ACTIVATION_CODES``, one a layer.
+        network: weights and activations, from ``pack_network``.
         target: t [B, p].
         weight: w [B, p] or [B, 1].
         scale: s, [p] or [B, p]; None for 1.
         constant: float64 [B]; None for 0.
     """
 
-    packed: list[Tensor]
-    biases: list[Tensor]
-    activations: list[str]
+    network: PackedNetwork
     target: Tensor
     weight: Tensor
     scale: Tensor | None = None
     constant: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PackedNetwork:
+    """Layers h -> f(W h + b) in the layout of a device.
+
+    Attributes:
+        weights: W of each layer; on the CPU ``kernels.pack_linear(W)``, on a GPU rows padded to
+            multiples of 32.
+        adjoints: the same of W^T.
+        tangents: on a GPU W in float16; nothing on the CPU.
+        biases: b of each layer, padded with zeros as the outputs of W are.
+        codes: ``ACTIVATION_CODES`` of each layer.
+    """
+
+    weights: list[Tensor]
+    adjoints: list[Tensor]
+    tangents: list[Tensor]
+    biases: list[Tensor]
+    codes: list[int]
+
+
+def pack_network(layers: list[RowProduct], activations: list[str]) -> PackedNetwork:
+    """The layers, first to last, for the device they are on. Layouts are kept with the layers.
+
+    Args:
+        layers: products with their biases.
+        activations: names out of ``ACTIVATION_CODES``.
+    """
+    biases = [layer.padded_bias for layer in layers]
+    codes = [ACTIVATION_CODES[name] for name in activations]
+    first, rest = layers[0], layers[1:]
+    if first.weight.device.type != "cuda":
+        packed = [layer.packed for layer in layers]
+        return PackedNetwork(packed, [layer.adjoint.packed for layer in layers], [], biases, codes)
+    return PackedNetwork(
+        [first.first_rows, *(layer.rows for layer in rest)],
+        # The first layer's tangents and adjoint are small: they are formed from its rows.
+        [first.first_rows, *(layer.columns for layer in rest)],
+        [first.first_rows, *(layer.half_rows for layer in rest)],
+        biases,
+        codes,
+    )
 
 
 def supports(latent_dim: int, widths: list[int], activations: list[str], like: Tensor) -> bool:
@@ -79,42 +125,50 @@ def supports(latent_dim: int, widths: list[int], activations: list[str], like: T
 
 
 def _shared_memory(k: int, widths: list[int]) -> int:
-    """Bytes of one image in csrc/cuda/mlp_tile.cuh."""
-    strides = [-(-width // 32) * 32 for width in widths]
-    widest = max([32, *strides[:-1]])
-    doubles = 2 * k + 2 * k * k
-    codes = 2 * (-(-k // 4) * 4)
-    floats = codes + 2 * sum(strides) + 2 * strides[-1] + 2 * k * widest
-    return 8 * (doubles + doubles % 2) + 4 * floats
+    """Bytes that the least tile of csrc/cuda/mlp_tile.cuh takes."""
+    latent = max(8, 1 << (k - 1).bit_length())
+    widest = max([128, *(-(-width // 32) * 32 for width in widths)])
+    hidden = max([128, *(-(-width // 32) * 32 for width in widths[:-1])])
+    area = max(64 * (widest + 16), 2 * max(16, latent) * (hidden + 32), 8 * k * (k + 2))
+    return 2 * area + 16 * k
 
 
-def mlp_gauss_newton(z: Tensor, f: MLPLeastSquares) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One evaluation: the network, f, its gradient and its Gauss-Newton matrix.
+def mlp_gauss_newton(
+    z: Tensor, f: MLPLeastSquares
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One evaluation: the network, f, its gradient, Gauss-Newton matrix and Hessian.
 
     Args:
         z: codes [B, k], float32 or float64, contiguous.
         f: of the same type and device.
 
     Returns:
-        The network's output [B, p]; and in float64 f [B], z - J^T W r [B, k] and
-        I + J^T W J [B, k, k].
+        The network's output [B, p]; and in float64 f [B], z - J^T W r [B, k], I + J^T W J
+        [B, k, k], and that matrix less sum_j w_j r_j times the Hessian of output j [B, k, k].
 
     Raises:
         RuntimeError: shapes, types or layouts do not fit.
     """
-    output, value, gradient, matrix = _ops.mlp_gauss_newton(z.contiguous(), *_arguments(f))
-    return output, value, gradient, matrix
+    output, value, gradient, matrix, hessian = _ops.mlp_gauss_newton(
+        z.contiguous(), *_arguments(f)
+    )
+    return output, value, gradient, matrix, hessian
 
 
 def mlp_restore(
-    z: Tensor, f: MLPLeastSquares, tolerance: float, max_steps: int, initial_damping: float
+    z: Tensor,
+    f: MLPLeastSquares,
+    tolerance: float,
+    max_steps: int,
+    initial_damping: float,
+    second_order: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The damped Gauss-Newton method of ``solvers.GaussNewton``, whole, for every image.
 
     Args:
         z: starting points [B, k], float32 or float64.
         f: of the same type and device.
-        tolerance, max_steps, initial_damping: as in ``solvers.GaussNewton``.
+        tolerance, max_steps, initial_damping, second_order: as in ``solvers.GaussNewton``.
 
     Returns:
         z [B, k], f(z) float64 [B], trial steps int64 [B], converged bool [B].
@@ -125,18 +179,18 @@ def mlp_restore(
     Source: H. B. Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05, 1999.
     """
     found, value, steps, converged = _ops.mlp_restore(
-        z.contiguous(), *_arguments(f), tolerance, max_steps, initial_damping
+        z.contiguous(), *_arguments(f), tolerance, max_steps, initial_damping, second_order
     )
     return found, value, steps, converged
 
 
-def _arguments(
-    f: MLPLeastSquares,
-) -> tuple[list[Tensor], list[Tensor], list[int], Tensor, Tensor, Tensor | None, Tensor | None]:
+def _arguments(f: MLPLeastSquares) -> tuple[Any, ...]:
     return (
-        f.packed,
-        f.biases,
-        [ACTIVATION_CODES[name] for name in f.activations],
+        f.network.weights,
+        f.network.adjoints,
+        f.network.tangents,
+        f.network.biases,
+        f.network.codes,
         f.target.contiguous(),
         f.weight.contiguous(),
         None if f.scale is None else f.scale.contiguous(),
@@ -145,20 +199,19 @@ def _arguments(
 
 
 @torch.library.register_fake("jpmap::mlp_gauss_newton")
-def _(z, packed, biases, activations, target, weight, scale, constant):  # type: ignore[no-untyped-def]  # noqa: E501
+def _(z, weights, adjoints, tangents, biases, codes, target, weight, scale, constant):  # type: ignore[no-untyped-def]  # noqa: E501
     batch, k = z.shape
     return (
         torch.empty_like(target),
         z.new_empty(batch, dtype=torch.float64),
         z.new_empty(batch, k, dtype=torch.float64),
         z.new_empty(batch, k, k, dtype=torch.float64),
+        z.new_empty(batch, k, k, dtype=torch.float64),
     )
 
 
 @torch.library.register_fake("jpmap::mlp_restore")
-def _(  # type: ignore[no-untyped-def]
-    z, packed, biases, activations, target, weight, scale, constant, tolerance, max_steps, damping
-):
+def _(z, *_):  # type: ignore[no-untyped-def]
     batch = z.shape[0]
     return (
         torch.empty_like(z),

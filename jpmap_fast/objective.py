@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.batch_invariant import RowProduct, batched_product
-from jpmap_fast.mlp_kernels import MLPLeastSquares, supports
+from jpmap_fast.mlp_kernels import MLPLeastSquares, pack_network, supports
 from jpmap_fast.priors.decoder import Decoder, MLPDecoder
 
 
@@ -49,6 +49,18 @@ class LatentObjective(ABC):
     @abstractmethod
     def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """f(z) [B], gradient [B, k] and the Gauss-Newton matrix I + J^T H^T W H J [B, k, k]."""
+
+    def newton_system(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """``normal_equations`` and the Hessian of f [B, k, k], None where it costs too much."""
+        f, gradient, matrix = self.normal_equations(z)
+        bend = self.decoder.curvature(z, self._cotangent(z))
+        if bend is None:
+            return f, gradient, matrix, None
+        return f, gradient, matrix, matrix + 0.5 * (bend + bend.mT)
+
+    @abstractmethod
+    def _cotangent(self, z: Tensor) -> Tensor:
+        """-H^T W (t - H G(z)) [B, n], the derivative of f by G(z)."""
 
     @abstractmethod
     def select(self, index: Tensor) -> LatentObjective:
@@ -140,6 +152,10 @@ class WeightedLeastSquares(LatentObjective):
         gradient = z - batched_product(columns, weighted[:, :, None])[:, :, 0]
         return self._total(residual, weighted, z), gradient, matrix
 
+    def _cotangent(self, z: Tensor) -> Tensor:
+        residual = self.target - self._observe(self.decoder.value(z))
+        return -self._observe_adjoint(self.weight * residual)
+
     def fused(self) -> MLPLeastSquares | None:
         decoder = self.decoder
         if not isinstance(decoder, MLPDecoder):
@@ -152,9 +168,7 @@ class WeightedLeastSquares(LatentObjective):
         if not supports(decoder.latent_dim, widths, activations, self.target):
             return None
         return MLPLeastSquares(
-            [layer.packed for layer in layers],
-            [layer.padded_bias for layer in layers],
-            activations,
+            pack_network(layers, activations),
             self.target,
             self.weight,
             self.scale,
@@ -226,6 +240,10 @@ class MatrixFreeLeastSquares(LatentObjective):
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
         gradient = z - batched_product(columns, solved[:, :1].mT)[:, :, 0]
         return self._total(residual, solved[:, 0], z), gradient, matrix
+
+    def _cotangent(self, z: Tensor) -> Tensor:
+        residual = self.target - self.measure(self.decoder.value(z))
+        return -self.measure_adjoint(self.solve(residual[:, None], self.index)[:, 0])
 
     def select(self, index: Tensor) -> MatrixFreeLeastSquares:
         return MatrixFreeLeastSquares(

@@ -15,8 +15,9 @@ from jpmap_fast.solvers import GaussNewton
 
 pytestmark = pytest.mark.cuda
 
-# float32 sums of a few hundred terms behind three layers.
+# float32 sums of a few hundred terms behind three layers; matrices come from float16 factors.
 TOLERANCE = 3e-6
+MATRIX_TOLERANCE = 2e-3
 HIDDEN = ["elu", "relu", "silu", "softplus", "tanh"]
 
 
@@ -38,13 +39,15 @@ def on_gpu(f: WeightedLeastSquares) -> WeightedLeastSquares:
 
 
 def agrees(f: WeightedLeastSquares, z: torch.Tensor) -> None:
-    exact = in_double(f).normal_equations(z.double())
+    exact = in_double(f).newton_system(z.double())
     output, *found = mlp_gauss_newton(z.cuda(), fused(on_gpu(f)))
     decoded = in_double(f).decoder.value(z.double())
     if f.matrix is None:
         assert (output.cpu() - decoded).norm() <= TOLERANCE * decoded.norm()
-    for a, b in zip(found, exact, strict=True):
+    for a, b in zip(found[:2], exact[:2], strict=True):
         assert (a.cpu() - b).norm() <= TOLERANCE * b.norm()
+    for a, b in zip(found[2:], exact[2:], strict=True):
+        assert b is not None and (a.cpu() - b).norm() <= MATRIX_TOLERANCE * b.norm()
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
@@ -58,7 +61,7 @@ def test_normal_equations_for_every_activation(hidden, output):
 @pytest.mark.parametrize("batch", [0, 1, 3, 33, 700])
 @pytest.mark.parametrize(
     "sizes",
-    [(1, 1), (2, 33), (8, 64, 31), (5, 7, 9, 11, 13, 6), (24, 40, 20), (8, 512, 512, 784)],
+    [(1, 1), (2, 33), (8, 64, 31), (5, 7, 9, 11, 13, 6), (24, 40, 20), (64, 96, 70), (16, 200, 1000), (8, 512, 512, 784)],
 )
 def test_normal_equations_for_every_size(batch, sizes):
     f, z = problem(batch, sizes, dtype=torch.float32)
@@ -128,15 +131,15 @@ def test_an_image_that_is_not_finite_fails_alone():
 def test_solve_in_a_cuda_graph_on_a_side_stream():
     f, z = problem(20, dtype=torch.float32)
     g, z = fused(on_gpu(f)), z.cuda()
-    expected = mlp_restore(z, g, 1e-4, 100, 0.1)
+    expected = mlp_restore(z, g, 1e-4, 100, 0.1, True)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        mlp_restore(z, g, 1e-4, 100, 0.1)
+        mlp_restore(z, g, 1e-4, 100, 0.1, True)
         stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
-            captured = mlp_restore(z, g, 1e-4, 100, 0.1)
+            captured = mlp_restore(z, g, 1e-4, 100, 0.1, True)
     captured[0].zero_()
     graph.replay()
     torch.cuda.synchronize()
@@ -146,13 +149,14 @@ def test_solve_in_a_cuda_graph_on_a_side_stream():
 def test_opcheck():
     f, z = problem(3, dtype=torch.float32, scale="shared")
     g = fused(on_gpu(f))
-    common = (z.cuda(), g.packed, g.biases, [0, 0, 5], g.target, g.weight, g.scale, g.constant)
+    network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
+    common = (z.cuda(), *network, g.network.codes, g.target, g.weight, g.scale, g.constant)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
-    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1))
+    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True))
 
 
 def test_what_does_not_fit_takes_the_torch_path():
-    f, z = problem(2, (64, 600, 600, 100), dtype=torch.float32)
+    f, z = problem(2, (64, 2000, 2000, 100), dtype=torch.float32)
     f = on_gpu(f)
     assert f.fused() is None
     assert bool(GaussNewton().minimise(f, z.cuda()).converged.all())

@@ -82,7 +82,7 @@ def in_double(f: WeightedLeastSquares) -> WeightedLeastSquares:
 
 
 def agrees(f: WeightedLeastSquares, z: torch.Tensor, tolerance: float) -> None:
-    exact = in_double(f).normal_equations(z.double())
+    exact = in_double(f).newton_system(z.double())
     output, *found = mlp_gauss_newton(z, fused(f))
     assert output.shape == f.target.shape and output.dtype == z.dtype
     for a, b in zip(found, exact, strict=True):
@@ -215,10 +215,10 @@ def test_what_is_not_supported_takes_the_torch_path():
 def test_opcheck(dtype):
     f, z = problem(3, dtype=dtype, scale="shared")
     g = fused(f)
-    codes = [0, 0, 5]
-    common = (z, g.packed, g.biases, codes, g.target, g.weight, g.scale, g.constant)
+    network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
+    common = (z, *network, g.network.codes, g.target, g.weight, g.scale, g.constant)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
-    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1))
+    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True))
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
@@ -242,8 +242,8 @@ def test_arguments_that_do_not_fit_are_refused():
     f, z = problem(3)
     g = fused(f)
     with pytest.raises(RuntimeError, match="layer 0 has 3 inputs, expected 4"):
-        mlp_restore(torch.zeros(3, 4, dtype=torch.float64), g, 1e-4, 10, 0.1)
+        mlp_restore(torch.zeros(3, 4, dtype=torch.float64), g, 1e-4, 10, 0.1, True)
     with pytest.raises(RuntimeError, match="expected target"):
-        mlp_restore(z[:2], g, 1e-4, 10, 0.1)
+        mlp_restore(z[:2], g, 1e-4, 10, 0.1, True)
     with pytest.raises(RuntimeError, match="same type"):
-        mlp_restore(z.float(), g, 1e-4, 10, 0.1)
+        mlp_restore(z.float(), g, 1e-4, 10, 0.1, True)

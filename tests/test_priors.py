@@ -196,10 +196,12 @@ def test_any_pair_of_modules_is_a_prior():
     }
     clean = inner.decode(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())
     y = jf.Denoising().measure(clean, 0.1, generator=torch.Generator().manual_seed(2))
-    expected = jf.restore(y, jf.Denoising(), inner, 0.1)
+    # Only the MLP offers second derivatives.
+    method = jf.JPMAP(z_solver=jf.GaussNewton(second_order=False))
+    expected = jf.restore(y, jf.Denoising(), inner, 0.1, method=method)
     for encoder in outputs.values():
         prior = jf.ModulePrior(encoder, inner.decode, inner.gamma, 3, IMAGE_SHAPE)
-        found = jf.restore(y, jf.Denoising(), prior, 0.1)
+        found = jf.restore(y, jf.Denoising(), prior, 0.1, method=method)
         torch.testing.assert_close(found.x, expected.x, rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="gamma"):
         jf.ModulePrior(inner.encode, inner.decode, 0.0, 3, IMAGE_SHAPE)

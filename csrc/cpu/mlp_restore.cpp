@@ -20,6 +20,7 @@ using Integers = std::vector<int64_t>;
 
 struct Network {
   const Tensors& packed;        // per layer [panels, in, w]
+  const Tensors& adjoints;      // per layer [panels, out, w]
   const Tensors& biases;        // per layer [panels w]
   const Integers& activations;  // per layer
 };
@@ -38,8 +39,9 @@ Mlp<T> mlp_of(const Network& network, int64_t latent, int64_t outputs) {
   mlp.latent = latent;
   mlp.outputs = outputs;
   for (int l = 0; l < mlp.count; ++l) {
-    mlp.layers[l] = {read<T>(network.packed[l]), read<T>(network.biases[l]),
-                     network.packed[l].size(1), network.biases[l].size(0),
+    mlp.layers[l] = {read<T>(network.packed[l]),    read<T>(network.adjoints[l]),
+                     read<T>(network.biases[l]),    network.packed[l].size(1),
+                     network.adjoints[l].size(1),   network.biases[l].size(0),
                      static_cast<Activation>(network.activations[l])};
   }
   return mlp;
@@ -71,6 +73,7 @@ struct Evaluation {
   double* objective;
   double* gradient;
   double* matrix;
+  double* hessian;
 };
 
 template <class T>
@@ -84,7 +87,7 @@ void evaluate(const Mlp<T>& mlp, const Measurement& m, const T* z, int64_t batch
     MlpWorkspace<T> workspace(mlp, capacity);
     std::vector<MlpTarget<T>> targets(capacity);
     std::vector<int64_t> all(capacity);
-    std::vector<double*> gradients(capacity), matrices(capacity);
+    std::vector<double*> gradients(capacity), matrices(capacity), hessians(capacity);
     for (int64_t begin; (begin = next.fetch_add(capacity)) < batch;) {
       const int64_t images = std::min(capacity, batch - begin);
       for (int64_t i = 0; i < images; ++i) {
@@ -93,11 +96,12 @@ void evaluate(const Mlp<T>& mlp, const Measurement& m, const T* z, int64_t batch
         all[i] = i;
         gradients[i] = out.gradient + image * k;
         matrices[i] = out.matrix + image * k * k;
+        hessians[i] = out.hessian + image * k * k;
       }
       std::copy_n(z + begin * k, images * k, workspace.tile.z);
       kernels.mlp_forward(mlp, targets.data(), images, workspace.tile, out.objective + begin);
-      kernels.mlp_normal_equations(mlp, all.data(), images, workspace.tile, gradients.data(),
-                                   matrices.data());
+      kernels.mlp_system(mlp, all.data(), images, true, workspace.tile, gradients.data(),
+                         matrices.data(), hessians.data());
       for (int64_t i = 0; i < images; ++i) {
         std::copy_n(workspace.tile.value[mlp.count - 1] + i * stride, mlp.outputs,
                     out.output + (begin + i) * mlp.outputs);
@@ -110,6 +114,7 @@ struct Settings {
   double tolerance;
   int64_t max_steps;
   double initial_damping;
+  bool second_order;
 };
 
 template <class T>
@@ -126,7 +131,7 @@ struct Solve {
   bool fresh;  // its first trial is its starting point, taken as it is
   double objective, damping, growth, promised;
   int64_t steps;
-  std::vector<double> z, trial, gradient, matrix, step;
+  std::vector<double> z, trial, gradient, matrix, hessian, step;
 };
 
 template <class T>
@@ -165,17 +170,19 @@ class Worker {
       accepted_.clear();
       gradients_.clear();
       matrices_.clear();
+      hessians_.clear();
       for (int64_t i = 0; i < active; ++i) {
         Solve& s = solves_[i];
         if (s.fresh || objectives_[i] < s.objective) {
           accepted_.push_back(i);
           gradients_.push_back(s.gradient.data());
           matrices_.push_back(s.matrix.data());
+          hessians_.push_back(s.hessian.data());
         }
       }
       if (!accepted_.empty()) {
-        kernels.mlp_normal_equations(mlp_, accepted_.data(), accepted_.size(), workspace_.tile,
-                                     gradients_.data(), matrices_.data());
+        kernels.mlp_system(mlp_, accepted_.data(), accepted_.size(), settings_.second_order,
+                           workspace_.tile, gradients_.data(), matrices_.data(), hessians_.data());
       }
       int64_t kept = 0;
       for (int64_t i = 0; i < active; ++i) {
@@ -201,12 +208,18 @@ class Worker {
     s.trial = s.z;
     s.gradient.resize(k);
     s.matrix.resize(k * k);
+    s.hessian.resize(k * k);
     s.step.resize(k);
     return true;
   }
 
   // Takes or refuses the trial just evaluated, and sets the damping of the next.
   void judge(Solve& s, double objective) {
+    // A Hessian that is positive definite is the better model; any other is none.
+    if (settings_.second_order && (s.fresh || objective < s.objective) &&
+        solver_.solve(s.hessian.data(), 0, s.gradient.data(), s.step.data())) {
+      s.matrix.swap(s.hessian);
+    }
     if (s.fresh) {
       s.fresh = false;
       s.objective = objective;
@@ -272,49 +285,48 @@ class Worker {
   std::vector<MlpTarget<T>> targets_;
   std::vector<double> objectives_;
   std::vector<int64_t> accepted_;
-  std::vector<double*> gradients_, matrices_;
+  std::vector<double*> gradients_, matrices_, hessians_;
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(Tensor z, Tensors packed,
-                                                            Tensors biases, Integers activations,
-                                                            Tensor target, Tensor weight,
-                                                            std::optional<Tensor> scale,
-                                                            std::optional<Tensor> constant) {
-  const auto sizes = check_mlp("mlp_gauss_newton", z, packed, biases, activations, target, weight,
-                               scale, constant);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
+    Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
+    Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
+    std::optional<Tensor> constant) {
+  const auto sizes = check_mlp_panels("mlp_gauss_newton", z, packed, adjoints, biases, activations,
+                                      target, weight, scale, constant);
   const auto wide = torch::headeronly::ScalarType::Double;
   Tensor output = torch::stable::empty_like(target);
   Tensor objective = torch::stable::new_empty(z, {sizes.batch}, wide);
   Tensor gradient = torch::stable::new_empty(z, {sizes.batch, sizes.latent}, wide);
   Tensor matrix = torch::stable::new_empty(z, {sizes.batch, sizes.latent, sizes.latent}, wide);
+  Tensor hessian = torch::stable::empty_like(matrix);
   dispatch_floating("mlp_gauss_newton", z, [&](auto zero) {
     using T = decltype(zero);
-    const auto mlp = mlp_of<T>({packed, biases, activations}, sizes.latent, sizes.outputs);
+    const auto mlp = mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
     evaluate<T>(mlp, {target, weight, scale, constant}, read<T>(z), sizes.batch,
                 {write<T>(output), write<double>(objective), write<double>(gradient),
-                 write<double>(matrix)});
+                 write<double>(matrix), write<double>(hessian)});
   });
-  return {output, objective, gradient, matrix};
+  return {output, objective, gradient, matrix, hessian};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors packed, Tensors biases,
-                                                       Integers activations, Tensor target,
-                                                       Tensor weight, std::optional<Tensor> scale,
-                                                       std::optional<Tensor> constant,
-                                                       double tolerance, int64_t max_steps,
-                                                       double initial_damping) {
-  const auto sizes =
-      check_mlp("mlp_restore", z, packed, biases, activations, target, weight, scale, constant);
+std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
+    Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
+    Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
+    std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
+    bool second_order) {
+  const auto sizes = check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations,
+                                      target, weight, scale, constant);
   Tensor found = torch::stable::empty_like(z);
   Tensor objective =
       torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Double);
   Tensor steps = torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Long);
   Tensor converged =
       torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Bool);
-  const Settings settings{tolerance, max_steps, initial_damping};
+  const Settings settings{tolerance, max_steps, initial_damping, second_order};
   dispatch_floating("mlp_restore", z, [&](auto zero) {
     using T = decltype(zero);
-    const auto mlp = mlp_of<T>({packed, biases, activations}, sizes.latent, sizes.outputs);
+    const auto mlp = mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
     const Measurement measurement{target, weight, scale, constant};
     const Solution<T> out{write<T>(found), write<double>(objective), write<int64_t>(steps),
                           write<bool>(converged)};

@@ -18,13 +18,15 @@ class MlpWorkspace {
   MlpWorkspace(const Mlp<T>& mlp, int64_t images) {
     const int64_t k = mlp.latent, panel = kPanelBytes / static_cast<int64_t>(sizeof(T));
     const int64_t last = mlp.layers[mlp.count - 1].stride;
+    const int64_t descent = (k + panel - 1) / panel * panel;
     int64_t widest = 0, total = 0;
     for (int l = 0; l < mlp.count; ++l) {
-      total += 2 * mlp.layers[l].stride;
+      total += 4 * mlp.layers[l].stride;
       if (l + 1 < mlp.count) widest = std::max(widest, mlp.layers[l].stride);
     }
-    const int64_t sums = (k + k * (k + 1) / 2) * panel;
-    memory_.resize(images * (k + total + 2 * last + k * (2 * widest + 2 * panel) + sums));
+    const int64_t carried = std::max(widest, last), sums = k * (k + 1) * panel;
+    memory_.resize(images * (k + total + carried + descent + last + k * (2 * widest + panel) +
+                             sums));
     T* at = memory_.data();
     const auto take = [&](int64_t count) {
       T* const begin = at;
@@ -34,12 +36,15 @@ class MlpWorkspace {
     for (int l = 0; l < mlp.count; ++l) {
       tile.value[l] = take(mlp.layers[l].stride);
       tile.slope[l] = take(mlp.layers[l].stride);
+      tile.bend[l] = take(mlp.layers[l].stride);
+      tile.pull[l] = take(mlp.layers[l].stride);
     }
-    tile.pull = take(last);
+    tile.carried = take(carried);
+    tile.descent = take(descent);
     tile.curvature = take(last);
     tile.tangent[0] = take(k * widest);
     tile.tangent[1] = take(k * widest);
-    tile.block = take(2 * k * panel);
+    tile.block = take(k * panel);
     tile.sums = take(sums);
     tile.z = take(k);
   }

@@ -1,13 +1,13 @@
-// Gauss-Newton on an MLP decoder, whole solves in one launch (float32). jpmap_fast/solvers/
-// gauss_newton.py states the method, csrc/cpu/mlp_restore.cpp is the same loop on a CPU.
+// Gauss-Newton on an MLP decoder: one evaluation (mlp_gauss_newton) and whole solves (mlp_restore).
 //
-// A block holds a tile of up to four images in shared memory: codes, activations, the tangents of
-// all latent directions, and the k x k systems in double. Weights stream from the L2 cache. A
-// finished image makes room for the next one of the queue; a warp owns an image's k x k algebra.
+// One launch serves a batch. A block holds a tile of images and takes further ones from a queue:
+// all trial codes pass through the network together, those whose objective fell get gradient and
+// second derivatives, and a group of lanes an image takes or refuses the trial and sets the next.
+// jpmap_fast/solvers/gauss_newton.py states the method.
 #include <torch/csrc/stable/library.h>
 
 #include "arguments.h"
-#include "cuda/launch.cuh"
+#include "cuda/damped_step.cuh"
 #include "cuda/mlp_system.cuh"
 
 namespace jpmap {
@@ -19,6 +19,7 @@ using Integers = std::vector<int64_t>;
 struct Settings {
   double tolerance, initial_damping;
   int64_t max_steps;
+  bool second_order;
   bool evaluate;  // stop at the starting point and write its system out
 };
 
@@ -30,162 +31,210 @@ struct Results {
   float* output;
   double* gradient;
   double* matrix;
+  double* hessian;
 };
 
 struct Slot {
-  double objective, damping, growth, promised;
-  long long image;  // -1 for an empty slot
+  double value;    // f at z
+  double trial;    // f at the trial code
+  double damping, growth, promised;
   long long steps;
-  bool fresh;
+  float share;  // of the Hessian in the model: 1 where it is positive definite, else 0
+  bool fresh;   // its first trial is its starting point, taken as it is
 };
 
-// One warp: takes or refuses the trial of its slot and sets the next, or writes the solution.
-__device__ void advance(const MlpNetwork& net, const MlpLayout& at, double* d, float* f, Slot& slot,
-                        int index, double objective, const Settings& settings, const Results& out) {
-  const int lane = threadIdx.x % 32, k = net.latent;
+struct Block {
+  MlpTileView tile;
+  Slot* slots;
+  long long* images;  // of the slots, -1 for an empty one
+  float* z;           // shared [images][k]
+};
+
+// Takes or refuses the trial of a slot and sets the next, or writes the solution.
+template <int kLanes>
+__device__ void advance(const Block& block, int index, const Settings& settings,
+                        const Results& out, double* scratch) {
+  const LaneGroup<kLanes> group;
+  const int k = block.tile.net.latent;
   const double resolution = 8.0 * 1.1920928955078125e-7;
-  const double* matrix = d + at.matrix + index * k * k;
-  const double* g = d + at.gradient + index * k;
-  double* step = d + at.step + index * k;
-  double* factor = d + at.factor + index * k * k;
-  float* z = f + at.z + index * at.code_stride;
-  float* trial = f + at.trial + index * at.code_stride;
-  const long long image = slot.image;
-  const double largest = largest_diagonal(matrix, k);
-  if (slot.fresh || objective < slot.objective) {
-    for (int c = lane; c < k; c += 32) z[c] = trial[c];
-  }
-  __syncwarp();
-  if (lane == 0) {
+  const long long image = block.images[index];
+  Slot slot = block.slots[index];
+  float* z = block.z + index * k;
+  float* trial = block.tile.trial + index * k;
+  const float* g = block.tile.gradient + index * k;
+  double* factor = scratch;
+  double* step = scratch + k * k;
+  const float* memory = block.tile.slot(index);
+  MlpModel model{memory + block.tile.at.matrix, memory + block.tile.at.hessian, slot.share};
+  const bool accepted = slot.fresh || slot.trial < slot.value;
+  bool finite = true, done = false;
+  if (accepted) {
+    for (int c = group.lane; c < k; c += kLanes) z[c] = trial[c];
+    finite = isfinite(slot.trial);
+    model.share = settings.second_order ? 1.0f : 0.0f;
+    bool solved = solve(group, model, 0, g, k, factor, step);
+    if (!solved && model.share != 0.0f) {
+      model.share = 0.0f;
+      solved = solve(group, model, 0, g, k, factor, step);
+    }
+    const double largest = model.largest_diagonal(k);
+    slot.share = model.share;
     if (slot.fresh) {
       slot.fresh = false;
-      slot.objective = objective;
       slot.damping = settings.initial_damping * largest;
     } else {
+      const double gain = 2 * (slot.value - slot.trial) / slot.promised - 1;
+      slot.damping *= fmin(fmax(1 - gain * gain * gain, 1.0 / 3), 2.0);
+      slot.growth = 2;
       ++slot.steps;
-      if (objective < slot.objective) {
-        const double gain = 2 * (slot.objective - objective) / slot.promised - 1;
-        slot.damping *= fmin(fmax(1 - gain * gain * gain, 1.0 / 3), 2.0);
-        slot.growth = 2;
-        slot.objective = objective;
-      } else {
-        slot.damping *= slot.growth;
-        slot.growth *= 2;
-      }
     }
+    slot.value = slot.trial;
+    double decrement = 0, squared = 0;
+    for (int c = group.lane; solved && c < k; c += kLanes) {
+      decrement += g[c] * step[c];
+      squared += step[c] * step[c];
+    }
+    decrement = group.sum(decrement);
+    squared = group.sum(squared);
+    finite = finite && solved && isfinite(squared);
+    done = sqrt(squared / k) <= settings.tolerance ||
+           decrement <= resolution * fabs(slot.value);
+  } else {
+    ++slot.steps;
+    slot.damping *= slot.growth;
+    slot.growth *= 2;
   }
-  __syncwarp();
-  bool finite = isfinite(slot.objective) && solve(matrix, 0, g, k, factor, step);
-  double decrement = 0, squared = 0;
-  for (int c = lane; finite && c < k; c += 32) {
-    decrement += g[c] * step[c];
-    squared += step[c] * step[c];
-  }
-  decrement = warp_sum(decrement);
-  squared = warp_sum(squared);
-  finite = finite && isfinite(squared);
-  const bool done =
-      sqrt(squared / k) <= settings.tolerance || decrement <= resolution * fabs(slot.objective);
-  const bool stuck = slot.damping > largest / resolution;
+  // A damping this large moves z by less than its last digit: no descent is left.
+  const bool stuck = slot.damping > model.largest_diagonal(k) / resolution;
   bool stop = !finite || done || stuck || slot.steps >= settings.max_steps;
-  __syncwarp();
-  if (!stop) stop = !solve(matrix, slot.damping, g, k, factor, step);
+  if (!stop) stop = !solve(group, model, slot.damping, g, k, factor, step);
   if (stop) {
-    for (int c = lane; c < k; c += 32) out.z[image * k + c] = z[c];
-    __syncwarp();
-    if (lane == 0) {
-      out.objective[image] = slot.objective;
+    for (int c = group.lane; c < k; c += kLanes) out.z[image * k + c] = z[c];
+    group.sync();
+    if (group.lane == 0) {
+      out.objective[image] = slot.value;
       out.steps[image] = slot.steps;
       out.converged[image] = finite && (done || stuck);
-      slot.image = -1;
+      block.images[index] = -1;
     }
     return;
   }
   double promised = 0;
-  for (int c = lane; c < k; c += 32) {
+  for (int c = group.lane; c < k; c += kLanes) {
     promised += 0.5 * step[c] * (slot.damping * step[c] + g[c]);
     trial[c] = static_cast<float>(z[c] - step[c]);
   }
-  promised = warp_sum(promised);
-  if (lane == 0) slot.promised = promised;
+  slot.promised = group.sum(promised);
+  if (group.lane == 0) block.slots[index] = slot;
 }
 
-__device__ void write_system(const MlpNetwork& net, const MlpLayout& at, const double* d,
-                             const float* f, Slot& slot, int index, double objective,
-                             const Results& out) {
-  const int lane = threadIdx.x % 32, k = net.latent, last = net.layers[net.count - 1].stride;
-  const long long image = slot.image;
-  for (int i = lane; i < k * k; i += 32) {
-    out.matrix[image * k * k + i] = d[at.matrix + index * k * k + i];
+template <int kLanes>
+__device__ void advance_all(const Block& block, const Settings& settings, const Results& out) {
+  const int k = block.tile.net.latent, each = k * (k + 2);
+  const int room = 2 * block.tile.at.area / (8 * each);
+  const int groups = min(kMlpThreads / kLanes, room);
+  const int group = threadIdx.x / kLanes;
+  if (group >= groups) return;
+  double* scratch = reinterpret_cast<double*>(block.tile.areas) + group * each;
+  for (int index = group; index < block.tile.at.images; index += groups) {
+    if (block.images[index] >= 0) advance<kLanes>(block, index, settings, out, scratch);
   }
-  for (int i = lane; i < k; i += 32) out.gradient[image * k + i] = d[at.gradient + index * k + i];
-  for (int j = lane; j < net.outputs; j += 32) {
-    out.output[image * net.outputs + j] = f[at.value[net.count - 1] + index * last + j];
+}
+
+// One block: the systems of all slots to the results.
+__device__ void write_systems(const Block& block, const Results& out) {
+  const auto& tile = block.tile;
+  const int k = tile.net.latent;
+  for (int index = 0; index < tile.at.images; ++index) {
+    const long long image = block.images[index];
+    if (image < 0) continue;
+    const float* slot = tile.slot(index);
+    for (int i = threadIdx.x; i < k * k; i += kMlpThreads) {
+      const int lower = max(i / k, i % k) * k + min(i / k, i % k);
+      const double matrix = slot[tile.at.matrix + lower];
+      out.matrix[image * k * k + i] = matrix;
+      out.hessian[image * k * k + i] = matrix + slot[tile.at.hessian + lower];
+      if (i < k) out.gradient[image * k + i] = tile.gradient[index * k + i];
+    }
   }
-  __syncwarp();
-  if (lane == 0) {
-    out.objective[image] = objective;
-    slot.image = -1;
+  __syncthreads();
+  if (threadIdx.x < tile.at.images && block.images[threadIdx.x] >= 0) {
+    out.objective[block.images[threadIdx.x]] = block.slots[threadIdx.x].trial;
+    block.images[threadIdx.x] = -1;
   }
 }
 
 __global__ void __launch_bounds__(kMlpThreads, 1)
-    solve_kernel(const __grid_constant__ MlpNetwork net, const MlpData data,
-                 const Settings settings, const Results out, int images,
-                 unsigned long long* queue) {
-  extern __shared__ double memory[];
+    solve_kernel(const __grid_constant__ MlpNetwork net, const __grid_constant__ MlpLayout at,
+                 const MlpData data, const Settings settings, const Results out,
+                 unsigned long long* queue, float* workspace) {
+  extern __shared__ __align__(128) char memory[];
   __shared__ Slot slots[kMlpImages];
-  __shared__ double objectives[kMlpImages];
+  __shared__ long long images[kMlpImages];
   __shared__ int accepted[kMlpImages];
   __shared__ int count;
-  const MlpLayout at(net, images);
-  double* d = memory;
-  float* f = reinterpret_cast<float*>(memory + at.doubles);
-  const int warp = threadIdx.x / 32;
-  for (int i = threadIdx.x; i < at.floats; i += kMlpThreads) f[i] = 0.0f;
-  if (threadIdx.x < images) slots[threadIdx.x].image = -1;
+  float* codes = reinterpret_cast<float*>(memory + 2 * at.area);
+  const Block block{
+      {net, at, memory, codes, codes + at.codes,
+       workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
+      slots,
+      images,
+      codes + 2 * at.codes};
+  const auto& tile = block.tile;
+  const int k = net.latent, warp = threadIdx.x / 32;
+  for (int i = threadIdx.x; i < (2 * at.area + 12 * at.codes) / 4; i += kMlpThreads) {
+    reinterpret_cast<float*>(memory)[i] = 0.0f;
+  }
+  if (threadIdx.x < kMlpImages) images[threadIdx.x] = -1;
   __syncthreads();
   for (;;) {
-    if (threadIdx.x < images && slots[threadIdx.x].image < 0) {
-      const unsigned long long next = atomicAdd(queue, 1ull);
-      if (next < data.batch) {
-        Slot& slot = slots[threadIdx.x];
-        slot.image = next;
-        slot.steps = 0;
-        slot.fresh = true;
-        slot.growth = 2;
-        for (int c = 0; c < net.latent; ++c) {
-          f[at.trial + threadIdx.x * at.code_stride + c] = data.start[next * net.latent + c];
+    bool active = false;
+    if (threadIdx.x < at.images) {
+      if (images[threadIdx.x] < 0) {
+        const unsigned long long next = atomicAdd(queue, 1ull);
+        if (next < data.batch) {
+          Slot& slot = slots[threadIdx.x];
+          images[threadIdx.x] = next;
+          slot.steps = 0;
+          slot.fresh = true;
+          slot.growth = 2;
+          slot.share = 0.0f;
+          for (int c = 0; c < k; ++c) tile.trial[threadIdx.x * k + c] = data.start[next * k + c];
         }
       }
+      active = images[threadIdx.x] >= 0;
     }
-    __syncthreads();
-    bool any = false;
-    for (int i = 0; i < images; ++i) any |= slots[i].image >= 0;
-    if (!any) return;
-    forward(net, at, f, images);
-    if (warp < images && slots[warp].image >= 0) {
-      const double value = residual(net, at, f, data, warp, slots[warp].image);
-      if (threadIdx.x % 32 == 0) objectives[warp] = value;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      count = 0;
-      for (int i = 0; i < images; ++i) {
-        if (slots[i].image >= 0 && (slots[i].fresh || objectives[i] < slots[i].objective)) {
-          accepted[count++] = i;
-        }
+    if (!__syncthreads_or(active)) return;
+    forward(tile);
+    for (int i = warp; i < at.images; i += kMlpWarps) {
+      if (images[i] < 0) continue;
+      const double value = objective(tile, data, i, images[i]);
+      if (threadIdx.x % 32 == 0) slots[i].trial = value;
+      for (int j = threadIdx.x % 32; settings.evaluate && j < net.outputs; j += 32) {
+        out.output[images[i] * net.outputs + j] = tile.slot(i)[at.value[net.count - 1] + j];
       }
     }
     __syncthreads();
-    if (count > 0) normal_equations(net, at, d, f, accepted, count);
+    if (warp == 0) {
+      const int i = threadIdx.x;
+      const bool mine = i < at.images && images[i] >= 0 &&
+                        (slots[i].fresh || slots[i].trial < slots[i].value);
+      const unsigned all = __ballot_sync(0xffffffffu, mine);
+      if (mine) accepted[__popc(all & ((1u << i) - 1u))] = i;
+      if (i == 0) count = __popc(all);
+    }
     __syncthreads();
-    if (warp < images && slots[warp].image >= 0) {
-      if (settings.evaluate) {
-        write_system(net, at, d, f, slots[warp], warp, objectives[warp], out);
-      } else {
-        advance(net, at, d, f, slots[warp], warp, objectives[warp], settings, out);
-      }
+    if (count > 0) {
+      backward(tile, data, images, accepted, count);
+      second_derivatives(tile, accepted, count, settings.second_order);
+      __syncthreads();
+    }
+    if (settings.evaluate) {
+      write_systems(block, out);
+    } else if (k <= 8) {
+      advance_all<8>(block, settings, out);
+    } else {
+      advance_all<32>(block, settings, out);
     }
     __syncthreads();
   }
@@ -198,33 +247,48 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
-void launch(const char* op, const Tensor& z, const Tensors& packed, const Tensors& biases,
-            const Integers& activations, const MlpSizes& sizes, const Tensor& target,
-            const Tensor& weight, const std::optional<Tensor>& scale,
-            const std::optional<Tensor>& constant, const Settings& settings, const Results& out) {
+// The largest tile that fits and leaves no processor idle.
+MlpLayout layout_for(const char* op, const MlpNetwork& net, int64_t batch, int processors,
+                     int room) {
+  int images = 1;
+  while (images < kMlpImages && images * processors < batch) images *= 2;
+  for (int rows = kMlpTangentRows; rows >= 16; rows /= 2) {
+    for (int fewer = images; fewer >= 1; fewer /= 2) {
+      const MlpLayout layout(net, fewer, rows);
+      if (layout.bytes() <= room) return layout;
+    }
+  }
+  STD_TORCH_CHECK(false, op, ": the network is too wide for the device's shared memory (",
+                  MlpLayout(net, 1, 16).bytes(), " bytes needed, ", room, " there)");
+}
+
+void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors& columns,
+            const Tensors& half, const Tensors& biases, const Integers& activations,
+            const MlpSizes& sizes, const Tensor& target, const Tensor& weight,
+            const std::optional<Tensor>& scale, const std::optional<Tensor>& constant,
+            const Settings& settings, const Results& out) {
   STD_TORCH_CHECK(z.scalar_type() == torch::headeronly::ScalarType::Float, op,
                   ": expected float32 on CUDA");
+  STD_TORCH_CHECK(sizes.latent <= 64, op, ": expected at most 64 latent dimensions, got ",
+                  sizes.latent);
   if (sizes.batch == 0) return;
   MlpNetwork net{};
-  net.count = static_cast<int>(packed.size());
+  net.count = static_cast<int>(rows.size());
   net.latent = static_cast<int>(sizes.latent);
   net.outputs = static_cast<int>(sizes.outputs);
   for (int l = 0; l < net.count; ++l) {
-    net.layers[l] = {read<float>(packed[l]), read<float>(biases[l]),
-                     static_cast<int>(packed[l].size(1)), static_cast<int>(biases[l].size(0)),
+    net.layers[l] = {read<float>(rows[l]),
+                     read<float>(columns[l]),
+                     l == 0 ? nullptr : read<__half>(half[l]),
+                     read<float>(biases[l]),
+                     static_cast<int>(rows[l].size(1)),
+                     static_cast<int>(rows[l].size(0)),
                      static_cast<Activation>(activations[l])};
   }
   const int device = z.get_device();
   const int processors = attribute(cudaDevAttrMultiProcessorCount, device);
-  const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) - 1024;
-  int images = 1;
-  while (images < kMlpImages && images * processors < sizes.batch &&
-         MlpLayout(net, 2 * images).bytes() <= room) {
-    images *= 2;
-  }
-  const int64_t bytes = MlpLayout(net, images).bytes();
-  STD_TORCH_CHECK(bytes <= room, op, ": an image needs ", bytes, " bytes of shared memory, the ",
-                  "device has ", room);
+  const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) - 4096;
+  const MlpLayout at = layout_for(op, net, sizes.batch, processors, room);
   const int64_t scale_stride = scale && scale->dim() == 2 ? sizes.outputs : 0;
   const MlpData data{read<float>(z),
                      read<float>(target),
@@ -234,51 +298,55 @@ void launch(const char* op, const Tensor& z, const Tensors& packed, const Tensor
                      sizes.batch,
                      scale_stride,
                      weight.size(1) == 1};
+  const int64_t tiles = (sizes.batch + at.images - 1) / at.images;
+  const int64_t blocks = std::min<int64_t>(tiles, processors);
   const cudaStream_t stream = current_stream(z);
   Tensor queue = torch::stable::new_empty(z, {1}, torch::headeronly::ScalarType::Long);
+  Tensor workspace = torch::stable::new_empty(z, {blocks * at.images * at.slot});
   STD_TORCH_CHECK(cudaMemsetAsync(queue.data_ptr(), 0, 8, stream) == cudaSuccess, op,
                   ": cannot clear the queue");
   STD_TORCH_CHECK(cudaFuncSetAttribute(solve_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       static_cast<int>(bytes)) == cudaSuccess,
+                                       static_cast<int>(at.bytes())) == cudaSuccess,
                   op, ": cannot reserve shared memory");
-  const int64_t tiles = (sizes.batch + images - 1) / images;
-  const auto blocks = static_cast<unsigned int>(std::min<int64_t>(tiles, processors));
-  solve_kernel<<<blocks, kMlpThreads, bytes, stream>>>(
-      net, data, settings, out, images, static_cast<unsigned long long*>(queue.data_ptr()));
+  solve_kernel<<<static_cast<unsigned int>(blocks), kMlpThreads, at.bytes(), stream>>>(
+      net, at, data, settings, out, static_cast<unsigned long long*>(queue.data_ptr()),
+      write<float>(workspace));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(Tensor z, Tensors packed,
-                                                            Tensors biases, Integers activations,
-                                                            Tensor target, Tensor weight,
-                                                            std::optional<Tensor> scale,
-                                                            std::optional<Tensor> constant) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
+    Tensor z, Tensors weights, Tensors adjoints, Tensors tangents, Tensors biases,
+    Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
+    std::optional<Tensor> constant) {
   const char* op = "mlp_gauss_newton";
-  const auto sizes = check_mlp(op, z, packed, biases, activations, target, weight, scale, constant);
+  const auto sizes = check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations, target,
+                                    weight, scale, constant);
   const torch::stable::accelerator::DeviceGuard guard(z.get_device());
   const auto wide = torch::headeronly::ScalarType::Double;
   Tensor output = torch::stable::empty_like(target);
   Tensor objective = torch::stable::new_empty(z, {sizes.batch}, wide);
   Tensor gradient = torch::stable::new_empty(z, {sizes.batch, sizes.latent}, wide);
   Tensor matrix = torch::stable::new_empty(z, {sizes.batch, sizes.latent, sizes.latent}, wide);
+  Tensor hessian = torch::stable::empty_like(matrix);
   Results out{};
   out.objective = write<double>(objective);
   out.output = write<float>(output);
   out.gradient = write<double>(gradient);
   out.matrix = write<double>(matrix);
-  launch(op, z, packed, biases, activations, sizes, target, weight, scale, constant,
-         {0, 0, 0, true}, out);
-  return {output, objective, gradient, matrix};
+  out.hessian = write<double>(hessian);
+  launch(op, z, weights, adjoints, tangents, biases, activations, sizes, target, weight, scale,
+         constant, {0, 0, 0, true, true}, out);
+  return {output, objective, gradient, matrix, hessian};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors packed, Tensors biases,
-                                                       Integers activations, Tensor target,
-                                                       Tensor weight, std::optional<Tensor> scale,
-                                                       std::optional<Tensor> constant,
-                                                       double tolerance, int64_t max_steps,
-                                                       double initial_damping) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
+    Tensor z, Tensors weights, Tensors adjoints, Tensors tangents, Tensors biases,
+    Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
+    std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
+    bool second_order) {
   const char* op = "mlp_restore";
-  const auto sizes = check_mlp(op, z, packed, biases, activations, target, weight, scale, constant);
+  const auto sizes = check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations, target,
+                                    weight, scale, constant);
   const torch::stable::accelerator::DeviceGuard guard(z.get_device());
   Tensor found = torch::stable::empty_like(z);
   Tensor objective =
@@ -291,8 +359,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors packed,
   out.objective = write<double>(objective);
   out.steps = write<int64_t>(steps);
   out.converged = write<bool>(converged);
-  launch(op, z, packed, biases, activations, sizes, target, weight, scale, constant,
-         {tolerance, initial_damping, max_steps, false}, out);
+  launch(op, z, weights, adjoints, tangents, biases, activations, sizes, target, weight, scale,
+         constant, {tolerance, initial_damping, max_steps, second_order, false}, out);
   return {found, objective, steps, converged};
 }
 

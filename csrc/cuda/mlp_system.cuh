@@ -1,7 +1,7 @@
-// Decode, residual and normal equations of a tile of images, by one block.
+// Decode, residual, gradient and second derivatives of a tile of images, by one block.
 #pragma once
 
-#include "cuda/damped_step.cuh"
+#include "cuda/launch.cuh"
 #include "cuda/mlp_tile.cuh"
 
 namespace jpmap {
@@ -16,126 +16,290 @@ struct MlpData {
   bool weight_scalar;
 };
 
-// The network at the trial codes of all slots, with slopes.
-__device__ inline void forward(const MlpNetwork& net, const MlpLayout& at, float* f, int images) {
-  const float* input = f + at.trial;
-  int input_stride = at.code_stride;
-  for (int l = 0; l < net.count; ++l) {
+// A block's view of its tile.
+struct MlpTileView {
+  const MlpNetwork& net;
+  const MlpLayout& at;
+  char* areas;      // shared, two
+  float* trial;     // shared [images][k]
+  float* gradient;  // shared [images][k]
+  float* slots;     // device memory [images][at.slot]
+
+  __device__ float* slot(int index) const {
+    return slots + static_cast<int64_t>(index) * at.slot;
+  }
+  __device__ float* floats(int area) const {
+    return reinterpret_cast<float*>(areas + area * at.area);
+  }
+  __device__ __half* halves(int area) const {
+    return reinterpret_cast<__half*>(areas + area * at.area);
+  }
+};
+
+__device__ inline void store2(float* p, float a, float b) {
+  *reinterpret_cast<float2*>(p) = make_float2(a, b);
+}
+
+__device__ inline float2 load2(const float* p) { return *reinterpret_cast<const float2*>(p); }
+
+// The network at the trial codes of all slots: pre-activations and outputs of every layer.
+__device__ __forceinline__ void forward(const MlpTileView& tile) {
+  const auto& net = tile.net;
+  const auto& at = tile.at;
+  const int k = net.latent;
+  const auto& first = net.layers[0];
+  float* x = tile.floats(0);
+  for (int i = threadIdx.x; i < at.images * first.stride; i += kMlpThreads) {
+    const int slot = i / first.stride, j = i % first.stride;
+    float sum = first.bias[j];
+    for (int c = 0; c < k; ++c) sum = fmaf(first.rows[j * k + c], tile.trial[slot * k + c], sum);
+    const float h = activate(first.activation, sum);
+    float* mine = tile.slot(slot);
+    mine[at.pre[0] + j] = sum;
+    mine[at.value[0] + j] = h;
+    x[slot * float_row(first.stride) + j] = h;
+  }
+  __syncthreads();
+  for (int l = 1; l < net.count; ++l) {
     const auto& layer = net.layers[l];
-    float* value = f + at.value[l];
-    float* slope = f + at.slope[l];
-    multiply(input, input_stride, layer.packed, layer.inputs, 0, layer.stride / kMlpPanel, images,
-             [&](int row, int column, float sum) {
-               const int i = row * layer.stride + column;
-               activate(layer.activation, sum + layer.bias[column], value[i], slope[i]);
-             });
+    const bool last = l + 1 == net.count;
+    float* y = tile.floats(l % 2);
+    const int y_stride = float_row(layer.stride);
+    float_product(tile.floats((l + 1) % 2), float_row(layer.inputs), layer.rows, layer.inputs,
+                  layer.stride, at.images, [&](int row, int column, float v0, float v1) {
+                    if (row >= at.images) return;
+                    const float2 bias = load2(layer.bias + column);
+                    v0 += bias.x;
+                    v1 += bias.y;
+                    const float h0 = activate(layer.activation, v0);
+                    const float h1 = activate(layer.activation, v1);
+                    float* mine = tile.slot(row);
+                    store2(mine + at.pre[l] + column, v0, v1);
+                    store2(mine + at.value[l] + column, h0, h1);
+                    if (!last) store2(y + row * y_stride + column, h0, h1);
+                  });
     __syncthreads();
-    input = value;
-    input_stride = layer.stride;
   }
 }
 
-// One warp: f at the trial of a slot, and what the normal equations need of the residual.
-__device__ inline double residual(const MlpNetwork& net, const MlpLayout& at, float* f,
-                                  const MlpData& data, int slot, long long image) {
-  const int lane = threadIdx.x % 32, last = net.layers[net.count - 1].stride, p = net.outputs;
-  const float* out = f + at.value[net.count - 1] + slot * last;
-  float* pull = f + at.pull + slot * last;
-  float* curvature = f + at.curvature + slot * last;
-  const float* trial = f + at.trial + slot * at.code_stride;
+// One warp: f at the trial of a slot.
+__device__ inline double objective(const MlpTileView& tile, const MlpData& data, int slot,
+                                   long long image) {
+  const auto& net = tile.net;
+  const int lane = threadIdx.x % 32, p = net.outputs;
+  const float* out = tile.slot(slot) + tile.at.value[net.count - 1];
+  const float* trial = tile.trial + slot * net.latent;
   double total = 0;
-  for (int j = lane; j < last; j += 32) {
-    if (j >= p) {
-      pull[j] = curvature[j] = 0.0f;
-      continue;
-    }
+  for (int j = lane; j < p; j += 32) {
     const float w = data.weight_scalar ? data.weight[image] : data.weight[image * p + j];
     const float s = data.scale == nullptr ? 1.0f : data.scale[image * data.scale_stride + j];
     const float r = data.target[image * p + j] - s * out[j];
     total += static_cast<double>(r) * (w * r);
-    pull[j] = s * w * r;
-    curvature[j] = s * s * w;
   }
   for (int c = lane; c < net.latent; c += 32) total += static_cast<double>(trial[c]) * trial[c];
-  return 0.5 * warp_sum(total) + (data.constant == nullptr ? 0.0 : data.constant[image]);
+  return 0.5 * group_sum<32>(total) + (data.constant == nullptr ? 0.0 : data.constant[image]);
 }
 
-// Adds columns [0, width) of the last layer's tangents to the systems of the accepted slots. A warp
-// owns an entry of an image's gradient or matrix.
-__device__ inline void accumulate(const MlpNetwork& net, const MlpLayout& at, double* d,
-                                  const float* f, const float* rows, int row_stride, int column,
-                                  int width, const int* accepted, int count) {
-  const int lane = threadIdx.x % 32, k = net.latent, entries = k + k * (k + 1) / 2;
-  const int last = net.layers[net.count - 1].stride;
-  for (int item = threadIdx.x / 32; item < count * entries; item += kMlpWarps) {
-    const int i = item / entries, entry = item % entries, slot = accepted[i];
-    const float* mine = rows + i * k * row_stride;
-    float sum = 0;
-    if (entry < k) {
-      const float* pull = f + at.pull + slot * last + column;
-      for (int j = lane; j < width; j += 32) sum += mine[entry * row_stride + j] * pull[j];
-    } else {
-      int a = 0, b = entry - k;
-      while (b > a) b -= ++a;
-      const float* curvature = f + at.curvature + slot * last + column;
-      for (int j = lane; j < width; j += 32) {
-        sum += mine[a * row_stride + j] * curvature[j] * mine[b * row_stride + j];
-      }
-      for (int offset = 16; offset > 0; offset /= 2) {
-        sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-      }
-      if (lane == 0) {
-        double* matrix = d + at.matrix + slot * k * k;
-        matrix[a * k + b] += sum;
-        if (a != b) matrix[b * k + a] += sum;
-      }
-      continue;
-    }
-    for (int offset = 16; offset > 0; offset /= 2) {
-      sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-    }
-    if (lane == 0) d[at.gradient + slot * k + entry] -= sum;
-  }
+// Replaces pre-activation and output of a neuron, given df/dh, by f' and by the weight that its
+// tangents f' A get in the Hessian, df/dh f'' / f'^2; returns df/da.
+__device__ inline float settle(Activation kind, float pull, float& pre, float& value) {
+  const Derivatives d = derivatives(kind, pre, value);
+  pre = d.slope;
+  value = d.slope == 0.0f ? 0.0f : pull * (d.bend / d.slope) / d.slope;
+  return pull * d.slope;
 }
 
-// Gradient z - J^T pull and matrix I + J^T diag(curvature) J of the accepted slots.
-__device__ inline void normal_equations(const MlpNetwork& net, const MlpLayout& at, double* d,
-                                        float* f, const int* accepted, int count) {
-  const int k = net.latent, rows = count * k;
-  for (int i = threadIdx.x; i < count * k * k; i += kMlpThreads) {
-    const int slot = accepted[i / (k * k)], entry = i % (k * k);
-    d[at.matrix + slot * k * k + entry] = entry / k == entry % k ? 1.0 : 0.0;
-    if (entry < k) d[at.gradient + slot * k + entry] = f[at.trial + slot * at.code_stride + entry];
+// Slopes and Hessian weights of every layer of the accepted slots, and their gradients.
+__device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData& data,
+                                const long long* images, const int* accepted, int count) {
+  const auto& net = tile.net;
+  const auto& at = tile.at;
+  const int k = net.latent, last = net.count - 1, p = net.outputs;
+  const auto& top = net.layers[last];
+  for (int i = threadIdx.x; i < count * top.stride; i += kMlpThreads) {
+    const int row = i / top.stride, j = i % top.stride, slot = accepted[row];
+    const long long image = images[slot];
+    float* mine = tile.slot(slot);
+    float pull = 0.0f, precision = 0.0f;
+    if (j < p) {
+      const float w = data.weight_scalar ? data.weight[image] : data.weight[image * p + j];
+      const float s = data.scale == nullptr ? 1.0f : data.scale[image * data.scale_stride + j];
+      pull = -s * w * (data.target[image * p + j] - s * mine[at.value[last] + j]);
+      precision = s * s * w;
+    }
+    mine[at.precision + j] = precision;
+    tile.floats(last % 2)[row * float_row(top.stride) + j] =
+        settle(top.activation, pull, mine[at.pre[last] + j], mine[at.value[last] + j]);
   }
   __syncthreads();
-  for (int l = 0; l < net.count; ++l) {
+  for (int l = last; l > 0; --l) {
     const auto& layer = net.layers[l];
-    const bool last = l + 1 == net.count;
-    const float* input = f + at.tangent[(l + 1) % 2];
-    float* output = f + at.tangent[l % 2];
-    const float* slope = f + at.slope[l];
-    const int input_stride = l == 0 ? 0 : net.layers[l - 1].stride;
-    // The last layer goes in pieces that fit, each added to the systems at once.
-    const int piece = last ? min(layer.stride, at.tangent_stride) : layer.stride;
-    for (int column = 0; column < layer.stride; column += piece) {
-      const int width = min(piece, layer.stride - column);
-      const auto store = [&](int row, int j, float value) {
-        output[row * piece + j - column] = value * slope[accepted[row / k] * layer.stride + j];
-      };
-      if (l == 0) {
-        // The first layer's tangents are the columns of its matrix.
-        for (int i = threadIdx.x; i < rows * width; i += kMlpThreads) {
-          const int row = i / width, j = column + i % width;
-          store(row, j, layer.packed[(j / kMlpPanel * k + row % k) * kMlpPanel + j % kMlpPanel]);
+    const auto& below = net.layers[l - 1];
+    float* y = tile.floats((l + 1) % 2);
+    const int y_stride = float_row(below.stride);
+    float_product(tile.floats(l % 2), float_row(layer.stride), layer.columns, layer.stride,
+                  layer.inputs, count, [&](int row, int column, float v0, float v1) {
+                    if (row >= count) return;
+                    float* mine = tile.slot(accepted[row]);
+                    float2 pre = load2(mine + at.pre[l - 1] + column);
+                    float2 value = load2(mine + at.value[l - 1] + column);
+                    v0 = settle(below.activation, v0, pre.x, value.x);
+                    v1 = settle(below.activation, v1, pre.y, value.y);
+                    store2(mine + at.pre[l - 1] + column, pre.x, pre.y);
+                    store2(mine + at.value[l - 1] + column, value.x, value.y);
+                    store2(y + row * y_stride + column, v0, v1);
+                  });
+    __syncthreads();
+  }
+  const auto& first = net.layers[0];
+  const int lane = threadIdx.x % 32;
+  for (int row = threadIdx.x / 32; row < count; row += kMlpWarps) {
+    const float* x = tile.floats(0) + row * float_row(first.stride);
+    const int slot = accepted[row];
+    for (int c0 = 0; c0 < k; c0 += 8) {
+      float sum[8] = {};
+      for (int j = lane; j < first.stride; j += 32) {
+#pragma unroll
+        for (int c = 0; c < 8; ++c) {
+          if (c0 + c < k) sum[c] = fmaf(x[j], first.rows[j * k + c0 + c], sum[c]);
         }
-      } else {
-        multiply(input, input_stride, layer.packed, layer.inputs, column / kMlpPanel,
-                 (column + width) / kMlpPanel, rows, store);
       }
-      __syncthreads();
-      if (last) {
-        accumulate(net, at, d, f, output, piece, column, width, accepted, count);
+#pragma unroll
+      for (int c = 0; c < 8; ++c) {
+        for (int offset = 16; offset > 0; offset /= 2) {
+          sum[c] += __shfl_xor_sync(0xffffffffu, sum[c], offset);
+        }
+        if (lane == 0 && c0 + c < k) {
+          tile.gradient[slot * k + c0 + c] = tile.trial[slot * k + c0 + c] + sum[c];
+        }
+      }
+    }
+  }
+  __syncthreads();
+}
+
+// Eight float16 numbers of a row in shared memory.
+__device__ inline void read_eight(const __half* p, float (&into)[8]) {
+  const uint4 bits = *reinterpret_cast<const uint4*>(p);
+  const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[i]));
+    into[2 * i] = pair.x;
+    into[2 * i + 1] = pair.y;
+  }
+}
+
+// One warp: eight columns of an image's matrix sum_j T_aj weight_j T_bj, from `width` columns of its
+// tangents [latent_rows][..] at `rows`; the columns belong to the tangents from `eight` on.
+__device__ inline void gram(const __half* rows, int row_stride, int latent_rows, int eight,
+                            const float* weight, int width, float (&sum)[4][4]) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  for (int q = 0; q < width; q += 32) {
+    float b[8], scaled[8];
+    read_eight(rows + (eight + g) * row_stride + q + 8 * t, b);
+    const float4 w0 = *reinterpret_cast<const float4*>(weight + q + 8 * t);
+    const float4 w1 = *reinterpret_cast<const float4*>(weight + q + 8 * t + 4);
+    const float w[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) scaled[i] = b[i] * w[i];
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      if (16 * m >= latent_rows) break;
+      float top[8], low[8] = {};
+      if (latent_rows == 8) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) top[i] = b[i];
+      } else {
+        read_eight(rows + (16 * m + g) * row_stride + q + 8 * t, top);
+        read_eight(rows + (16 * m + g + 8) * row_stride + q + 8 * t, low);
+      }
+#pragma unroll
+      for (int i = 0; i < 8; i += 2) {
+        mma_tf32(sum[m], __float_as_uint(top[i]), __float_as_uint(low[i]),
+                 __float_as_uint(top[i + 1]), __float_as_uint(low[i + 1]), nearest_tf32(scaled[i]),
+                 nearest_tf32(scaled[i + 1]));
+      }
+    }
+  }
+}
+
+// Adds to (or, `fresh`, sets) eight columns of a k x k matrix in device memory.
+__device__ inline void add_columns(const float (&sum)[4][4], int latent_rows, int eight, int k,
+                                   bool fresh, float diagonal, float* matrix) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    if (16 * m >= latent_rows) break;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int a = 16 * m + g + (e / 2) * 8, b = eight + 2 * t + e % 2;
+      if (a >= k || b >= k) continue;
+      const float before = fresh ? (a == b ? diagonal : 0.0f) : matrix[a * k + b];
+      matrix[a * k + b] = before + sum[m][e];
+    }
+  }
+}
+
+// The Gauss-Newton matrices of the accepted slots, and what turns them into Hessians.
+__device__ __forceinline__ void second_derivatives(const MlpTileView& tile, const int* accepted, int count,
+                                          bool second_order) {
+  const auto& net = tile.net;
+  const auto& at = tile.at;
+  const int k = net.latent, kp = at.latent_rows, together = at.tangent_rows / kp;
+  const int warp = threadIdx.x / 32;
+  for (int begin = 0; begin < count; begin += together) {
+    const int images = min(together, count - begin), rows = images * kp;
+    for (int l = 0; l < net.count; ++l) {
+      const auto& layer = net.layers[l];
+      const bool last = l + 1 == net.count;
+      const int piece = last ? min(layer.stride, at.piece) : layer.stride;
+      const int in_stride = half_row(layer.inputs), out_stride = half_row(piece);
+      const __half* in = tile.halves((l + 1) % 2);
+      __half* out = tile.halves(l % 2);
+      for (int column = 0; column < layer.stride; column += piece) {
+        const int width = min(piece, layer.stride - column);
+        if (l == 0) {
+          // The first layer's tangents are the columns of its matrix.
+          for (int i = threadIdx.x; i < rows * width; i += kMlpThreads) {
+            const int row = i / width, j = i % width, c = row % kp;
+            const float slope = tile.slot(accepted[begin + row / kp])[at.pre[0] + column + j];
+            const float w = c < k ? layer.rows[(column + j) * k + c] : 0.0f;
+            out[row * out_stride + j] = __float2half_rn(fminf(fmaxf(w * slope, -65504.0f), 65504.0f));
+          }
+        } else {
+          half_product(in, in_stride, layer.half, layer.inputs, column, column + width, rows,
+                       [&](int row, int j, float v0, float v1) {
+                         if (row >= rows) return;
+                         const float2 slope =
+                             load2(tile.slot(accepted[begin + row / kp]) + at.pre[l] + j);
+                         v0 = fminf(fmaxf(v0 * slope.x, -65504.0f), 65504.0f);
+                         v1 = fminf(fmaxf(v1 * slope.y, -65504.0f), 65504.0f);
+                         *reinterpret_cast<__half2*>(out + row * out_stride + j - column) =
+                             __floats2half2_rn(v0, v1);
+                       });
+        }
         __syncthreads();
+        // A warp has eight columns of one image's matrices, always the same.
+        if (8 * warp < rows) {
+          const int image = 8 * warp / kp, eight = 8 * warp % kp;
+          const __half* mine = out + image * kp * out_stride;
+          float* slot = tile.slot(accepted[begin + image]);
+          if (second_order && bends(layer.activation)) {
+            float sum[4][4] = {};
+            gram(mine, out_stride, kp, eight, slot + at.value[l] + column, width, sum);
+            add_columns(sum, kp, eight, k, l == 0 && column == 0, 0.0f, slot + at.hessian);
+          } else if (l == 0 && column == 0) {
+            const float nothing[4][4] = {};
+            add_columns(nothing, kp, eight, k, true, 0.0f, slot + at.hessian);
+          }
+          if (last) {
+            float sum[4][4] = {};
+            gram(mine, out_stride, kp, eight, slot + at.precision + column, width, sum);
+            add_columns(sum, kp, eight, k, column == 0, 1.0f, slot + at.matrix);
+          }
+        }
+        if (last) __syncthreads();
       }
     }
   }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.activations import ACTIVATIONS
-from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.batch_invariant import RowProduct, batched_product
 
 if TYPE_CHECKING:
     from jpmap_fast.priors.base import Prior
@@ -39,6 +39,13 @@ class Decoder(ABC):
     @abstractmethod
     def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """G(z) [B, n] and dG(z)^T c [B, k], with c = ``cotangent(G(z))`` [B, n]."""
+
+    def curvature(self, z: Tensor, cotangent: Tensor) -> Tensor | None:
+        """sum_j c_j times the Hessian of G_j at z, [B, k, k], with c = ``cotangent`` [B, n].
+
+        None where it is not to be had at about the cost of ``linearise``.
+        """
+        return None
 
     @abstractmethod
     def restrict(self, rows: Tensor) -> Decoder:
@@ -95,6 +102,34 @@ class MLPDecoder(Decoder):
         for layer, derivative in zip(reversed(self.layers), reversed(derivatives), strict=True):
             c = layer.adjoint(c * derivative)
         return h, c
+
+    def curvature(self, z: Tensor, cotangent: Tensor) -> Tensor:
+        # The second derivative of a chain: each layer adds A^T diag(c f'') A, with A the tangents
+        # of its pre-activations and c the cotangent of its output.
+        h = z
+        slopes, seconds = [], []
+        for layer, name in zip(self.layers, self.activations, strict=True):
+            act = ACTIVATIONS[name]
+            a = layer(h)
+            h = act.value(a)
+            slopes.append(act.derivative(a, h))
+            seconds.append(act.second(a, h))
+        weights = []
+        c = cotangent
+        for layer, slope, second in zip(
+            reversed(self.layers), reversed(slopes), reversed(seconds), strict=True
+        ):
+            weights.append(c * second)
+            c = layer.adjoint(c * slope)
+        weights.reverse()
+        tangents = self.layers[0].weight.T.expand(z.shape[0], -1, -1)
+        total = z.new_zeros(z.shape[0], z.shape[1], z.shape[1])
+        for index, (weight, slope) in enumerate(zip(weights, slopes, strict=True)):
+            if index > 0:
+                tangents = self.layers[index].without_bias(tangents)
+            total = total + batched_product(tangents * weight[:, None], tangents.mT)
+            tangents = tangents * slope[:, None]
+        return total
 
     def restrict(self, rows: Tensor) -> MLPDecoder:
         return MLPDecoder([*self.layers[:-1], self.layers[-1].restrict(rows)], self.activations)

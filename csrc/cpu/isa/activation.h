@@ -77,20 +77,21 @@ JPMAP_VECTOR_INLINE typename Lanes<T>::Value log1p_of(typename Lanes<T>::Value u
   return T(2) * s * series;
 }
 
-// value = f(value + bias), slope = f'(value + bias), kPanel numbers each.
+// value = f(value + bias), slope and bend its first and second derivative, kPanel numbers each.
 template <class T>
-static inline void activate(Activation kind, const T* bias, T* value, T* slope) {
+static inline void activate(Activation kind, const T* bias, T* value, T* slope, T* bend) {
   using V = typename Lanes<T>::Value;
   using Stored = typename VectorOf<T>::type;
   constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
   for (int v = 0; v < kVectors; ++v) {
     const V a = *reinterpret_cast<const Stored*>(value + v * kWidth) +
                 *reinterpret_cast<const Stored*>(bias + v * kWidth);
-    V h = a, d = V{} + T(1);
+    V h = a, d = V{} + T(1), d2 = V{};
     switch (kind) {
       case Activation::kElu:
         h = a > T(0) ? a : expm1_of<T>(a);
         d = a > T(0) ? d : h + T(1);
+        d2 = a > T(0) ? V{} : d;
         break;
       case Activation::kRelu:
         h = a > T(0) ? a : V{};
@@ -100,12 +101,14 @@ static inline void activate(Activation kind, const T* bias, T* value, T* slope) 
         const V s = sigmoid_of<T>(a);
         h = a * s;
         d = s + h * (T(1) - s);
+        d2 = s * (T(1) - s) * (T(2) + a * (T(1) - T(2) * s));
         break;
       }
       case Activation::kSoftplus: {
         const V size = a > T(0) ? a : -a;
         h = (a > T(0) ? a : V{}) + log1p_of<T>(expm1_of<T>(-size) + T(1));
         d = sigmoid_of<T>(a);
+        d2 = d * (T(1) - d);
         break;
       }
       case Activation::kTanh:
@@ -114,16 +117,19 @@ static inline void activate(Activation kind, const T* bias, T* value, T* slope) 
         h = h / (h + T(2));
         h = a > T(0) ? -h : h;
         d = T(1) - h * h;
+        d2 = T(-2) * h * d;
         break;
       case Activation::kSigmoid:
         h = sigmoid_of<T>(a);
         d = h * (T(1) - h);
+        d2 = d * (T(1) - T(2) * h);
         break;
       case Activation::kIdentity:
         break;
     }
     *reinterpret_cast<Stored*>(value + v * kWidth) = h;
     *reinterpret_cast<Stored*>(slope + v * kWidth) = d;
+    *reinterpret_cast<Stored*>(bend + v * kWidth) = d2;
   }
 }
 

@@ -15,8 +15,9 @@ struct IsaKernels {
   // See cpu/isa/mlp.h.
   void (*mlp_forward)(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t images,
                       MlpTile<T>& tile, double* objective);
-  void (*mlp_normal_equations)(const Mlp<T>& mlp, const int64_t* which, int64_t images,
-                               MlpTile<T>& tile, double* const* gradient, double* const* matrix);
+  void (*mlp_system)(const Mlp<T>& mlp, const int64_t* which, int64_t images, bool second_order,
+                     MlpTile<T>& tile, double* const* gradient, double* const* matrix,
+                     double* const* hessian);
 };
 
 constexpr int64_t kPanelBytes = 128;

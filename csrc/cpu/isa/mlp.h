@@ -6,7 +6,7 @@
 namespace jpmap {
 namespace JPMAP_ISA {
 
-// Network outputs of the first `images` images of the tile, with slopes, and f of each. Weights
+// Network outputs of the first `images` images of the tile, with derivatives, and f of each. Weights
 // pass through the registers once for the whole tile.
 template <class T>
 static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t images,
@@ -21,7 +21,7 @@ static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t 
                      images, out, layer.stride);
       for (int64_t i = 0; i < images; ++i) {
         activate(layer.activation, layer.bias + column, out + i * layer.stride,
-                 tile.slope[l] + i * layer.stride + column);
+                 tile.slope[l] + i * layer.stride + column, tile.bend[l] + i * layer.stride + column);
       }
     }
     input = tile.value[l];
@@ -31,7 +31,7 @@ static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t 
   for (int64_t i = 0; i < images; ++i) {
     const MlpTarget<T>& t = targets[i];
     const T* out = input + i * stride;
-    T* pull = tile.pull + i * stride;
+    T* pull = tile.pull[mlp.count - 1] + i * stride;
     T* curvature = tile.curvature + i * stride;
     constexpr int kLanes = 16;
     double lanes[kLanes] = {};
@@ -39,7 +39,7 @@ static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t 
       const T w = t.weight[t.weight_scalar ? 0 : j], s = t.scale == nullptr ? T(1) : t.scale[j];
       const T r = t.target[j] - s * out[j];
       lanes[j % kLanes] += static_cast<double>(r) * (w * r);
-      pull[j] = s * w * r;
+      pull[j] = -s * w * r;
       curvature[j] = s * s * w;
     }
     for (int64_t j = mlp.outputs; j < stride; ++j) pull[j] = curvature[j] = T(0);
@@ -53,43 +53,78 @@ static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t 
   }
 }
 
-// One panel of the last layer's tangents: adds sum_j c_aj w_j c_bj and sum_j c_aj pull_j.
+// df/dh of every layer for the images `which` of the tile, and the gradient z + ..., in double.
 template <class T>
-static inline void accumulate(int64_t latent, const T* slope, const T* pull, const T* curvature,
-                              T* rows, T* weighted, T* sums) {
-  using V = typename VectorOf<T>::type;
-  constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
-  V* total = reinterpret_cast<V*>(sums);
-  for (int64_t a = 0; a < latent; ++a) {
-    V* row = reinterpret_cast<V*>(rows + a * kPanel<T>);
-    V* heavy = reinterpret_cast<V*>(weighted + a * kPanel<T>);
-    for (int v = 0; v < kVectors; ++v) {
-      row[v] *= *reinterpret_cast<const V*>(slope + v * kWidth);
-      heavy[v] = row[v] * *reinterpret_cast<const V*>(curvature + v * kWidth);
-      *total += row[v] * *reinterpret_cast<const V*>(pull + v * kWidth);
+static void mlp_backward(const Mlp<T>& mlp, const int64_t* which, int64_t images, MlpTile<T>& tile,
+                         double* const* gradient) {
+  for (int l = mlp.count - 1; l >= 0; --l) {
+    const MlpLayer<T>& layer = mlp.layers[l];
+    for (int64_t i = 0; i < images; ++i) {
+      const T* slope = tile.slope[l] + which[i] * layer.stride;
+      const T* pull = tile.pull[l] + (l + 1 == mlp.count ? which[i] : i) * layer.stride;
+      for (int64_t j = 0; j < layer.stride; ++j) {
+        tile.carried[i * layer.stride + j] = pull[j] * slope[j];
+      }
     }
-    ++total;
-    for (int64_t b = 0; b <= a; ++b, ++total) {
-      const V* other = reinterpret_cast<const V*>(rows + b * kPanel<T>);
-      for (int v = 0; v < kVectors; ++v) *total += heavy[v] * other[v];
+    T* out = l == 0 ? tile.descent : tile.pull[l - 1];
+    const int64_t out_stride = (layer.inputs + kPanel<T> - 1) / kPanel<T> * kPanel<T>;
+    for (int64_t column = 0; column < out_stride; column += kPanel<T>) {
+      multiply_panel(tile.carried, layer.stride, layer.adjoint + column * layer.outputs,
+                     layer.outputs, images, out + column, out_stride);
+    }
+  }
+  const int64_t stride = (mlp.latent + kPanel<T> - 1) / kPanel<T> * kPanel<T>;
+  for (int64_t i = 0; i < images; ++i) {
+    for (int64_t c = 0; c < mlp.latent; ++c) {
+      gradient[i][c] = static_cast<double>(tile.z[which[i] * mlp.latent + c]) +
+                       static_cast<double>(tile.descent[i * stride + c]);
     }
   }
 }
 
-// Gradient z - J^T pull and matrix I + J^T diag(curvature) J of the images `which` of the tile,
-// after mlp_forward; in double, [latent] and [latent][latent].
+// Adds sum_j rows_aj weight_j rows_bj over one panel, for a >= b, to the vectors `sums`.
 template <class T>
-static void mlp_normal_equations(const Mlp<T>& mlp, const int64_t* which, int64_t images,
-                                 MlpTile<T>& tile, double* const* gradient, double* const* matrix) {
+static inline void accumulate(int64_t latent, const T* weight, const T* rows, int64_t row_stride,
+                              T* sums) {
+  using V = typename VectorOf<T>::type;
+  constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
+  V* total = reinterpret_cast<V*>(sums);
+  for (int64_t a = 0; a < latent; ++a) {
+    V heavy[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      heavy[v] = *reinterpret_cast<const V*>(rows + a * row_stride + v * kWidth) *
+                 *reinterpret_cast<const V*>(weight + v * kWidth);
+    }
+    for (int64_t b = 0; b <= a; ++b, ++total) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        *total += heavy[v] * *reinterpret_cast<const V*>(rows + b * row_stride + v * kWidth);
+      }
+    }
+  }
+}
+
+// The images `which` of the tile, after mlp_forward, in double: the gradient [latent], the
+// Gauss-Newton matrix I + J^T diag(curvature) J and the Hessian [latent][latent] of f. The Hessian
+// is that matrix plus sum_l A_l^T diag(df/dh_l f''_l) A_l, A_l the pre-activation tangents of layer
+// l; it is left alone where `second_order` is not set.
+template <class T>
+static void mlp_system(const Mlp<T>& mlp, const int64_t* which, int64_t images, bool second_order,
+                       MlpTile<T>& tile, double* const* gradient, double* const* matrix,
+                       double* const* hessian) {
+  mlp_backward(mlp, which, images, tile, gradient);
   const int64_t k = mlp.latent, rows = images * k;
   constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
-  const int64_t entries = k + k * (k + 1) / 2;
-  for (int64_t i = 0; i < images * entries * kWidth; ++i) tile.sums[i] = T(0);
+  const int64_t entries = k * (k + 1) / 2 * kWidth;
+  for (int64_t i = 0; i < images * 2 * entries; ++i) tile.sums[i] = T(0);
   const T* input = nullptr;
   int64_t input_stride = 0;
   for (int l = 0; l < mlp.count; ++l) {
     const MlpLayer<T>& layer = mlp.layers[l];
     const bool last = l + 1 == mlp.count;
+    const bool bent = second_order && layer.activation != Activation::kRelu &&
+                      layer.activation != Activation::kIdentity;
     T* output = tile.tangent[l % 2];
     for (int64_t column = 0; column < layer.stride; column += kPanel<T>) {
       const T* panel = layer.packed + column * layer.inputs;
@@ -108,31 +143,38 @@ static void mlp_normal_equations(const Mlp<T>& mlp, const int64_t* which, int64_
       for (int64_t i = 0; i < images; ++i) {
         const int64_t at = which[i] * layer.stride + column;
         const T* slope = tile.slope[l] + at;
-        if (last) {
-          accumulate(k, slope, tile.pull + at, tile.curvature + at, block + i * k * kPanel<T>,
-                     tile.block + rows * kPanel<T>, tile.sums + i * entries * kWidth);
-        } else {
-          for (int64_t row = i * k; row < (i + 1) * k; ++row) {
-            for (int64_t j = 0; j < kPanel<T>; ++j) block[row * block_stride + j] *= slope[j];
-          }
+        T* mine = block + i * k * block_stride;
+        T* sums = tile.sums + i * 2 * entries;
+        if (bent) {
+          const T* pull = tile.pull[l] + (last ? at : i * layer.stride + column);
+          T weight[kPanel<T>];
+          for (int64_t j = 0; j < kPanel<T>; ++j) weight[j] = pull[j] * tile.bend[l][at + j];
+          accumulate(k, weight, mine, block_stride, sums + entries);
         }
+        for (int64_t row = 0; row < k; ++row) {
+          for (int64_t j = 0; j < kPanel<T>; ++j) mine[row * block_stride + j] *= slope[j];
+        }
+        if (last) accumulate(k, tile.curvature + at, mine, block_stride, sums);
       }
     }
     input = output;
     input_stride = layer.stride;
   }
   for (int64_t i = 0; i < images; ++i) {
-    const T* sum = tile.sums + i * entries * kWidth;
-    const auto next = [&] {
-      double total = 0;
-      for (int lane = 0; lane < kWidth; ++lane) total += sum[lane];
-      sum += kWidth;
-      return total;
+    const auto total = [&](int64_t entry) {
+      const T* lanes = tile.sums + i * 2 * entries + entry * kWidth;
+      double sum = 0;
+      for (int lane = 0; lane < kWidth; ++lane) sum += lanes[lane];
+      return sum;
     };
+    int64_t entry = 0;
     for (int64_t a = 0; a < k; ++a) {
-      gradient[i][a] = tile.z[which[i] * k + a] - next();
-      for (int64_t b = 0; b <= a; ++b) {
-        matrix[i][a * k + b] = matrix[i][b * k + a] = next() + (a == b ? 1.0 : 0.0);
+      for (int64_t b = 0; b <= a; ++b, ++entry) {
+        const double gauss_newton = total(entry) + (a == b ? 1.0 : 0.0);
+        matrix[i][a * k + b] = matrix[i][b * k + a] = gauss_newton;
+        if (!second_order) continue;
+        hessian[i][a * k + b] = hessian[i][b * k + a] =
+            gauss_newton + total(entry + k * (k + 1) / 2);
       }
     }
   }

@@ -7,8 +7,8 @@ namespace JPMAP_ISA {
 extern const IsaKernels<float> kFloatKernels;
 extern const IsaKernels<double> kDoubleKernels;
 const IsaKernels<float> kFloatKernels = {multiply_panel<float>, mlp_forward<float>,
-                                         mlp_normal_equations<float>};
+                                         mlp_system<float>};
 const IsaKernels<double> kDoubleKernels = {multiply_panel<double>, mlp_forward<double>,
-                                           mlp_normal_equations<double>};
+                                           mlp_system<double>};
 }  // namespace JPMAP_ISA
 }  // namespace jpmap

@@ -1,0 +1,253 @@
+// Products of the few rows of a tile with a weight matrix, on the matrix units.
+//
+// Rows lie in shared memory, the matrix [columns][depth] streams from the L2 cache through
+// registers. Which input a fragment's element belongs to is free as long as both factors agree, so
+// that every lane reads 16 consecutive bytes of both: no shuffles, no packing. Every element of a
+// result is one chain of sums over ascending depth, whatever rows and columns share a call.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace jpmap {
+
+constexpr int kMlpThreads = 256, kMlpWarps = kMlpThreads / 32;
+
+// Strides of rows in shared memory for which the eight rows a load touches lie in other banks.
+__host__ __device__ inline int float_row(int depth) { return depth + 16; }
+__host__ __device__ inline int half_row(int depth) { return depth % 64 == 0 ? depth + 32 : depth; }
+
+// c [16][8] += a [16][8] b [8][8]
+__device__ inline void mma_tf32(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// c [16][8] += a [16][16] b [16][8]
+__device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+__device__ inline uint32_t nearest_tf32(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+}
+
+// x = high + low, both in tf32, to about 2^-23 of x.
+__device__ inline void split(float x, uint32_t& high, uint32_t& low) {
+  high = nearest_tf32(x);
+  low = nearest_tf32(x - __uint_as_float(high));
+}
+
+__device__ inline void split(float4 x, uint32_t (&high)[4], uint32_t (&low)[4]) {
+  split(x.x, high[0], low[0]);
+  split(x.y, high[1], low[1]);
+  split(x.z, high[2], low[2]);
+  split(x.w, high[3], low[3]);
+}
+
+__device__ inline uint4 read_once(const void* p) {
+  return __ldg(reinterpret_cast<const uint4*>(p));
+}
+
+__device__ inline float4 as_floats(uint4 v) {
+  return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
+                     __uint_as_float(v.w));
+}
+
+// One warp: kWide tiles of eight columns from `begin`, of x [16 kTiles][depth] in float32 accuracy:
+// each factor in two tf32 parts, the product of the small parts left out. The matrix unit rounds
+// its running sum towards zero, so that it is emptied into rounded sums every 64 inputs.
+template <int kTiles, int kWide, class Epilogue>
+__device__ void float_columns(const float* x, int x_stride, const float* w, int depth, int begin,
+                              int end, const Epilogue& epilogue) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const float* row[kWide];
+#pragma unroll
+  for (int n = 0; n < kWide; ++n) {
+    row[n] = w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * depth + 4 * t;
+  }
+  constexpr int kAhead = 2;
+  uint4 coming[kAhead][kWide];
+  const int steps = depth / 16;
+  const auto fetch = [&](uint4 (&into)[kWide], int q) {
+#pragma unroll
+    for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 16 * q);
+  };
+#pragma unroll
+  for (int a = 0; a < kAhead; ++a) {
+    if (a < steps) fetch(coming[a], a);
+  }
+  float sum[kTiles][kWide][4] = {};
+  for (int chunk = 0; chunk < steps; chunk += 4) {
+    float part[kTiles][kWide][4] = {};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int q = chunk + i;
+      if (q >= steps) break;
+      uint32_t high[kWide][4], low[kWide][4];
+#pragma unroll
+      for (int n = 0; n < kWide; ++n) split(as_floats(coming[i % kAhead][n]), high[n], low[n]);
+      if (q + kAhead < steps) fetch(coming[i % kAhead], q + kAhead);
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+        uint32_t h0[4], l0[4], h1[4], l1[4];
+        const float* at = x + (16 * m + g) * x_stride + 16 * q + 4 * t;
+        split(*reinterpret_cast<const float4*>(at), h0, l0);
+        split(*reinterpret_cast<const float4*>(at + 8 * x_stride), h1, l1);
+#pragma unroll
+        for (int s = 0; s < 4; s += 2) {
+#pragma unroll
+          for (int n = 0; n < kWide; ++n) {
+            mma_tf32(part[m][n], l0[s], l1[s], l0[s + 1], l1[s + 1], high[n][s], high[n][s + 1]);
+          }
+#pragma unroll
+          for (int n = 0; n < kWide; ++n) {
+            mma_tf32(part[m][n], h0[s], h1[s], h0[s + 1], h1[s + 1], low[n][s], low[n][s + 1]);
+          }
+#pragma unroll
+          for (int n = 0; n < kWide; ++n) {
+            mma_tf32(part[m][n], h0[s], h1[s], h0[s + 1], h1[s + 1], high[n][s], high[n][s + 1]);
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kWide; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum[m][n][e] += part[m][n][e];
+      }
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < kWide; ++n) {
+      if (begin + n >= end) break;
+      const int column = 8 * (begin + n) + 2 * t;
+      epilogue(16 * m + g, column, sum[m][n][0], sum[m][n][1]);
+      epilogue(16 * m + g + 8, column, sum[m][n][2], sum[m][n][3]);
+    }
+  }
+}
+
+// One warp: kWide tiles of eight columns of x [16 tiles][depth], float16 factors, float32 sums.
+template <int kTiles, int kWide, class Epilogue>
+__device__ void half_columns(const __half* x, int x_stride, const __half* w, int depth, int tiles,
+                             int begin, int end, const Epilogue& epilogue) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const __half* row[kWide];
+#pragma unroll
+  for (int n = 0; n < kWide; ++n) {
+    row[n] = w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * depth + 8 * t;
+  }
+  constexpr int kAhead = 2;
+  uint4 coming[kAhead][kWide];
+  const int steps = depth / 32;
+  const auto fetch = [&](uint4 (&into)[kWide], int q) {
+#pragma unroll
+    for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 32 * q);
+  };
+#pragma unroll
+  for (int a = 0; a < kAhead; ++a) {
+    if (a < steps) fetch(coming[a], a);
+  }
+  float sum[kTiles][kWide][4] = {};
+  for (int pair = 0; pair < steps; pair += kAhead) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int q = pair + i;
+      if (q >= steps) break;
+      uint4 b[kWide];
+#pragma unroll
+      for (int n = 0; n < kWide; ++n) b[n] = coming[i][n];
+      if (q + kAhead < steps) fetch(coming[i], q + kAhead);
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+        if (m >= tiles) break;
+        const __half* at = x + (16 * m + g) * x_stride + 32 * q + 8 * t;
+        const uint4 top = *reinterpret_cast<const uint4*>(at);
+        const uint4 low = *reinterpret_cast<const uint4*>(at + 8 * x_stride);
+#pragma unroll
+        for (int n = 0; n < kWide; ++n) {
+          mma_half(sum[m][n], top.x, low.x, top.y, low.y, b[n].x, b[n].y);
+        }
+#pragma unroll
+        for (int n = 0; n < kWide; ++n) {
+          mma_half(sum[m][n], top.z, low.z, top.w, low.w, b[n].z, b[n].w);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+    if (m >= tiles) break;
+#pragma unroll
+    for (int n = 0; n < kWide; ++n) {
+      if (begin + n >= end) break;
+      const int column = 8 * (begin + n) + 2 * t;
+      epilogue(16 * m + g, column, sum[m][n][0], sum[m][n][1]);
+      epilogue(16 * m + g + 8, column, sum[m][n][2], sum[m][n][3]);
+    }
+  }
+}
+
+// Shares column tiles [begin, end) among the warps: body(width, first, end), width at most four and
+// a compile-time constant.
+template <class Body>
+__device__ void share_columns(int begin, int end, const Body& body) {
+  const int each = (end - begin + kMlpWarps - 1) / kMlpWarps, warp = threadIdx.x / 32;
+  const auto run = [&](auto width) {
+    for (int at = begin + warp * width.value; at < end; at += kMlpWarps * width.value) {
+      body(width, at, end);
+    }
+  };
+  if (each >= 4) {
+    run(std::integral_constant<int, 4>{});
+  } else if (each == 3) {
+    run(std::integral_constant<int, 3>{});
+  } else if (each == 2) {
+    run(std::integral_constant<int, 2>{});
+  } else {
+    run(std::integral_constant<int, 1>{});
+  }
+}
+
+// One block: x [rows][depth], rows <= 32, times w [columns][depth]^T; epilogue(row, column, value,
+// value of column + 1), also of the rows that fill the last tile up.
+template <class Epilogue>
+__device__ void float_product(const float* x, int x_stride, const float* w, int depth, int columns,
+                              int rows, const Epilogue& epilogue) {
+  share_columns(0, columns / 8, [&](auto width, int begin, int end) {
+    if (rows <= 16) {
+      float_columns<1, decltype(width)::value>(x, x_stride, w, depth, begin, end, epilogue);
+    } else {
+      float_columns<2, decltype(width)::value>(x, x_stride, w, depth, begin, end, epilogue);
+    }
+  });
+}
+
+// The same in float16 for rows <= 64 and columns [begin, end).
+template <class Epilogue>
+__device__ void half_product(const __half* x, int x_stride, const __half* w, int depth, int begin,
+                             int end, int rows, const Epilogue& epilogue) {
+  const int tiles = (rows + 15) / 16;
+  share_columns(begin / 8, end / 8, [&](auto width, int first, int last) {
+    half_columns<4, decltype(width)::value>(x, x_stride, w, depth, tiles, first, last, epilogue);
+  });
+}
+
+}  // namespace jpmap

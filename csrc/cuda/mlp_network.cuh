@@ -1,0 +1,84 @@
+// An MLP as the CUDA kernels see it, and its activations one number at a time.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+#include "mlp_network.h"
+
+namespace jpmap {
+
+struct MlpNetwork {
+  struct Layer {
+    const float* rows;     // W [stride][inputs]
+    const float* columns;  // W^T [inputs][stride]; not of the first layer
+    const __half* half;    // W in float16; not of the first layer
+    const float* bias;     // [stride]
+    int inputs;            // the stride of the layer before; of the first, the latent dimension
+    int stride;            // outputs, padded to a multiple of 32
+    Activation activation;
+  };
+  Layer layers[kMaxLayers];
+  int count, latent, outputs;
+};
+
+__device__ inline float sigmoid(float a) { return 1.0f / (1.0f + expf(-a)); }
+
+// h = f(a)
+__device__ inline float activate(Activation kind, float a) {
+  switch (kind) {
+    case Activation::kElu:
+      return a > 0 ? a : expm1f(a);
+    case Activation::kRelu:
+      return a > 0 ? a : 0.0f;
+    case Activation::kSilu:
+      return a * sigmoid(a);
+    case Activation::kSoftplus:
+      return fmaxf(a, 0.0f) + log1pf(expf(-fabsf(a)));
+    case Activation::kTanh:
+      return tanhf(a);
+    case Activation::kSigmoid:
+      return sigmoid(a);
+    default:
+      return a;
+  }
+}
+
+// f'(a) and f''(a) of a and h = f(a).
+struct Derivatives {
+  float slope, bend;
+};
+
+__device__ inline Derivatives derivatives(Activation kind, float a, float h) {
+  switch (kind) {
+    case Activation::kElu:
+      return a > 0 ? Derivatives{1.0f, 0.0f} : Derivatives{h + 1.0f, h + 1.0f};
+    case Activation::kRelu:
+      return {a > 0 ? 1.0f : 0.0f, 0.0f};
+    case Activation::kSilu: {
+      const float s = sigmoid(a);
+      return {s + h * (1.0f - s), s * (1.0f - s) * (2.0f + a * (1.0f - 2.0f * s))};
+    }
+    case Activation::kSoftplus: {
+      const float s = sigmoid(a);
+      return {s, s * (1.0f - s)};
+    }
+    case Activation::kTanh: {
+      const float s = 1.0f - h * h;
+      return {s, -2.0f * h * s};
+    }
+    case Activation::kSigmoid: {
+      const float s = h * (1.0f - h);
+      return {s, s * (1.0f - 2.0f * h)};
+    }
+    default:
+      return {1.0f, 0.0f};
+  }
+}
+
+__device__ inline bool bends(Activation kind) {
+  return kind != Activation::kRelu && kind != Activation::kIdentity;
+}
+
+}  // namespace jpmap
