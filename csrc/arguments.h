@@ -131,8 +131,7 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
 }
 
 // Layers in panels (CPU): weights [panels, in, w], adjoints [panels, out, w], biases [panels w].
-inline MlpSizes check_mlp_panels(const char* op, const Tensor& z,
-                                 const std::vector<Tensor>& packed,
+inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vector<Tensor>& packed,
                                  const std::vector<Tensor>& adjoints,
                                  const std::vector<Tensor>& biases,
                                  const std::vector<int64_t>& activations, const Tensor& target,
@@ -155,13 +154,14 @@ inline MlpSizes check_mlp_panels(const char* op, const Tensor& z,
     check(op, "biases", biases[l], z, {panels(outputs) * width});
     inputs = outputs;
   }
-  STD_TORCH_CHECK(sizes.outputs == inputs, op,
-                  ": expected target with the network's outputs, got ", sizes.outputs);
+  STD_TORCH_CHECK(sizes.outputs == inputs, op, ": expected target with the network's outputs, got ",
+                  sizes.outputs);
   return sizes;
 }
 
-// Layers in rows (CUDA), all sizes but the latent one padded to a multiple of 32: weights [out, in],
-// adjoints [in, out] and tangents [out, in] in float16 (those of the first layer are not used).
+// Layers in rows (CUDA), all sizes but the latent one padded to a multiple of 32: weights [out,
+// in], adjoints [in, out] and tangents [out, in] in float16 (those of the first layer are not
+// used).
 inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vector<Tensor>& weights,
                                const std::vector<Tensor>& adjoints,
                                const std::vector<Tensor>& tangents,
@@ -179,8 +179,8 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
     const int64_t outputs = biases[l].size(0);
     check(op, "weights", weights[l], z, {outputs, inputs});
     check(op, "biases", biases[l], z, {outputs});
+    check(op, "adjoints", adjoints[l], z, {inputs, outputs});
     if (l > 0) {
-      check(op, "adjoints", adjoints[l], z, {inputs, outputs});
       check_shape(op, "tangents", tangents[l], {outputs, inputs});
       STD_TORCH_CHECK(tangents[l].scalar_type() == torch::headeronly::ScalarType::Half, op,
                       ": expected tangents in float16");

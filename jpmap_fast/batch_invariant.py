@@ -62,6 +62,11 @@ class RowProduct:
         return F.pad(self.weight, (0, 0, 0, -self.weight.shape[0] % 32)).contiguous()
 
     @cached_property
+    def first_columns(self) -> Tensor:
+        """The transpose of ``first_rows``."""
+        return self.first_rows.T.contiguous()
+
+    @cached_property
     def adjoint(self) -> RowProduct:
         """The product by W^T, x [..., out] -> x W, without a bias."""
         return RowProduct(self.weight.T)

@@ -89,8 +89,8 @@ def pack_network(layers: list[RowProduct], activations: list[str]) -> PackedNetw
         return PackedNetwork(packed, [layer.adjoint.packed for layer in layers], [], biases, codes)
     return PackedNetwork(
         [first.first_rows, *(layer.rows for layer in rest)],
-        # The first layer's tangents and adjoint are small: they are formed from its rows.
-        [first.first_rows, *(layer.columns for layer in rest)],
+        [first.first_columns, *(layer.columns for layer in rest)],
+        # The first layer's tangents need no product.
         [first.first_rows, *(layer.half_rows for layer in rest)],
         biases,
         codes,

@@ -39,9 +39,12 @@ Mlp<T> mlp_of(const Network& network, int64_t latent, int64_t outputs) {
   mlp.latent = latent;
   mlp.outputs = outputs;
   for (int l = 0; l < mlp.count; ++l) {
-    mlp.layers[l] = {read<T>(network.packed[l]),    read<T>(network.adjoints[l]),
-                     read<T>(network.biases[l]),    network.packed[l].size(1),
-                     network.adjoints[l].size(1),   network.biases[l].size(0),
+    mlp.layers[l] = {read<T>(network.packed[l]),
+                     read<T>(network.adjoints[l]),
+                     read<T>(network.biases[l]),
+                     network.packed[l].size(1),
+                     network.adjoints[l].size(1),
+                     network.biases[l].size(0),
                      static_cast<Activation>(network.activations[l])};
   }
   return mlp;
@@ -302,7 +305,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   Tensor hessian = torch::stable::empty_like(matrix);
   dispatch_floating("mlp_gauss_newton", z, [&](auto zero) {
     using T = decltype(zero);
-    const auto mlp = mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
+    const auto mlp =
+        mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
     evaluate<T>(mlp, {target, weight, scale, constant}, read<T>(z), sizes.batch,
                 {write<T>(output), write<double>(objective), write<double>(gradient),
                  write<double>(matrix), write<double>(hessian)});
@@ -310,11 +314,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   return {output, objective, gradient, matrix, hessian};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
-    Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
-    Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
-    std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
-    bool second_order) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors packed, Tensors adjoints,
+                                                       Tensors /*tangents*/, Tensors biases,
+                                                       Integers activations, Tensor target,
+                                                       Tensor weight, std::optional<Tensor> scale,
+                                                       std::optional<Tensor> constant,
+                                                       double tolerance, int64_t max_steps,
+                                                       double initial_damping, bool second_order) {
   const auto sizes = check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations,
                                       target, weight, scale, constant);
   Tensor found = torch::stable::empty_like(z);
@@ -326,7 +332,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
   const Settings settings{tolerance, max_steps, initial_damping, second_order};
   dispatch_floating("mlp_restore", z, [&](auto zero) {
     using T = decltype(zero);
-    const auto mlp = mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
+    const auto mlp =
+        mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
     const Measurement measurement{target, weight, scale, constant};
     const Solution<T> out{write<T>(found), write<double>(objective), write<int64_t>(steps),
                           write<bool>(converged)};

@@ -25,8 +25,8 @@ class MlpWorkspace {
       if (l + 1 < mlp.count) widest = std::max(widest, mlp.layers[l].stride);
     }
     const int64_t carried = std::max(widest, last), sums = k * (k + 1) * panel;
-    memory_.resize(images * (k + total + carried + descent + last + k * (2 * widest + panel) +
-                             sums));
+    memory_.resize(images *
+                   (k + total + carried + descent + last + k * (2 * widest + panel) + sums));
     T* at = memory_.data();
     const auto take = [&](int64_t count) {
       T* const begin = at;

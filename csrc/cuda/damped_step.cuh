@@ -9,8 +9,9 @@ namespace jpmap {
 template <int kLanes>
 struct LaneGroup {
   int lane = threadIdx.x % kLanes;
-  unsigned mask = kLanes == 32 ? 0xffffffffu
-                               : ((1u << (kLanes % 32)) - 1u) << (threadIdx.x % 32 / kLanes * kLanes);
+  unsigned mask = kLanes == 32
+                      ? 0xffffffffu
+                      : ((1u << (kLanes % 32)) - 1u) << (threadIdx.x % 32 / kLanes * kLanes);
 
   __device__ void sync() const { __syncwarp(mask); }
 

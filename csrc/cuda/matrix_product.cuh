@@ -38,16 +38,13 @@ __device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-__device__ inline uint32_t nearest_tf32(float x) {
-  uint32_t bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-  return bits;
-}
+// The matrix unit reads the upper 19 bits of a tf32 operand: half a unit more rounds to nearest.
+__device__ inline uint32_t nearest_tf32(float x) { return __float_as_uint(x) + 0x1000u; }
 
-// x = high + low, both in tf32, to about 2^-23 of x.
+// x = high + low, both in tf32, to about 2^-22 of x.
 __device__ inline void split(float x, uint32_t& high, uint32_t& low) {
-  high = nearest_tf32(x);
-  low = nearest_tf32(x - __uint_as_float(high));
+  high = nearest_tf32(x) & 0xffffe000u;
+  low = __float_as_uint(x - __uint_as_float(high));
 }
 
 __device__ inline void split(float4 x, uint32_t (&high)[4], uint32_t (&low)[4]) {
@@ -81,7 +78,7 @@ __device__ void float_columns(const float* x, int x_stride, const float* w, int 
   constexpr int kAhead = 2;
   uint4 coming[kAhead][kWide];
   const int steps = depth / 16;
-  const auto fetch = [&](uint4 (&into)[kWide], int q) {
+  const auto fetch = [&](uint4(&into)[kWide], int q) {
 #pragma unroll
     for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 16 * q);
   };
@@ -157,7 +154,7 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
   constexpr int kAhead = 2;
   uint4 coming[kAhead][kWide];
   const int steps = depth / 32;
-  const auto fetch = [&](uint4 (&into)[kWide], int q) {
+  const auto fetch = [&](uint4(&into)[kWide], int q) {
 #pragma unroll
     for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 32 * q);
   };
@@ -171,10 +168,7 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
     for (int i = 0; i < kAhead; ++i) {
       const int q = pair + i;
       if (q >= steps) break;
-      uint4 b[kWide];
-#pragma unroll
-      for (int n = 0; n < kWide; ++n) b[n] = coming[i][n];
-      if (q + kAhead < steps) fetch(coming[i], q + kAhead);
+      const uint4(&b)[kWide] = coming[i];
 #pragma unroll
       for (int m = 0; m < kTiles; ++m) {
         if (m >= tiles) break;
@@ -190,6 +184,7 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
           mma_half(sum[m][n], top.z, low.z, top.w, low.w, b[n].z, b[n].w);
         }
       }
+      if (q + kAhead < steps) fetch(coming[i], q + kAhead);
     }
   }
 #pragma unroll

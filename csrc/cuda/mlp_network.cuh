@@ -12,7 +12,7 @@ namespace jpmap {
 struct MlpNetwork {
   struct Layer {
     const float* rows;     // W [stride][inputs]
-    const float* columns;  // W^T [inputs][stride]; not of the first layer
+    const float* columns;  // W^T [inputs][stride]
     const __half* half;    // W in float16; not of the first layer
     const float* bias;     // [stride]
     int inputs;            // the stride of the layer before; of the first, the latent dimension

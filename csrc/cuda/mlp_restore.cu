@@ -35,8 +35,8 @@ struct Results {
 };
 
 struct Slot {
-  double value;    // f at z
-  double trial;    // f at the trial code
+  double value;  // f at z
+  double trial;  // f at the trial code
   double damping, growth, promised;
   long long steps;
   float share;  // of the Hessian in the model: 1 where it is positive definite, else 0
@@ -52,8 +52,8 @@ struct Block {
 
 // Takes or refuses the trial of a slot and sets the next, or writes the solution.
 template <int kLanes>
-__device__ void advance(const Block& block, int index, const Settings& settings,
-                        const Results& out, double* scratch) {
+__device__ void advance(const Block& block, int index, const Settings& settings, const Results& out,
+                        double* scratch) {
   const LaneGroup<kLanes> group;
   const int k = block.tile.net.latent;
   const double resolution = 8.0 * 1.1920928955078125e-7;
@@ -97,8 +97,7 @@ __device__ void advance(const Block& block, int index, const Settings& settings,
     decrement = group.sum(decrement);
     squared = group.sum(squared);
     finite = finite && solved && isfinite(squared);
-    done = sqrt(squared / k) <= settings.tolerance ||
-           decrement <= resolution * fabs(slot.value);
+    done = sqrt(squared / k) <= settings.tolerance || decrement <= resolution * fabs(slot.value);
   } else {
     ++slot.steps;
     slot.damping *= slot.growth;
@@ -174,12 +173,11 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   __shared__ int accepted[kMlpImages];
   __shared__ int count;
   float* codes = reinterpret_cast<float*>(memory + 2 * at.area);
-  const Block block{
-      {net, at, memory, codes, codes + at.codes,
-       workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
-      slots,
-      images,
-      codes + 2 * at.codes};
+  const Block block{{net, at, memory, codes, codes + at.codes,
+                     workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
+                    slots,
+                    images,
+                    codes + 2 * at.codes};
   const auto& tile = block.tile;
   const int k = net.latent, warp = threadIdx.x / 32;
   for (int i = threadIdx.x; i < (2 * at.area + 12 * at.codes) / 4; i += kMlpThreads) {
@@ -217,8 +215,8 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
     __syncthreads();
     if (warp == 0) {
       const int i = threadIdx.x;
-      const bool mine = i < at.images && images[i] >= 0 &&
-                        (slots[i].fresh || slots[i].trial < slots[i].value);
+      const bool mine =
+          i < at.images && images[i] >= 0 && (slots[i].fresh || slots[i].trial < slots[i].value);
       const unsigned all = __ballot_sync(0xffffffffu, mine);
       if (mine) accepted[__popc(all & ((1u << i) - 1u))] = i;
       if (i == 0) count = __popc(all);
@@ -339,11 +337,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   return {output, objective, gradient, matrix, hessian};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
-    Tensor z, Tensors weights, Tensors adjoints, Tensors tangents, Tensors biases,
-    Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
-    std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
-    bool second_order) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors weights, Tensors adjoints,
+                                                       Tensors tangents, Tensors biases,
+                                                       Integers activations, Tensor target,
+                                                       Tensor weight, std::optional<Tensor> scale,
+                                                       std::optional<Tensor> constant,
+                                                       double tolerance, int64_t max_steps,
+                                                       double initial_damping, bool second_order) {
   const char* op = "mlp_restore";
   const auto sizes = check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations, target,
                                     weight, scale, constant);

@@ -25,9 +25,7 @@ struct MlpTileView {
   float* gradient;  // shared [images][k]
   float* slots;     // device memory [images][at.slot]
 
-  __device__ float* slot(int index) const {
-    return slots + static_cast<int64_t>(index) * at.slot;
-  }
+  __device__ float* slot(int index) const { return slots + static_cast<int64_t>(index) * at.slot; }
   __device__ float* floats(int area) const {
     return reinterpret_cast<float*>(areas + area * at.area);
   }
@@ -49,15 +47,28 @@ __device__ __forceinline__ void forward(const MlpTileView& tile) {
   const int k = net.latent;
   const auto& first = net.layers[0];
   float* x = tile.floats(0);
-  for (int i = threadIdx.x; i < at.images * first.stride; i += kMlpThreads) {
-    const int slot = i / first.stride, j = i % first.stride;
-    float sum = first.bias[j];
-    for (int c = 0; c < k; ++c) sum = fmaf(first.rows[j * k + c], tile.trial[slot * k + c], sum);
-    const float h = activate(first.activation, sum);
-    float* mine = tile.slot(slot);
-    mine[at.pre[0] + j] = sum;
-    mine[at.value[0] + j] = h;
-    x[slot * float_row(first.stride) + j] = h;
+  for (int j = threadIdx.x; j < first.stride; j += kMlpThreads) {
+    const float bias = first.bias[j];
+    for (int begin = 0; begin < at.images; begin += 4) {
+      float sum[4] = {bias, bias, bias, bias};
+      for (int c = 0; c < k; ++c) {
+        const float w = first.columns[c * first.stride + j];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int slot = min(begin + i, at.images - 1);
+          sum[i] = fmaf(w, tile.trial[slot * k + c], sum[i]);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (begin + i >= at.images) break;
+        const float h = activate(first.activation, sum[i]);
+        float* mine = tile.slot(begin + i);
+        mine[at.pre[0] + j] = sum[i];
+        mine[at.value[0] + j] = h;
+        x[(begin + i) * float_row(first.stride) + j] = h;
+      }
+    }
   }
   __syncthreads();
   for (int l = 1; l < net.count; ++l) {
@@ -111,25 +122,28 @@ __device__ inline float settle(Activation kind, float pull, float& pre, float& v
 
 // Slopes and Hessian weights of every layer of the accepted slots, and their gradients.
 __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData& data,
-                                const long long* images, const int* accepted, int count) {
+                                         const long long* images, const int* accepted, int count) {
   const auto& net = tile.net;
   const auto& at = tile.at;
   const int k = net.latent, last = net.count - 1, p = net.outputs;
   const auto& top = net.layers[last];
-  for (int i = threadIdx.x; i < count * top.stride; i += kMlpThreads) {
-    const int row = i / top.stride, j = i % top.stride, slot = accepted[row];
-    const long long image = images[slot];
-    float* mine = tile.slot(slot);
-    float pull = 0.0f, precision = 0.0f;
-    if (j < p) {
-      const float w = data.weight_scalar ? data.weight[image] : data.weight[image * p + j];
-      const float s = data.scale == nullptr ? 1.0f : data.scale[image * data.scale_stride + j];
-      pull = -s * w * (data.target[image * p + j] - s * mine[at.value[last] + j]);
-      precision = s * s * w;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int row = warp; row < count; row += kMlpWarps) {
+    const long long image = images[accepted[row]];
+    float* mine = tile.slot(accepted[row]);
+    float* x = tile.floats(last % 2) + row * float_row(top.stride);
+#pragma unroll 4
+    for (int j = lane; j < top.stride; j += 32) {
+      float pull = 0.0f, precision = 0.0f;
+      if (j < p) {
+        const float w = data.weight_scalar ? data.weight[image] : data.weight[image * p + j];
+        const float s = data.scale == nullptr ? 1.0f : data.scale[image * data.scale_stride + j];
+        pull = -s * w * (data.target[image * p + j] - s * mine[at.value[last] + j]);
+        precision = s * s * w;
+      }
+      mine[at.precision + j] = precision;
+      x[j] = settle(top.activation, pull, mine[at.pre[last] + j], mine[at.value[last] + j]);
     }
-    mine[at.precision + j] = precision;
-    tile.floats(last % 2)[row * float_row(top.stride) + j] =
-        settle(top.activation, pull, mine[at.pre[last] + j], mine[at.value[last] + j]);
   }
   __syncthreads();
   for (int l = last; l > 0; --l) {
@@ -152,8 +166,7 @@ __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData&
     __syncthreads();
   }
   const auto& first = net.layers[0];
-  const int lane = threadIdx.x % 32;
-  for (int row = threadIdx.x / 32; row < count; row += kMlpWarps) {
+  for (int row = warp; row < count; row += kMlpWarps) {
     const float* x = tile.floats(0) + row * float_row(first.stride);
     const int slot = accepted[row];
     for (int c0 = 0; c0 < k; c0 += 8) {
@@ -161,7 +174,7 @@ __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData&
       for (int j = lane; j < first.stride; j += 32) {
 #pragma unroll
         for (int c = 0; c < 8; ++c) {
-          if (c0 + c < k) sum[c] = fmaf(x[j], first.rows[j * k + c0 + c], sum[c]);
+          if (c0 + c < k) sum[c] = fmaf(x[j], first.columns[(c0 + c) * first.stride + j], sum[c]);
         }
       }
 #pragma unroll
@@ -178,6 +191,12 @@ __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData&
   __syncthreads();
 }
 
+__device__ inline void store_half2(__half* p, float a, float b) {
+  const __half2 largest = __float2half2_rn(65504.0f);
+  const __half2 pair = __floats2half2_rn(a, b);
+  *reinterpret_cast<__half2*>(p) = __hmax2(__hmin2(pair, largest), __hneg2(largest));
+}
+
 // Eight float16 numbers of a row in shared memory.
 __device__ inline void read_eight(const __half* p, float (&into)[8]) {
   const uint4 bits = *reinterpret_cast<const uint4*>(p);
@@ -190,35 +209,49 @@ __device__ inline void read_eight(const __half* p, float (&into)[8]) {
   }
 }
 
-// One warp: eight columns of an image's matrix sum_j T_aj weight_j T_bj, from `width` columns of its
-// tangents [latent_rows][..] at `rows`; the columns belong to the tangents from `eight` on.
+// One warp: eight columns of an image's matrix sum_j T_aj weight_j T_bj, from `width` columns of
+// its tangents [latent_rows][..] at `rows`; the columns belong to the tangents from `eight` on.
 __device__ inline void gram(const __half* rows, int row_stride, int latent_rows, int eight,
                             const float* weight, int width, float (&sum)[4][4]) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  for (int q = 0; q < width; q += 32) {
-    float b[8], scaled[8];
-    read_eight(rows + (eight + g) * row_stride + q + 8 * t, b);
-    const float4 w0 = *reinterpret_cast<const float4*>(weight + q + 8 * t);
-    const float4 w1 = *reinterpret_cast<const float4*>(weight + q + 8 * t + 4);
-    const float w[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
+  constexpr int kAhead = 4;
+  float4 coming[kAhead][2];
+  const auto fetch = [&](float4(&into)[2], int q) {
+    if (q >= width) return;
+    into[0] = *reinterpret_cast<const float4*>(weight + q + 8 * t);
+    into[1] = *reinterpret_cast<const float4*>(weight + q + 8 * t + 4);
+  };
 #pragma unroll
-    for (int i = 0; i < 8; ++i) scaled[i] = b[i] * w[i];
+  for (int a = 0; a < kAhead; ++a) fetch(coming[a], 32 * a);
+  for (int block = 0; block < width; block += 32 * kAhead) {
 #pragma unroll
-    for (int m = 0; m < 4; ++m) {
-      if (16 * m >= latent_rows) break;
-      float top[8], low[8] = {};
-      if (latent_rows == 8) {
+    for (int a = 0; a < kAhead; ++a) {
+      const int q = block + 32 * a;
+      if (q >= width) break;
+      float b[8], scaled[8];
+      read_eight(rows + (eight + g) * row_stride + q + 8 * t, b);
+      const float4 w0 = coming[a][0], w1 = coming[a][1];
+      const float w[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
+      fetch(coming[a], q + 32 * kAhead);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) top[i] = b[i];
-      } else {
-        read_eight(rows + (16 * m + g) * row_stride + q + 8 * t, top);
-        read_eight(rows + (16 * m + g + 8) * row_stride + q + 8 * t, low);
-      }
+      for (int i = 0; i < 8; ++i) scaled[i] = b[i] * w[i];
 #pragma unroll
-      for (int i = 0; i < 8; i += 2) {
-        mma_tf32(sum[m], __float_as_uint(top[i]), __float_as_uint(low[i]),
-                 __float_as_uint(top[i + 1]), __float_as_uint(low[i + 1]), nearest_tf32(scaled[i]),
-                 nearest_tf32(scaled[i + 1]));
+      for (int m = 0; m < 4; ++m) {
+        if (16 * m >= latent_rows) break;
+        float top[8], low[8] = {};
+        if (latent_rows == 8) {
+#pragma unroll
+          for (int i = 0; i < 8; ++i) top[i] = b[i];
+        } else {
+          read_eight(rows + (16 * m + g) * row_stride + q + 8 * t, top);
+          read_eight(rows + (16 * m + g + 8) * row_stride + q + 8 * t, low);
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i += 2) {
+          mma_tf32(sum[m], __float_as_uint(top[i]), __float_as_uint(low[i]),
+                   __float_as_uint(top[i + 1]), __float_as_uint(low[i + 1]),
+                   nearest_tf32(scaled[i]), nearest_tf32(scaled[i + 1]));
+        }
       }
     }
   }
@@ -242,12 +275,12 @@ __device__ inline void add_columns(const float (&sum)[4][4], int latent_rows, in
 }
 
 // The Gauss-Newton matrices of the accepted slots, and what turns them into Hessians.
-__device__ __forceinline__ void second_derivatives(const MlpTileView& tile, const int* accepted, int count,
-                                          bool second_order) {
+__device__ __forceinline__ void second_derivatives(const MlpTileView& tile, const int* accepted,
+                                                   int count, bool second_order) {
   const auto& net = tile.net;
   const auto& at = tile.at;
-  const int k = net.latent, kp = at.latent_rows, together = at.tangent_rows / kp;
-  const int warp = threadIdx.x / 32;
+  const int k = net.latent, kp = at.latent_rows, together = at.tangent_rows >> at.latent_shift;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   for (int begin = 0; begin < count; begin += together) {
     const int images = min(together, count - begin), rows = images * kp;
     for (int l = 0; l < net.count; ++l) {
@@ -261,28 +294,31 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
         const int width = min(piece, layer.stride - column);
         if (l == 0) {
           // The first layer's tangents are the columns of its matrix.
-          for (int i = threadIdx.x; i < rows * width; i += kMlpThreads) {
-            const int row = i / width, j = i % width, c = row % kp;
-            const float slope = tile.slot(accepted[begin + row / kp])[at.pre[0] + column + j];
-            const float w = c < k ? layer.rows[(column + j) * k + c] : 0.0f;
-            out[row * out_stride + j] = __float2half_rn(fminf(fmaxf(w * slope, -65504.0f), 65504.0f));
+          for (int row = warp; row < rows; row += kMlpWarps) {
+            const int c = row & (kp - 1);
+            const float* slope =
+                tile.slot(accepted[begin + (row >> at.latent_shift)]) + at.pre[0] + column;
+            const float* w = layer.columns + min(c, k - 1) * layer.stride + column;
+#pragma unroll 4
+            for (int j = 2 * lane; j < width; j += 64) {
+              const float2 s = load2(slope + j), v = c < k ? load2(w + j) : make_float2(0, 0);
+              store_half2(out + row * out_stride + j, v.x * s.x, v.y * s.y);
+            }
           }
         } else {
           half_product(in, in_stride, layer.half, layer.inputs, column, column + width, rows,
                        [&](int row, int j, float v0, float v1) {
                          if (row >= rows) return;
-                         const float2 slope =
-                             load2(tile.slot(accepted[begin + row / kp]) + at.pre[l] + j);
-                         v0 = fminf(fmaxf(v0 * slope.x, -65504.0f), 65504.0f);
-                         v1 = fminf(fmaxf(v1 * slope.y, -65504.0f), 65504.0f);
-                         *reinterpret_cast<__half2*>(out + row * out_stride + j - column) =
-                             __floats2half2_rn(v0, v1);
+                         const float* slot = tile.slot(accepted[begin + (row >> at.latent_shift)]);
+                         const float2 slope = load2(slot + at.pre[l] + j);
+                         store_half2(out + row * out_stride + j - column, v0 * slope.x,
+                                     v1 * slope.y);
                        });
         }
         __syncthreads();
         // A warp has eight columns of one image's matrices, always the same.
         if (8 * warp < rows) {
-          const int image = 8 * warp / kp, eight = 8 * warp % kp;
+          const int image = 8 * warp >> at.latent_shift, eight = 8 * warp & (kp - 1);
           const __half* mine = out + image * kp * out_stride;
           float* slot = tile.slot(accepted[begin + image]);
           if (second_order && bends(layer.activation)) {

@@ -16,6 +16,7 @@ constexpr int kMlpTangentRows = 64;  // at most, that pass through the network t
 struct MlpLayout {
   int images;        // slots of the tile
   int latent_rows;   // tangents an image, padded to 8, 16, 32 or 64
+  int latent_shift;  // its logarithm
   int tangent_rows;  // of the images that are differentiated together
   int area;          // bytes of each of two areas that rows pass between
   int piece;         // columns of the last layer's tangents that an area holds
@@ -26,8 +27,9 @@ struct MlpLayout {
 
   MlpLayout(const MlpNetwork& net, int tile_images, int rows) : images(tile_images) {
     const int k = net.latent;
-    latent_rows = 8;
-    while (latent_rows < k) latent_rows *= 2;
+    latent_shift = 3;
+    while (1 << latent_shift < k) ++latent_shift;
+    latent_rows = 1 << latent_shift;
     tangent_rows = std::max(rows, std::max(16, latent_rows));
     int widest = 128, hidden = 128, at = 0;
     for (int l = 0; l < net.count; ++l) {

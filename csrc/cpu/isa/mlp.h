@@ -6,8 +6,8 @@
 namespace jpmap {
 namespace JPMAP_ISA {
 
-// Network outputs of the first `images` images of the tile, with derivatives, and f of each. Weights
-// pass through the registers once for the whole tile.
+// Network outputs of the first `images` images of the tile, with derivatives, and f of each.
+// Weights pass through the registers once for the whole tile.
 template <class T>
 static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t images,
                         MlpTile<T>& tile, double* objective) {
@@ -21,7 +21,8 @@ static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t 
                      images, out, layer.stride);
       for (int64_t i = 0; i < images; ++i) {
         activate(layer.activation, layer.bias + column, out + i * layer.stride,
-                 tile.slope[l] + i * layer.stride + column, tile.bend[l] + i * layer.stride + column);
+                 tile.slope[l] + i * layer.stride + column,
+                 tile.bend[l] + i * layer.stride + column);
       }
     }
     input = tile.value[l];
