@@ -127,10 +127,10 @@ def supports(latent_dim: int, widths: list[int], activations: list[str], like: T
 def _shared_memory(k: int, widths: list[int]) -> int:
     """Bytes that the least tile of csrc/cuda/mlp_tile.cuh takes."""
     latent = max(8, 1 << (k - 1).bit_length())
-    widest = max([128, *(-(-width // 32) * 32 for width in widths)])
-    hidden = max([128, *(-(-width // 32) * 32 for width in widths[:-1])])
-    area = max(64 * (widest + 16), 2 * max(16, latent) * (hidden + 32), 8 * k * (k + 2))
-    return 2 * area + 16 * k
+    strides = [-(-width // 32) * 32 for width in widths]
+    widest, hidden, rows = max(128, *strides), max([128, *strides[:-1]]), max(16, latent)
+    area = max(64 * (widest + 16), 2 * rows * (hidden + 32), 8 * k * (k + 1)) + 127
+    return 2 * area + 12 * (rows // latent) * max(hidden, area // (2 * rows)) + 12 * (k + 3)
 
 
 def mlp_gauss_newton(

@@ -63,12 +63,39 @@ __device__ inline float4 as_floats(uint4 v) {
                      __uint_as_float(v.w));
 }
 
+// Hands the tiles on in pairs of neighbouring columns. What `prepare` reads for sixteen rows is on
+// its way before `finish` writes the first of their results.
+template <int kTiles, int kWide, class Prepare, class Finish>
+__device__ __forceinline__ void finish_columns(const float (&sum)[kTiles][kWide][4], int tiles,
+                                               int begin, int end, const Prepare& prepare,
+                                               const Finish& finish) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+    if (m >= tiles) break;
+    decltype(prepare(0, 0)) ready[kWide][2];
+#pragma unroll
+    for (int n = 0; n < kWide; ++n) {
+      const int column = 8 * min(begin + n, end - 1) + 2 * t;
+      ready[n][0] = prepare(16 * m + g, column);
+      ready[n][1] = prepare(16 * m + g + 8, column);
+    }
+#pragma unroll
+    for (int n = 0; n < kWide; ++n) {
+      if (begin + n >= end) break;
+      const int column = 8 * (begin + n) + 2 * t;
+      finish(16 * m + g, column, sum[m][n][0], sum[m][n][1], ready[n][0]);
+      finish(16 * m + g + 8, column, sum[m][n][2], sum[m][n][3], ready[n][1]);
+    }
+  }
+}
+
 // One warp: kWide tiles of eight columns from `begin`, of x [16 kTiles][depth] in float32 accuracy:
 // each factor in two tf32 parts, the product of the small parts left out. The matrix unit rounds
 // its running sum towards zero, so that it is emptied into rounded sums every 64 inputs.
-template <int kTiles, int kWide, class Epilogue>
+template <int kTiles, int kWide, class Prepare, class Finish>
 __device__ void float_columns(const float* x, int x_stride, const float* w, int depth, int begin,
-                              int end, const Epilogue& epilogue) {
+                              int end, const Prepare& prepare, const Finish& finish) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const float* row[kWide];
 #pragma unroll
@@ -129,22 +156,13 @@ __device__ void float_columns(const float* x, int x_stride, const float* w, int 
       }
     }
   }
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-    for (int n = 0; n < kWide; ++n) {
-      if (begin + n >= end) break;
-      const int column = 8 * (begin + n) + 2 * t;
-      epilogue(16 * m + g, column, sum[m][n][0], sum[m][n][1]);
-      epilogue(16 * m + g + 8, column, sum[m][n][2], sum[m][n][3]);
-    }
-  }
+  finish_columns<kTiles, kWide>(sum, kTiles, begin, end, prepare, finish);
 }
 
 // One warp: kWide tiles of eight columns of x [16 tiles][depth], float16 factors, float32 sums.
-template <int kTiles, int kWide, class Epilogue>
+template <int kTiles, int kWide, class Prepare, class Finish>
 __device__ void half_columns(const __half* x, int x_stride, const __half* w, int depth, int tiles,
-                             int begin, int end, const Epilogue& epilogue) {
+                             int begin, int end, const Prepare& prepare, const Finish& finish) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const __half* row[kWide];
 #pragma unroll
@@ -187,17 +205,7 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
       if (q + kAhead < steps) fetch(coming[i], q + kAhead);
     }
   }
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-    if (m >= tiles) break;
-#pragma unroll
-    for (int n = 0; n < kWide; ++n) {
-      if (begin + n >= end) break;
-      const int column = 8 * (begin + n) + 2 * t;
-      epilogue(16 * m + g, column, sum[m][n][0], sum[m][n][1]);
-      epilogue(16 * m + g + 8, column, sum[m][n][2], sum[m][n][3]);
-    }
-  }
+  finish_columns<kTiles, kWide>(sum, tiles, begin, end, prepare, finish);
 }
 
 // Shares column tiles [begin, end) among the warps: body(width, first, end), width at most four and
@@ -221,27 +229,29 @@ __device__ void share_columns(int begin, int end, const Body& body) {
   }
 }
 
-// One block: x [rows][depth], rows <= 32, times w [columns][depth]^T; epilogue(row, column, value,
-// value of column + 1), also of the rows that fill the last tile up.
-template <class Epilogue>
+// One block: x [rows][depth], rows <= 32, times w [columns][depth]^T, with finish(row, column,
+// value, value of column + 1, prepare(row, column)) for each two neighbours, also of the rows that
+// fill the last tile up.
+template <class Prepare, class Finish>
 __device__ void float_product(const float* x, int x_stride, const float* w, int depth, int columns,
-                              int rows, const Epilogue& epilogue) {
+                              int rows, const Prepare& prepare, const Finish& finish) {
   share_columns(0, columns / 8, [&](auto width, int begin, int end) {
     if (rows <= 16) {
-      float_columns<1, decltype(width)::value>(x, x_stride, w, depth, begin, end, epilogue);
+      float_columns<1, decltype(width)::value>(x, x_stride, w, depth, begin, end, prepare, finish);
     } else {
-      float_columns<2, decltype(width)::value>(x, x_stride, w, depth, begin, end, epilogue);
+      float_columns<2, decltype(width)::value>(x, x_stride, w, depth, begin, end, prepare, finish);
     }
   });
 }
 
 // The same in float16 for rows <= 64 and columns [begin, end).
-template <class Epilogue>
+template <class Prepare, class Finish>
 __device__ void half_product(const __half* x, int x_stride, const __half* w, int depth, int begin,
-                             int end, int rows, const Epilogue& epilogue) {
+                             int end, int rows, const Prepare& prepare, const Finish& finish) {
   const int tiles = (rows + 15) / 16;
   share_columns(begin / 8, end / 8, [&](auto width, int first, int last) {
-    half_columns<4, decltype(width)::value>(x, x_stride, w, depth, tiles, first, last, epilogue);
+    half_columns<4, decltype(width)::value>(x, x_stride, w, depth, tiles, first, last, prepare,
+                                            finish);
   });
 }
 

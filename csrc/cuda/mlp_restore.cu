@@ -62,26 +62,27 @@ __device__ void advance(const Block& block, int index, const Settings& settings,
   float* z = block.z + index * k;
   float* trial = block.tile.trial + index * k;
   const float* g = block.tile.gradient + index * k;
-  double* factor = scratch;
-  double* step = scratch + k * k;
+  double* step = scratch;
   const float* memory = block.tile.slot(index);
-  MlpModel model{memory + block.tile.at.matrix, memory + block.tile.at.hessian, slot.share};
+  const float* matrix = memory + block.tile.at.matrix;
+  const float* hessian = memory + block.tile.at.hessian;
+  DampedSystem<kLanes> system{group, k, scratch};
+  system.load({matrix, hessian, slot.share});
   const bool accepted = slot.fresh || slot.trial < slot.value;
   bool finite = true, done = false;
   if (accepted) {
     for (int c = group.lane; c < k; c += kLanes) z[c] = trial[c];
-    finite = isfinite(slot.trial);
-    model.share = settings.second_order ? 1.0f : 0.0f;
-    bool solved = solve(group, model, 0, g, k, factor, step);
-    if (!solved && model.share != 0.0f) {
-      model.share = 0.0f;
-      solved = solve(group, model, 0, g, k, factor, step);
+    slot.share = settings.second_order ? 1.0f : 0.0f;
+    system.load({matrix, hessian, slot.share});
+    bool solved = system.solve(0, g);
+    if (!solved && settings.second_order) {
+      slot.share = 0.0f;
+      system.load({matrix, hessian, 0.0f});
+      solved = system.solve(0, g);
     }
-    const double largest = model.largest_diagonal(k);
-    slot.share = model.share;
     if (slot.fresh) {
       slot.fresh = false;
-      slot.damping = settings.initial_damping * largest;
+      slot.damping = settings.initial_damping * system.largest_diagonal();
     } else {
       const double gain = 2 * (slot.value - slot.trial) / slot.promised - 1;
       slot.damping *= fmin(fmax(1 - gain * gain * gain, 1.0 / 3), 2.0);
@@ -90,13 +91,13 @@ __device__ void advance(const Block& block, int index, const Settings& settings,
     }
     slot.value = slot.trial;
     double decrement = 0, squared = 0;
-    for (int c = group.lane; solved && c < k; c += kLanes) {
+    for (int c = group.lane; c < k; c += kLanes) {
       decrement += g[c] * step[c];
       squared += step[c] * step[c];
     }
     decrement = group.sum(decrement);
     squared = group.sum(squared);
-    finite = finite && solved && isfinite(squared);
+    finite = isfinite(slot.value) && solved && isfinite(squared);
     done = sqrt(squared / k) <= settings.tolerance || decrement <= resolution * fabs(slot.value);
   } else {
     ++slot.steps;
@@ -104,9 +105,9 @@ __device__ void advance(const Block& block, int index, const Settings& settings,
     slot.growth *= 2;
   }
   // A damping this large moves z by less than its last digit: no descent is left.
-  const bool stuck = slot.damping > model.largest_diagonal(k) / resolution;
+  const bool stuck = slot.damping > system.largest_diagonal() / resolution;
   bool stop = !finite || done || stuck || slot.steps >= settings.max_steps;
-  if (!stop) stop = !solve(group, model, slot.damping, g, k, factor, step);
+  if (!stop) stop = !system.solve(slot.damping, g);
   if (stop) {
     for (int c = group.lane; c < k; c += kLanes) out.z[image * k + c] = z[c];
     group.sync();
@@ -129,7 +130,7 @@ __device__ void advance(const Block& block, int index, const Settings& settings,
 
 template <int kLanes>
 __device__ void advance_all(const Block& block, const Settings& settings, const Results& out) {
-  const int k = block.tile.net.latent, each = k * (k + 2);
+  const int k = block.tile.net.latent, each = k * (k + 1);
   const int room = 2 * block.tile.at.area / (8 * each);
   const int groups = min(kMlpThreads / kLanes, room);
   const int group = threadIdx.x / kLanes;
@@ -172,15 +173,16 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   __shared__ long long images[kMlpImages];
   __shared__ int accepted[kMlpImages];
   __shared__ int count;
-  float* codes = reinterpret_cast<float*>(memory + 2 * at.area);
-  const Block block{{net, at, memory, codes, codes + at.codes,
+  float* staged = reinterpret_cast<float*>(memory + 2 * at.area);
+  float* codes = staged + 3 * at.staged;
+  const Block block{{net, at, memory, staged, codes, codes + at.codes,
                      workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
                     slots,
                     images,
                     codes + 2 * at.codes};
   const auto& tile = block.tile;
   const int k = net.latent, warp = threadIdx.x / 32;
-  for (int i = threadIdx.x; i < (2 * at.area + 12 * at.codes) / 4; i += kMlpThreads) {
+  for (int i = threadIdx.x; i < at.bytes() / 4; i += kMlpThreads) {
     reinterpret_cast<float*>(memory)[i] = 0.0f;
   }
   if (threadIdx.x < kMlpImages) images[threadIdx.x] = -1;
@@ -245,11 +247,13 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
-// The largest tile that fits and leaves no processor idle.
+// A tile that fits, leaves no processor idle, and is of the largest size only where a block will
+// take many images from the queue: the last ones of a tile work alone.
 MlpLayout layout_for(const char* op, const MlpNetwork& net, int64_t batch, int processors,
                      int room) {
+  const int largest = batch < 128 * processors ? kMlpImages / 2 : kMlpImages;
   int images = 1;
-  while (images < kMlpImages && images * processors < batch) images *= 2;
+  while (images < largest && images * processors < batch) images *= 2;
   for (int rows = kMlpTangentRows; rows >= 16; rows /= 2) {
     for (int fewer = images; fewer >= 1; fewer /= 2) {
       const MlpLayout layout(net, fewer, rows);

@@ -21,6 +21,7 @@ struct MlpTileView {
   const MlpNetwork& net;
   const MlpLayout& at;
   char* areas;      // shared, two
+  float* staged;    // shared, three times at.staged
   float* trial;     // shared [images][k]
   float* gradient;  // shared [images][k]
   float* slots;     // device memory [images][at.slot]
@@ -76,19 +77,20 @@ __device__ __forceinline__ void forward(const MlpTileView& tile) {
     const bool last = l + 1 == net.count;
     float* y = tile.floats(l % 2);
     const int y_stride = float_row(layer.stride);
-    float_product(tile.floats((l + 1) % 2), float_row(layer.inputs), layer.rows, layer.inputs,
-                  layer.stride, at.images, [&](int row, int column, float v0, float v1) {
-                    if (row >= at.images) return;
-                    const float2 bias = load2(layer.bias + column);
-                    v0 += bias.x;
-                    v1 += bias.y;
-                    const float h0 = activate(layer.activation, v0);
-                    const float h1 = activate(layer.activation, v1);
-                    float* mine = tile.slot(row);
-                    store2(mine + at.pre[l] + column, v0, v1);
-                    store2(mine + at.value[l] + column, h0, h1);
-                    if (!last) store2(y + row * y_stride + column, h0, h1);
-                  });
+    float_product(
+        tile.floats((l + 1) % 2), float_row(layer.inputs), layer.rows, layer.inputs, layer.stride,
+        at.images, [&](int, int column) { return load2(layer.bias + column); },
+        [&](int row, int column, float v0, float v1, float2 bias) {
+          if (row >= at.images) return;
+          v0 += bias.x;
+          v1 += bias.y;
+          const float h0 = activate(layer.activation, v0);
+          const float h1 = activate(layer.activation, v1);
+          float* mine = tile.slot(row);
+          store2(mine + at.pre[l] + column, v0, v1);
+          store2(mine + at.value[l] + column, h0, h1);
+          if (!last) store2(y + row * y_stride + column, h0, h1);
+        });
     __syncthreads();
   }
 }
@@ -101,6 +103,7 @@ __device__ inline double objective(const MlpTileView& tile, const MlpData& data,
   const float* out = tile.slot(slot) + tile.at.value[net.count - 1];
   const float* trial = tile.trial + slot * net.latent;
   double total = 0;
+#pragma unroll 8
   for (int j = lane; j < p; j += 32) {
     const float w = data.weight_scalar ? data.weight[image] : data.weight[image * p + j];
     const float s = data.scale == nullptr ? 1.0f : data.scale[image * data.scale_stride + j];
@@ -132,17 +135,30 @@ __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData&
     const long long image = images[accepted[row]];
     float* mine = tile.slot(accepted[row]);
     float* x = tile.floats(last % 2) + row * float_row(top.stride);
-#pragma unroll 4
-    for (int j = lane; j < top.stride; j += 32) {
-      float pull = 0.0f, precision = 0.0f;
-      if (j < p) {
+    // Reads in fours ahead of the writes, which the compiler may not move them past.
+    for (int begin = lane; begin < top.stride; begin += 128) {
+      float pull[4], precision[4], pre[4], value[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int j = begin + 32 * i;
+        pull[i] = precision[i] = pre[i] = value[i] = 0.0f;
+        if (j >= p) continue;
         const float w = data.weight_scalar ? data.weight[image] : data.weight[image * p + j];
         const float s = data.scale == nullptr ? 1.0f : data.scale[image * data.scale_stride + j];
-        pull = -s * w * (data.target[image * p + j] - s * mine[at.value[last] + j]);
-        precision = s * s * w;
+        pre[i] = mine[at.pre[last] + j];
+        value[i] = mine[at.value[last] + j];
+        pull[i] = -s * w * (data.target[image * p + j] - s * value[i]);
+        precision[i] = s * s * w;
       }
-      mine[at.precision + j] = precision;
-      x[j] = settle(top.activation, pull, mine[at.pre[last] + j], mine[at.value[last] + j]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int j = begin + 32 * i;
+        if (j >= top.stride) continue;
+        x[j] = settle(top.activation, pull[i], pre[i], value[i]);
+        mine[at.precision + j] = precision[i];
+        mine[at.pre[last] + j] = pre[i];
+        mine[at.value[last] + j] = value[i];
+      }
     }
   }
   __syncthreads();
@@ -151,18 +167,24 @@ __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData&
     const auto& below = net.layers[l - 1];
     float* y = tile.floats((l + 1) % 2);
     const int y_stride = float_row(below.stride);
-    float_product(tile.floats(l % 2), float_row(layer.stride), layer.columns, layer.stride,
-                  layer.inputs, count, [&](int row, int column, float v0, float v1) {
-                    if (row >= count) return;
-                    float* mine = tile.slot(accepted[row]);
-                    float2 pre = load2(mine + at.pre[l - 1] + column);
-                    float2 value = load2(mine + at.value[l - 1] + column);
-                    v0 = settle(below.activation, v0, pre.x, value.x);
-                    v1 = settle(below.activation, v1, pre.y, value.y);
-                    store2(mine + at.pre[l - 1] + column, pre.x, pre.y);
-                    store2(mine + at.value[l - 1] + column, value.x, value.y);
-                    store2(y + row * y_stride + column, v0, v1);
-                  });
+    float_product(
+        tile.floats(l % 2), float_row(layer.stride), layer.columns, layer.stride, layer.inputs,
+        count,
+        [&](int row, int column) {
+          const float* mine = tile.slot(accepted[min(row, count - 1)]) + column;
+          const float2 pre = load2(mine + at.pre[l - 1]);
+          const float2 value = load2(mine + at.value[l - 1]);
+          return make_float4(pre.x, pre.y, value.x, value.y);
+        },
+        [&](int row, int column, float v0, float v1, float4 here) {
+          if (row >= count) return;
+          float* mine = tile.slot(accepted[row]);
+          v0 = settle(below.activation, v0, here.x, here.z);
+          v1 = settle(below.activation, v1, here.y, here.w);
+          store2(mine + at.pre[l - 1] + column, here.x, here.y);
+          store2(mine + at.value[l - 1] + column, here.z, here.w);
+          store2(y + row * y_stride + column, v0, v1);
+        });
     __syncthreads();
   }
   const auto& first = net.layers[0];
@@ -210,66 +232,93 @@ __device__ inline void read_eight(const __half* p, float (&into)[8]) {
 }
 
 // One warp: eight columns of an image's matrix sum_j T_aj weight_j T_bj, from `width` columns of
-// its tangents [latent_rows][..] at `rows`; the columns belong to the tangents from `eight` on.
-__device__ inline void gram(const __half* rows, int row_stride, int latent_rows, int eight,
-                            const float* weight, int width, float (&sum)[4][4]) {
+// its tangents [kRows][..] at `rows`; the columns belong to the tangents from `eight` on.
+template <int kRows>
+__device__ void gram(const __half* rows, int row_stride, int eight, const float* weight, int width,
+                     float (&sum)[(kRows + 15) / 16][4]) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  constexpr int kAhead = 4;
-  float4 coming[kAhead][2];
-  const auto fetch = [&](float4(&into)[2], int q) {
-    if (q >= width) return;
-    into[0] = *reinterpret_cast<const float4*>(weight + q + 8 * t);
-    into[1] = *reinterpret_cast<const float4*>(weight + q + 8 * t + 4);
-  };
+#pragma unroll 2
+  for (int q = 8 * t; q < width; q += 32) {
+    float b[8], scaled[8];
+    read_eight(rows + (eight + g) * row_stride + q, b);
+    const float4 w0 = *reinterpret_cast<const float4*>(weight + q);
+    const float4 w1 = *reinterpret_cast<const float4*>(weight + q + 4);
+    const float w[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
 #pragma unroll
-  for (int a = 0; a < kAhead; ++a) fetch(coming[a], 32 * a);
-  for (int block = 0; block < width; block += 32 * kAhead) {
+    for (int i = 0; i < 8; ++i) scaled[i] = b[i] * w[i];
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const int q = block + 32 * a;
-      if (q >= width) break;
-      float b[8], scaled[8];
-      read_eight(rows + (eight + g) * row_stride + q + 8 * t, b);
-      const float4 w0 = coming[a][0], w1 = coming[a][1];
-      const float w[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
-      fetch(coming[a], q + 32 * kAhead);
+    for (int m = 0; m < (kRows + 15) / 16; ++m) {
+      float top[8], low[8] = {};
+      if constexpr (kRows == 8) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) scaled[i] = b[i] * w[i];
+        for (int i = 0; i < 8; ++i) top[i] = b[i];
+      } else {
+        read_eight(rows + (16 * m + g) * row_stride + q, top);
+        read_eight(rows + (16 * m + g + 8) * row_stride + q, low);
+      }
 #pragma unroll
-      for (int m = 0; m < 4; ++m) {
-        if (16 * m >= latent_rows) break;
-        float top[8], low[8] = {};
-        if (latent_rows == 8) {
-#pragma unroll
-          for (int i = 0; i < 8; ++i) top[i] = b[i];
-        } else {
-          read_eight(rows + (16 * m + g) * row_stride + q + 8 * t, top);
-          read_eight(rows + (16 * m + g + 8) * row_stride + q + 8 * t, low);
-        }
-#pragma unroll
-        for (int i = 0; i < 8; i += 2) {
-          mma_tf32(sum[m], __float_as_uint(top[i]), __float_as_uint(low[i]),
-                   __float_as_uint(top[i + 1]), __float_as_uint(low[i + 1]),
-                   nearest_tf32(scaled[i]), nearest_tf32(scaled[i + 1]));
-        }
+      for (int i = 0; i < 8; i += 2) {
+        mma_tf32(sum[m], __float_as_uint(top[i]), __float_as_uint(low[i]),
+                 __float_as_uint(top[i + 1]), __float_as_uint(low[i + 1]), nearest_tf32(scaled[i]),
+                 nearest_tf32(scaled[i + 1]));
       }
     }
   }
 }
 
 // Adds to (or, `fresh`, sets) eight columns of a k x k matrix in device memory.
-__device__ inline void add_columns(const float (&sum)[4][4], int latent_rows, int eight, int k,
-                                   bool fresh, float diagonal, float* matrix) {
+template <int kTiles>
+__device__ void add_columns(const float (&sum)[kTiles][4], int eight, int k, bool fresh,
+                            float diagonal, float* matrix) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
-  for (int m = 0; m < 4; ++m) {
-    if (16 * m >= latent_rows) break;
+  for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int a = 16 * m + g + (e / 2) * 8, b = eight + 2 * t + e % 2;
       if (a >= k || b >= k) continue;
       const float before = fresh ? (a == b ? diagonal : 0.0f) : matrix[a * k + b];
       matrix[a * k + b] = before + sum[m][e];
+    }
+  }
+}
+
+// One warp: what a piece of a layer's tangents adds to eight columns of a slot's two matrices.
+// `weights` and `precisions` are null where the layer adds nothing to that matrix.
+template <int kRows>
+__device__ void add_piece(const __half* rows, int row_stride, int eight, const float* weights,
+                          const float* precisions, int width, int k, bool first, bool fresh,
+                          float* hessian, float* matrix) {
+  constexpr int kTiles = (kRows + 15) / 16;
+  if (weights != nullptr || first) {
+    float sum[kTiles][4] = {};
+    if (weights != nullptr) gram<kRows>(rows, row_stride, eight, weights, width, sum);
+    add_columns<kTiles>(sum, eight, k, first, 0.0f, hessian);
+  }
+  if (precisions != nullptr) {
+    float sum[kTiles][4] = {};
+    gram<kRows>(rows, row_stride, eight, precisions, width, sum);
+    add_columns<kTiles>(sum, eight, k, fresh, 1.0f, matrix);
+  }
+}
+
+// Copies columns [column, column + width) of the images' slopes, Hessian weights and, of the last
+// layer, precisions to shared memory, one row of `width` an image.
+__device__ inline void stage(const MlpTileView& tile, const int* accepted, int images, int l,
+                             int column, int width, bool last) {
+  const auto& at = tile.at;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int from[3] = {at.pre[l], at.value[l], at.precision};
+#pragma unroll
+  for (int array = 0; array < 3; ++array) {
+    if (array == 2 && !last) break;
+    for (int image = warp; image < images; image += kMlpWarps) {
+      const float* source = tile.slot(accepted[image]) + from[array] + column;
+      float* target = tile.staged + array * at.staged + image * width;
+#pragma unroll 4
+      for (int j = 4 * lane; j < width; j += 128) {
+        *reinterpret_cast<float4*>(target + j) = *reinterpret_cast<const float4*>(source + j);
+      }
     }
   }
 }
@@ -281,6 +330,8 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
   const auto& at = tile.at;
   const int k = net.latent, kp = at.latent_rows, together = at.tangent_rows >> at.latent_shift;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const float *slopes = tile.staged, *weights = slopes + at.staged;
+  const float* precisions = weights + at.staged;
   for (int begin = 0; begin < count; begin += together) {
     const int images = min(together, count - begin), rows = images * kp;
     for (int l = 0; l < net.count; ++l) {
@@ -292,12 +343,13 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
       __half* out = tile.halves(l % 2);
       for (int column = 0; column < layer.stride; column += piece) {
         const int width = min(piece, layer.stride - column);
+        stage(tile, accepted + begin, images, l, column, width, last);
+        __syncthreads();
         if (l == 0) {
           // The first layer's tangents are the columns of its matrix.
           for (int row = warp; row < rows; row += kMlpWarps) {
             const int c = row & (kp - 1);
-            const float* slope =
-                tile.slot(accepted[begin + (row >> at.latent_shift)]) + at.pre[0] + column;
+            const float* slope = slopes + (row >> at.latent_shift) * width;
             const float* w = layer.columns + min(c, k - 1) * layer.stride + column;
 #pragma unroll 4
             for (int j = 2 * lane; j < width; j += 64) {
@@ -306,14 +358,15 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
             }
           }
         } else {
-          half_product(in, in_stride, layer.half, layer.inputs, column, column + width, rows,
-                       [&](int row, int j, float v0, float v1) {
-                         if (row >= rows) return;
-                         const float* slot = tile.slot(accepted[begin + (row >> at.latent_shift)]);
-                         const float2 slope = load2(slot + at.pre[l] + j);
-                         store_half2(out + row * out_stride + j - column, v0 * slope.x,
-                                     v1 * slope.y);
-                       });
+          half_product(
+              in, in_stride, layer.half, layer.inputs, column, column + width, rows,
+              [&](int row, int j) {
+                return load2(slopes + (min(row, rows - 1) >> at.latent_shift) * width + j - column);
+              },
+              [&](int row, int j, float v0, float v1, float2 slope) {
+                if (row >= rows) return;
+                store_half2(out + row * out_stride + j - column, v0 * slope.x, v1 * slope.y);
+              });
         }
         __syncthreads();
         // A warp has eight columns of one image's matrices, always the same.
@@ -321,21 +374,25 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
           const int image = 8 * warp >> at.latent_shift, eight = 8 * warp & (kp - 1);
           const __half* mine = out + image * kp * out_stride;
           float* slot = tile.slot(accepted[begin + image]);
-          if (second_order && bends(layer.activation)) {
-            float sum[4][4] = {};
-            gram(mine, out_stride, kp, eight, slot + at.value[l] + column, width, sum);
-            add_columns(sum, kp, eight, k, l == 0 && column == 0, 0.0f, slot + at.hessian);
-          } else if (l == 0 && column == 0) {
-            const float nothing[4][4] = {};
-            add_columns(nothing, kp, eight, k, true, 0.0f, slot + at.hessian);
-          }
-          if (last) {
-            float sum[4][4] = {};
-            gram(mine, out_stride, kp, eight, slot + at.precision + column, width, sum);
-            add_columns(sum, kp, eight, k, column == 0, 1.0f, slot + at.matrix);
+          const bool bent = second_order && bends(layer.activation);
+          const auto add = [&](auto latent_rows) {
+            add_piece<latent_rows.value>(
+                mine, out_stride, eight, bent ? weights + image * width : nullptr,
+                last ? precisions + image * width : nullptr, width, k, l == 0 && column == 0,
+                column == 0, slot + at.hessian, slot + at.matrix);
+          };
+          if (kp == 8) {
+            add(std::integral_constant<int, 8>{});
+          } else if (kp == 16) {
+            add(std::integral_constant<int, 16>{});
+          } else if (kp == 32) {
+            add(std::integral_constant<int, 32>{});
+          } else {
+            add(std::integral_constant<int, 64>{});
           }
         }
-        if (last) __syncthreads();
+        // What is staged, and the last layer's piece, are written anew next.
+        __syncthreads();
       }
     }
   }

@@ -20,6 +20,7 @@ struct MlpLayout {
   int tangent_rows;  // of the images that are differentiated together
   int area;          // bytes of each of two areas that rows pass between
   int piece;         // columns of the last layer's tangents that an area holds
+  int staged;        // floats of one of: slopes, Hessian weights, precisions of a piece
   int codes;         // floats of one of: codes, trial codes, gradients
   // One slot of the workspace, in floats. After `forward` a layer has its pre-activations in `pre`
   // and its outputs in `value`, after `backward` f' and what f'' adds to the curvature.
@@ -45,13 +46,14 @@ struct MlpLayout {
     slot = hessian + (k * k + 3) / 4 * 4;
     area = std::max(4 * ((images + 15) / 16 * 16) * float_row(widest),
                     2 * tangent_rows * (hidden + 32));
-    area = std::max(area, 8 * k * (k + 2));
+    area = std::max(area, 8 * k * (k + 1));
     area = (area + 127) / 128 * 128;
     piece = (area / (2 * tangent_rows) - 32) / 32 * 32;
+    staged = tangent_rows / latent_rows * std::max(hidden, piece);
     codes = (images * k + 3) / 4 * 4;
   }
 
-  __host__ __device__ int64_t bytes() const { return 2 * area + 3 * 4 * codes; }
+  __host__ __device__ int64_t bytes() const { return 2 * area + 12 * staged + 12 * codes; }
 };
 
 }  // namespace jpmap
