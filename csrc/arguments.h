@@ -130,6 +130,17 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
   return sizes;
 }
 
+// Which images a solve works on: `active` [B] bool, null for all.
+inline const bool* check_active(const char* op, const std::optional<Tensor>& active,
+                                const Tensor& z) {
+  if (!active.has_value()) return nullptr;
+  check_shape(op, "active", *active, {z.size(0)});
+  STD_TORCH_CHECK(active->scalar_type() == torch::headeronly::ScalarType::Bool &&
+                      active->is_cuda() == z.is_cuda() && active->get_device() == z.get_device(),
+                  op, ": expected active of type bool on the device of the first argument");
+  return read<bool>(*active);
+}
+
 // Layers in panels (CPU): weights [panels, in, w], adjoints [panels, out, w], biases [panels w].
 inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vector<Tensor>& packed,
                                  const std::vector<Tensor>& adjoints,

@@ -17,6 +17,7 @@ from jpmap_fast.data.digits import mnist_test_digits
 from jpmap_fast.operators import CompressedSensing, Denoising, Inpainting, LinearOperator, Operator
 from jpmap_fast.priors import MLPVAE, ModulePrior, Prior, available_priors, load_prior
 from jpmap_fast.restore import restore
+from jpmap_fast.restorer import Restoration, Restorer
 from jpmap_fast.result import Result
 from jpmap_fast.solvers import Adam, GaussNewton
 
@@ -39,6 +40,8 @@ __all__ = [
     "ModulePrior",
     "Operator",
     "Prior",
+    "Restoration",
+    "Restorer",
     "Result",
     "available_priors",
     "build_info",

@@ -149,9 +149,7 @@ def mlp_gauss_newton(
     Raises:
         RuntimeError: shapes, types or layouts do not fit.
     """
-    output, value, gradient, matrix, hessian = _ops.mlp_gauss_newton(
-        z.contiguous(), *_arguments(f)
-    )
+    output, value, gradient, matrix, hessian = _ops.mlp_gauss_newton(z.contiguous(), *_arguments(f))
     return output, value, gradient, matrix, hessian
 
 
@@ -162,6 +160,7 @@ def mlp_restore(
     max_steps: int,
     initial_damping: float,
     second_order: bool,
+    active: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The damped Gauss-Newton method of ``solvers.GaussNewton``, whole, for every image.
 
@@ -169,6 +168,8 @@ def mlp_restore(
         z: starting points [B, k], float32 or float64.
         f: of the same type and device.
         tolerance, max_steps, initial_damping, second_order: as in ``solvers.GaussNewton``.
+        active: bool [B], the images to work on; None for all. The others keep their starting point
+            and get f = NaN, no steps, not converged.
 
     Returns:
         z [B, k], f(z) float64 [B], trial steps int64 [B], converged bool [B].
@@ -179,7 +180,13 @@ def mlp_restore(
     Source: H. B. Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05, 1999.
     """
     found, value, steps, converged = _ops.mlp_restore(
-        z.contiguous(), *_arguments(f), tolerance, max_steps, initial_damping, second_order
+        z.contiguous(),
+        *_arguments(f),
+        tolerance,
+        max_steps,
+        initial_damping,
+        second_order,
+        None if active is None else active.contiguous(),
     )
     return found, value, steps, converged
 

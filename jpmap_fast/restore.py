@@ -95,8 +95,8 @@ def restore(
 
     Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648.
     """
-    algorithm = _algorithm(method)
-    task = _prepare(y, operator, prior, sigma)
+    algorithm = as_algorithm(method)
+    task = prepare(y, operator, prior, sigma)
     if chunk_size is not None:
         count("chunk_size", chunk_size, 1)
     problem = task.problem
@@ -117,11 +117,11 @@ def restore(
             part = problem if whole else problem.select(rows)
             settings = algorithm if whole else algorithm.select(rows)
             outcomes.append(settings.solve(part, monitor, generator))
-    return _assemble(task, good, outcomes)
+    return _assemble(task, good, outcomes, ", ".join(sorted(monitor.paths)))
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """Checked inputs: the problem of the whole batch and which of its images can be worked on."""
 
     problem: Problem
@@ -129,7 +129,8 @@ class _Task:
     batched: bool
 
 
-def _algorithm(method: str | Algorithm) -> Algorithm:
+def as_algorithm(method: str | Algorithm) -> Algorithm:
+    """An algorithm of itself or of its name."""
     if isinstance(method, str):
         choice("method", method, tuple(ALGORITHMS))
         return ALGORITHMS[method]()
@@ -141,14 +142,21 @@ def _algorithm(method: str | Algorithm) -> Algorithm:
     return method
 
 
-def _prepare(y: Any, operator: Operator, prior: Prior | str, sigma: Any) -> _Task:
+def prior_of(prior: Prior | str) -> Prior:
+    """A prior of itself or of its name."""
     if isinstance(prior, str):
-        prior = load_prior(prior)
+        return load_prior(prior)
     if not isinstance(prior, Prior):
         raise TypeError(
             "prior: expected an object with encode, decode, gamma, latent_dim and image_shape "
             f"(see load_prior), got {type(prior).__name__}"
         )
+    return prior
+
+
+def prepare(y: Any, operator: Operator, prior: Prior | str, sigma: Any) -> Task:
+    """Arguments of ``restore``, checked."""
+    prior = prior_of(prior)
     if not isinstance(operator, Operator):
         raise TypeError(
             "operator: expected an operator such as Inpainting(mask), "
@@ -177,7 +185,7 @@ def _prepare(y: Any, operator: Operator, prior: Prior | str, sigma: Any) -> _Tas
     deviation = per_image("sigma", sigma, batch, y)
     finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
     problem = Problem(prior, make_encoder(prior), make_decoder(prior), operator, y, deviation)
-    return _Task(problem, finite, batched)
+    return Task(problem, finite, batched)
 
 
 def _chunk_size(problem: Problem, algorithm: Algorithm) -> int:
@@ -192,7 +200,7 @@ def _chunk_size(problem: Problem, algorithm: Algorithm) -> int:
     return max(1, memory // each)
 
 
-def _assemble(task: _Task, good: Tensor, outcomes: list[Outcome]) -> Result:
+def _assemble(task: Task, good: Tensor, outcomes: list[Outcome], path: str) -> Result:
     problem = task.problem
     batch, like = problem.batch, problem.y
     shape, k = tuple(problem.prior.image_shape), problem.decoder.latent_dim
@@ -222,17 +230,19 @@ def _assemble(task: _Task, good: Tensor, outcomes: list[Outcome]) -> Result:
         candidates=spread([outcome.candidates for outcome in outcomes], 0, 3),
         beta=spread([outcome.beta for outcome in outcomes], nan),
         gap=spread([s.gap for s in states], nan),
+        path=path,
         history=_join_histories(outcomes, good, batch),
     )
     if task.batched:
         return result
-    fields = {name: value[0] for name, value in vars(result).items() if name != "history"}
+    whole = ("history", "path")
+    fields = {name: value[0] for name, value in vars(result).items() if name not in whole}
     history = (
         None
         if result.history is None
         else History(*(v[:, 0] for v in vars(result.history).values()))
     )
-    return Result(**fields, history=history)
+    return Result(**fields, path=path, history=history)
 
 
 def _join_histories(outcomes: list[Outcome], good: Tensor, batch: int) -> History | None:

@@ -61,7 +61,16 @@ def test_normal_equations_for_every_activation(hidden, output):
 @pytest.mark.parametrize("batch", [0, 1, 3, 33, 700])
 @pytest.mark.parametrize(
     "sizes",
-    [(1, 1), (2, 33), (8, 64, 31), (5, 7, 9, 11, 13, 6), (24, 40, 20), (64, 96, 70), (16, 200, 1000), (8, 512, 512, 784)],
+    [
+        (1, 1),
+        (2, 33),
+        (8, 64, 31),
+        (5, 7, 9, 11, 13, 6),
+        (24, 40, 20),
+        (64, 96, 70),
+        (16, 200, 1000),
+        (8, 512, 512, 784),
+    ],
 )
 def test_normal_equations_for_every_size(batch, sizes):
     f, z = problem(batch, sizes, dtype=torch.float32)
@@ -152,7 +161,7 @@ def test_opcheck():
     network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
     common = (z.cuda(), *network, g.network.codes, g.target, g.weight, g.scale, g.constant)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
-    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True))
+    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None))
 
 
 def test_what_does_not_fit_takes_the_torch_path():

@@ -118,6 +118,7 @@ struct Settings {
   int64_t max_steps;
   double initial_damping;
   bool second_order;
+  const bool* active;  // [B], null for all
 };
 
 template <class T>
@@ -200,9 +201,16 @@ class Worker {
 
  private:
   bool begin(Solve& s) {
-    const int64_t image = next_.fetch_add(1);
-    if (image >= batch_) return false;
     const int64_t k = mlp_.latent;
+    int64_t image = next_.fetch_add(1);
+    for (; image < batch_ && settings_.active != nullptr && !settings_.active[image];
+         image = next_.fetch_add(1)) {
+      std::copy_n(start_ + image * k, k, out_.z + image * k);
+      out_.objective[image] = std::numeric_limits<double>::quiet_NaN();
+      out_.steps[image] = 0;
+      out_.converged[image] = false;
+    }
+    if (image >= batch_) return false;
     s.image = image;
     s.fresh = true;
     s.growth = 2;
@@ -314,13 +322,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   return {output, objective, gradient, matrix, hessian};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors packed, Tensors adjoints,
-                                                       Tensors /*tangents*/, Tensors biases,
-                                                       Integers activations, Tensor target,
-                                                       Tensor weight, std::optional<Tensor> scale,
-                                                       std::optional<Tensor> constant,
-                                                       double tolerance, int64_t max_steps,
-                                                       double initial_damping, bool second_order) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
+    Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
+    Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
+    std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
+    bool second_order, std::optional<Tensor> active) {
   const auto sizes = check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations,
                                       target, weight, scale, constant);
   Tensor found = torch::stable::empty_like(z);
@@ -329,7 +335,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors packed,
   Tensor steps = torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Long);
   Tensor converged =
       torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Bool);
-  const Settings settings{tolerance, max_steps, initial_damping, second_order};
+  const Settings settings{tolerance, max_steps, initial_damping, second_order,
+                          check_active("mlp_restore", active, z)};
   dispatch_floating("mlp_restore", z, [&](auto zero) {
     using T = decltype(zero);
     const auto mlp =

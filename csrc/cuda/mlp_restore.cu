@@ -20,7 +20,8 @@ struct Settings {
   double tolerance, initial_damping;
   int64_t max_steps;
   bool second_order;
-  bool evaluate;  // stop at the starting point and write its system out
+  bool evaluate;       // stop at the starting point and write its system out
+  const bool* active;  // [B], null for all
 };
 
 struct Results {
@@ -191,7 +192,14 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
     bool active = false;
     if (threadIdx.x < at.images) {
       if (images[threadIdx.x] < 0) {
-        const unsigned long long next = atomicAdd(queue, 1ull);
+        unsigned long long next = atomicAdd(queue, 1ull);
+        for (; next < data.batch && settings.active != nullptr && !settings.active[next];
+             next = atomicAdd(queue, 1ull)) {
+          for (int c = 0; c < k; ++c) out.z[next * k + c] = data.start[next * k + c];
+          out.objective[next] = __longlong_as_double(0x7ff8000000000000ll);
+          out.steps[next] = 0;
+          out.converged[next] = false;
+        }
         if (next < data.batch) {
           Slot& slot = slots[threadIdx.x];
           images[threadIdx.x] = next;
@@ -337,17 +345,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   out.matrix = write<double>(matrix);
   out.hessian = write<double>(hessian);
   launch(op, z, weights, adjoints, tangents, biases, activations, sizes, target, weight, scale,
-         constant, {0, 0, 0, true, true}, out);
+         constant, {0, 0, 0, true, true, nullptr}, out);
   return {output, objective, gradient, matrix, hessian};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors weights, Tensors adjoints,
-                                                       Tensors tangents, Tensors biases,
-                                                       Integers activations, Tensor target,
-                                                       Tensor weight, std::optional<Tensor> scale,
-                                                       std::optional<Tensor> constant,
-                                                       double tolerance, int64_t max_steps,
-                                                       double initial_damping, bool second_order) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
+    Tensor z, Tensors weights, Tensors adjoints, Tensors tangents, Tensors biases,
+    Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
+    std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
+    bool second_order, std::optional<Tensor> active) {
   const char* op = "mlp_restore";
   const auto sizes = check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations, target,
                                     weight, scale, constant);
@@ -364,7 +370,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(Tensor z, Tensors weights
   out.steps = write<int64_t>(steps);
   out.converged = write<bool>(converged);
   launch(op, z, weights, adjoints, tangents, biases, activations, sizes, target, weight, scale,
-         constant, {tolerance, initial_damping, max_steps, second_order, false}, out);
+         constant,
+         {tolerance, initial_damping, max_steps, second_order, false, check_active(op, active, z)},
+         out);
   return {found, objective, steps, converged};
 }
 

@@ -118,6 +118,19 @@ class Algorithm(ABC):
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         """Restore every image of the problem from one start each."""
 
+    def starting_codes(self, problem: Problem, generator: torch.Generator | None) -> Tensor:
+        """The codes of the starts [K, k]: see ``solve``. The encoder's start has z = 0."""
+        like, number = problem.y, self.number_of_starts
+        fixed = 2 if self.uses_encoder else 1
+        codes = like.new_zeros(number, problem.decoder.latent_dim)
+        if number > fixed:
+            # Drawn on the generator's device (the CPU by default), so that seeds carry over.
+            source = torch.device("cpu") if generator is None else generator.device
+            shape = (number - fixed, codes.shape[1])
+            draws = torch.randn(shape, generator=generator, device=source)
+            codes[fixed:] = draws.to(like.device, like.dtype)
+        return codes
+
     def solve(
         self, problem: Problem, monitor: Monitor, generator: torch.Generator | None
     ) -> Outcome:
@@ -126,16 +139,10 @@ class Algorithm(ABC):
         Starts are the encoder's guess (for algorithms that have an encoder), z = 0, then draws
         from N(0, I) that all images share, so that no image's result depends on its batch.
         """
-        batch, k = problem.batch, problem.decoder.latent_dim
+        batch = problem.batch
         like = problem.y
         number = self.number_of_starts
-        fixed = 2 if self.uses_encoder else 1
-        codes = like.new_zeros(number, k)
-        if number > fixed:
-            # Drawn on the generator's device (the CPU by default), so that seeds carry over.
-            source = torch.device("cpu") if generator is None else generator.device
-            draws = torch.randn(number - fixed, k, generator=generator, device=source)
-            codes[fixed:] = draws.to(like.device, like.dtype)
+        codes = self.starting_codes(problem, generator)
         encoder = torch.zeros(number, dtype=torch.bool, device=like.device)
         encoder[0] = self.uses_encoder
         # Start-major: row s * batch + b is start s of image b.

@@ -73,6 +73,7 @@ def minimise_latent(
     gap = torch.zeros_like(before)
     monitor.step(index, before, beta, gap, zeros)
     found = solver.minimise(f, z, scale)
+    monitor.solved(found.path)
     objective = found.objective.to(z.dtype)
     monitor.step(index, objective, beta, gap, zeros + 3)
     monitor.finished(problem.batch)

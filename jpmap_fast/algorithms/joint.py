@@ -119,7 +119,7 @@ def run_joint(
     )
     monitor.step(work.index, state.objective, beta, state.gap, zeros)
     while work.index.numel():
-        taken, stationary = _iterate(work, settings)
+        taken, stationary = _iterate(work, settings, monitor)
         monitor.step(work.index, work.state.objective, work.beta, work.state.gap, taken)
         stop = _advance(work, stationary, settings, schedule)
         done = stop >= 0
@@ -134,7 +134,7 @@ def run_joint(
     return final
 
 
-def _iterate(work: _Work, settings: JointSettings) -> tuple[Tensor, Tensor]:
+def _iterate(work: _Work, settings: JointSettings, monitor: Monitor) -> tuple[Tensor, Tensor]:
     """One iteration in place: the candidate taken [B] (0 for none) and whether z is stationary."""
     before = work.state
     taken = torch.zeros_like(work.index)
@@ -158,7 +158,9 @@ def _iterate(work: _Work, settings: JointSettings) -> tuple[Tensor, Tensor]:
 
     def descend(part: _Work, code: Tensor, x: Tensor) -> Tensor:
         f, scale = part.problem.latent_objective(settings.coupling, x, part.beta)
-        return settings.z_solver.minimise(f, code, scale).z
+        found = settings.z_solver.minimise(f, code, scale)
+        monitor.solved(found.path)
+        return found.z
 
     every = torch.ones_like(work.encoder_open)
     first = torch.ones_like(work.index)

@@ -45,6 +45,7 @@ class Monitor:
         self._bar: Any = None
         self._batch = 0
         self._rows: list[tuple[Tensor, ...]] = []
+        self.paths: set[str] = set()
 
     def __enter__(self) -> Monitor:
         return self
@@ -84,6 +85,10 @@ class Monitor:
         row = torch.full((self._batch,), -1, dtype=torch.int8, device=index.device)
         row[index] = candidate.to(torch.int8)
         self._rows.append((*rows, row))
+
+    def solved(self, path: str) -> None:
+        """A z-step ran ``path``, as in ``LatentSolution``."""
+        self.paths.add(path)
 
     def finished(self, count: int) -> None:
         """``count`` more images are done."""

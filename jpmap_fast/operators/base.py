@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from jpmap_fast._validate import per_image
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.priors.decoder import Decoder
+
+
+Projection = Callable[[Tensor], LatentObjective]
 
 
 class Operator(ABC):
@@ -63,10 +66,22 @@ class Operator(ABC):
         """
 
     @abstractmethod
+    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
+        """y -> J(z) = min_x J1(x, z) as a function of z; beta = inf gives the latent objective.
+
+        All that does not depend on y is done here, once.
+        """
+
     def projected(
         self, decoder: Decoder, y: Tensor, beta: Tensor, sigma: Tensor
     ) -> LatentObjective:
-        """J(z) = min_x J1(x, z) as a function of z; beta = inf gives the latent objective."""
+        """``projection`` at the measurements y."""
+        return self.projection(decoder, beta, sigma)(y)
+
+    @property
+    def stays_on_device(self) -> bool:
+        """Whether ``x_update`` and a projection never wait for the device."""
+        return True
 
     @property
     def batch(self) -> int | None:

@@ -14,7 +14,7 @@ from jpmap_fast import kernels
 from jpmap_fast._validate import as_float_tensor, count
 from jpmap_fast.batch_invariant import RowProduct
 from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
-from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.base import Operator, Projection
 from jpmap_fast.priors.decoder import Decoder
 
 
@@ -178,22 +178,20 @@ class CompressedSensing(Operator):
         objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
         return x.reshape(decoded.shape), objective, gap
 
-    def projected(
-        self, decoder: Decoder, y: Tensor, beta: Tensor, sigma: Tensor
-    ) -> LatentObjective:
+    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
         factor = self.factor
-        variance = sigma.square()[:, None]
-        constant = None
-        if not factor.complete:
-            constant = self._out_of_reach(y).double().square().sum(dim=-1)
-            constant = constant / (2 * sigma.double().square())
-        return WeightedLeastSquares(
-            decoder,
-            factor.basis_adjoint(y),
-            1 / (variance + factor.values / beta[:, None]),
-            matrix=factor.rows,
-            constant=constant,
-        )
+        precision = 1 / (sigma.square()[:, None] + factor.values / beta[:, None])
+
+        def at(y: Tensor) -> LatentObjective:
+            constant = None
+            if not factor.complete:
+                constant = self._out_of_reach(y).double().square().sum(dim=-1)
+                constant = constant / (2 * sigma.double().square())
+            return WeightedLeastSquares(
+                decoder, factor.basis_adjoint(y), precision, matrix=factor.rows, constant=constant
+            )
+
+        return at
 
     def _out_of_reach(self, y: Tensor) -> Tensor:
         factor = self.factor

@@ -13,7 +13,7 @@ from torch import Tensor
 from jpmap_fast import kernels
 from jpmap_fast._validate import as_float_tensor, image_batch
 from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
-from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.base import Operator, Projection
 from jpmap_fast.priors.decoder import Decoder
 
 
@@ -39,24 +39,29 @@ class _Diagonal(Operator):
         )
         return x.reshape(decoded.shape), objective, gap
 
-    def projected(
-        self, decoder: Decoder, y: Tensor, beta: Tensor, sigma: Tensor
-    ) -> LatentObjective:
-        target, weight = y.flatten(1), self._weight()
-        variance = sigma.square()[:, None]
+    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
+        weight, variance = self._weight(), sigma.square()[:, None]
         if weight is None:
-            return WeightedLeastSquares(decoder, target, 1 / (variance + 1 / beta[:, None]))
-        # Pixels nobody observed add |y|^2 / (2 sigma^2) to J whatever z is.
+            precision = 1 / (variance + 1 / beta[:, None])
+            return lambda y: WeightedLeastSquares(decoder, y.flatten(1), precision)
         unseen = weight == 0
-        constant = (target * unseen).double().square().sum(dim=-1) / (2 * sigma.double().square())
+        rows = None
+        seen = (~unseen).to(weight.dtype)
         if weight.dim() == 1:
             rows = (~unseen).nonzero()[:, 0]
-            decoder, weight, target = decoder.restrict(rows), weight[rows], target[:, rows]
-            seen = torch.ones_like(weight)
-        else:
-            seen = (~unseen).to(weight.dtype)
+            decoder, weight, seen = decoder.restrict(rows), weight[rows], seen[rows]
         precision = seen / (variance + weight.square() / beta[:, None])
-        return WeightedLeastSquares(decoder, target, precision, scale=weight, constant=constant)
+
+        def at(y: Tensor) -> LatentObjective:
+            target = y.flatten(1)
+            # Pixels nobody observed add |y|^2 / (2 sigma^2) to J whatever z is.
+            constant = (target * unseen).double().square().sum(dim=-1)
+            constant = constant / (2 * sigma.double().square())
+            if rows is not None:
+                target = target[:, rows]
+            return WeightedLeastSquares(decoder, target, precision, scale=weight, constant=constant)
+
+        return at
 
 
 class Denoising(_Diagonal):

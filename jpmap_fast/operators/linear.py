@@ -11,7 +11,7 @@ from jpmap_fast import kernels
 from jpmap_fast._validate import count, positive
 from jpmap_fast.conjugate_gradient import conjugate_gradient
 from jpmap_fast.objective import LatentObjective, MatrixFreeLeastSquares
-from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.base import Operator, Projection
 from jpmap_fast.priors.decoder import Decoder
 
 
@@ -136,27 +136,33 @@ class LinearOperator(Operator):
         objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
         return x.reshape(decoded.shape), objective, gap
 
-    def projected(
-        self, decoder: Decoder, y: Tensor, beta: Tensor, sigma: Tensor
-    ) -> LatentObjective:
-        shape = y.shape[1:]
+    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
         variance, inverse_beta = sigma.square(), 1 / beta
 
-        def solve(rhs: Tensor, index: Tensor) -> Tensor:
-            columns = rhs.shape[1]
-            owner = index.repeat_interleave(columns)
-            flat = rhs.reshape(-1, rhs.shape[-1])
-            out = self._solve(shape, flat, variance[owner], inverse_beta[owner])
-            return out.reshape(rhs.shape)
+        def at(y: Tensor) -> LatentObjective:
+            shape = y.shape[1:]
 
-        return MatrixFreeLeastSquares(
-            decoder=decoder,
-            measure=self._rows,
-            measure_adjoint=lambda flat: self._adjoint_rows(shape, flat),
-            solve=solve,
-            target=y.flatten(1),
-            index=torch.arange(y.shape[0], device=y.device),
-        )
+            def solve(rhs: Tensor, index: Tensor) -> Tensor:
+                owner = index.repeat_interleave(rhs.shape[1])
+                flat = rhs.reshape(-1, rhs.shape[-1])
+                out = self._solve(shape, flat, variance[owner], inverse_beta[owner])
+                return out.reshape(rhs.shape)
+
+            return MatrixFreeLeastSquares(
+                decoder=decoder,
+                measure=self._rows,
+                measure_adjoint=lambda flat: self._adjoint_rows(shape, flat),
+                solve=solve,
+                target=y.flatten(1),
+                index=torch.arange(y.shape[0], device=y.device),
+            )
+
+        return at
+
+    @property
+    def stays_on_device(self) -> bool:
+        # Conjugate gradients ask the device whether every image has converged.
+        return False
 
     def __repr__(self) -> str:
         return f"LinearOperator(A={self._forward!r})"

@@ -19,12 +19,14 @@ class LatentSolution:
         objective: f(z) [B], float64.
         steps: iterations spent [B].
         converged: whether the solver's own test was met [B].
+        path: what ran: "compiled" or "torch".
     """
 
     z: Tensor
     objective: Tensor
     steps: Tensor
     converged: Tensor
+    path: str = "torch"
 
 
 @runtime_checkable

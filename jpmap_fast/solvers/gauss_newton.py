@@ -67,19 +67,70 @@ class GaussNewton:
         self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
     ) -> LatentSolution:
         """Descend from z [B, k]; see the class. ``scale`` has no effect: steps are invariant."""
-        compiled = objective.fused() if self.fused else None
-        if compiled is not None:
-            return LatentSolution(
-                *mlp_restore(
-                    z,
-                    compiled,
-                    self.tolerance,
-                    self.max_steps,
-                    self.initial_damping,
-                    self.second_order,
-                )
-            )
-        return self._minimise(objective, z)
+        return self._compiled(objective, z, None) or self._minimise(objective, z)
+
+    @torch.no_grad()
+    def minimise_on_device(
+        self, objective: LatentObjective, z: Tensor, active: Tensor | None = None
+    ) -> LatentSolution:
+        """The same without waiting for the device, for CUDA graphs.
+
+        A compiled solve takes as many steps as it needs. In plain torch ``max_steps`` steps are
+        executed, in which images that have stopped stay as they are.
+
+        Args:
+            objective: f.
+            z: starting points [B, k].
+            active: bool [B], the images to work on; the others keep z and get f = NaN. None: all.
+        """
+        return self._compiled(objective, z, active) or self._fixed(objective, z, active)
+
+    def _compiled(
+        self, objective: LatentObjective, z: Tensor, active: Tensor | None
+    ) -> LatentSolution | None:
+        f = objective.fused() if self.fused else None
+        if f is None:
+            return None
+        settings = (self.tolerance, self.max_steps, self.initial_damping, self.second_order)
+        return LatentSolution(*mlp_restore(z, f, *settings, active), path="compiled")
+
+    def _fixed(
+        self, objective: LatentObjective, z: Tensor, active: Tensor | None
+    ) -> LatentSolution:
+        resolution = 8 * torch.finfo(z.dtype).eps
+        identity = torch.eye(z.shape[1], dtype=torch.float64, device=z.device)
+        f, g, h = self._system(objective, z)
+        running = torch.ones_like(f, dtype=torch.bool) if active is None else active
+        f = torch.where(running, f, torch.nan)
+        mu = self.initial_damping * h.diagonal(dim1=-2, dim2=-1).amax(dim=-1).double()
+        growth = torch.full_like(mu, 2.0)
+        count = torch.zeros_like(f, dtype=torch.int64)
+        converged = torch.zeros_like(running)
+        for step_number in range(self.max_steps + 1):
+            h64, g64 = h.double(), g.double()
+            newton = _solve(h64, g64)
+            finite = torch.isfinite(f) & torch.isfinite(newton).all(dim=-1)
+            done = newton.square().mean(dim=-1).sqrt() <= self.tolerance
+            done |= (g64 * newton).sum(dim=-1) <= resolution * f.abs()
+            done |= mu > h64.diagonal(dim1=-2, dim2=-1).amax(dim=-1) / resolution
+            converged |= running & done & finite
+            running = running & ~done & finite
+            if step_number == self.max_steps or (z.device.type == "cpu" and not running.any()):
+                break
+            step = -_solve(h64 + mu[:, None, None] * identity, g64)
+            trial = torch.where(running[:, None], z + step.to(z.dtype), z)
+            f_new, g_new, h_new = self._system(objective, trial)
+            promised = 0.5 * (step * (mu[:, None] * step - g64)).sum(dim=-1)
+            accept = running & (f_new < f)
+            shrink = (1 - (2 * (f - f_new) / promised - 1) ** 3).clamp(1 / 3, 2)
+            mu = torch.where(accept, mu * shrink, torch.where(running, mu * growth, mu))
+            growth = torch.where(accept, 2.0, 2 * growth)
+            z = torch.where(accept[:, None], trial, z)
+            f = torch.where(accept, f_new, f)
+            g = torch.where(accept[:, None], g_new, g)
+            h = torch.where(accept[:, None, None], h_new, h)
+            count = count + running
+        return LatentSolution(z, f, count, converged)
 
     def _system(self, objective: LatentObjective, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """f, gradient and the matrix of the model."""

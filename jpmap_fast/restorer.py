@@ -1,0 +1,287 @@
+"""Restoration at a fixed shape, with everything that can be prepared prepared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import count
+from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, Problem
+from jpmap_fast.algorithms.base import as_solver
+from jpmap_fast.algorithms.problem import State
+from jpmap_fast.operators import Operator
+from jpmap_fast.priors.base import Prior
+from jpmap_fast.restore import as_algorithm, prepare, prior_of
+from jpmap_fast.solvers import GaussNewton
+from jpmap_fast.solvers.base import LatentSolution
+
+# Steps that a solve in plain torch executes, finished or not, unless told otherwise.
+TORCH_STEPS = 25
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What a ``Restorer`` returns. On a GPU its tensors are written again by the next call.
+
+    Attributes:
+        x: restored images [B, C, H, W].
+        z: latent codes [B, k].
+        decoded: G(z) [B, C, H, W].
+        objective: J1 for JPMAP, the latent objective for CSGM, [B].
+        converged: bool [B].
+
+    An image with NaN or infinity in its measurement has NaN everywhere and has not converged.
+    """
+
+    x: Tensor
+    z: Tensor
+    decoded: Tensor
+    objective: Tensor
+    converged: Tensor
+
+    def clone(self) -> Restoration:
+        """A copy that the next call leaves alone."""
+        return Restoration(*(value.clone() for value in vars(self).values()))
+
+
+class Restorer:
+    r"""``restore`` for pipelines: one operator, noise level, prior, method and batch size.
+
+    The operator's factorisation, the packed weights, the restriction of the decoder to observed
+    pixels and, on a GPU, a CUDA graph of the whole restoration are made at construction. On a GPU a
+    call copies y and launches the graph on the current stream: it allocates nothing and never waits
+    for the device. What it returns is overwritten by the next call.
+
+    The same candidates as in ``restore`` are tried, with the same acceptance tests: every start
+    descends, and the encoder is asked up to n2 times while it lowers J1. Objectives agree with
+    those of ``restore`` to rounding, or to another local minimum where rounding decides.
+
+    Args:
+        operator: A; its factorisation and masks are read once.
+        prior: from ``load_prior``, its name, or any ``Prior``. Its weights must not change.
+        sigma: standard deviation of the noise > 0, a number or one an image [batch_size].
+        batch_size: B >= 1.
+        method: ``JPMAP(coupling="projected", selection="adaptive", n1=0)`` or ``CSGM()``, with
+            ``GaussNewton``, or their names.
+        steps: for decoders without a compiled solve, the steps of a descent, all of which are
+            executed: the price of not waiting for the device. None for 25.
+        generator: source of random starts, drawn once.
+        device, dtype: of y, for a prior without parameters; otherwise those of its parameters.
+
+    Attributes:
+        captured: whether calls replay a CUDA graph. False on the CPU, and for operators that
+            iterate on the host (``LinearOperator``).
+        path: "compiled" or "torch", how the descents run.
+
+    Raises:
+        ValueError: shapes, counts, values or a method that do not fit. TypeError: wrong kinds.
+
+    Example:
+        >>> import torch, jpmap_fast as jf
+        >>> restorer = jf.Restorer(jf.Denoising(), "mnist", 0.4, batch_size=1)
+        >>> restorer(torch.zeros(1, 1, 28, 28)).x.shape
+        torch.Size([1, 1, 28, 28])
+
+    Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648, Algorithm 2.3.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        operator: Operator,
+        prior: Prior | str,
+        sigma: Any,
+        *,
+        batch_size: int,
+        method: str | Algorithm = "jpmap",
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        count("batch_size", batch_size, 1)
+        if steps is not None:
+            count("steps", steps, 1)
+        algorithm = as_algorithm(method)
+        self._solver = _checked_solver(algorithm)
+        prior = prior_of(prior)
+        parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
+        if parameter is not None:
+            device, dtype = parameter.device, parameter.dtype
+        device = operator.device if device is None else device
+        blank = torch.zeros(1, device=device, dtype=dtype)
+        shape = operator.bind(prior.image_shape).measurement_shape(prior.image_shape, blank)
+        y = blank.new_zeros(batch_size, *shape)
+        problem = prepare(y, operator, prior, sigma).problem
+        algorithm = algorithm.bind(problem)
+        self._joint = isinstance(algorithm, JPMAP)
+        self._rounds = algorithm.n2 if isinstance(algorithm, JPMAP) else 0
+        self._tolerance = algorithm.tolerance if isinstance(algorithm, JPMAP) else 0.0
+        self._batch, self._starts = batch_size, algorithm.number_of_starts
+
+        codes = algorithm.starting_codes(problem, generator)
+        image = torch.arange(batch_size, device=device).repeat(self._starts)
+        self._codes = codes.repeat_interleave(batch_size, dim=0)
+        self._first, self._all = problem, problem.select(image)
+        if not self._joint:
+            beta = torch.full_like(problem.sigma, torch.inf)
+        elif isinstance(algorithm, JPMAP) and algorithm.beta is not None:
+            beta = algorithm.beta
+        else:
+            beta = torch.full_like(problem.sigma, prior.gamma**-2)
+        self._beta, self._beta_all = beta, beta[image]
+        self._project = problem.operator.projection(problem.decoder, beta, problem.sigma)
+        self._project_all = self._all.operator.projection(
+            problem.decoder, self._beta_all, self._all.sigma
+        )
+        self.path = "torch" if self._project(y).fused() is None else "compiled"
+        if not self._solver.fused:
+            self.path = "torch"
+        if self.path == "torch":
+            self._solver = replace(self._solver, max_steps=steps or TORCH_STEPS)
+        self._y = y
+        self.captured = y.device.type == "cuda" and operator.stays_on_device
+        if self.captured:
+            self._capture()
+
+    @torch.no_grad()
+    def __call__(self, y: Tensor) -> Restoration:
+        """Restore measurements y, [B, ...] as the operator gives them.
+
+        Args:
+            y: in the prior's precision, on its device.
+
+        Raises:
+            ValueError: another shape, type or device. TypeError: not a tensor.
+        """
+        if not isinstance(y, Tensor):
+            raise TypeError(f"y: expected a tensor, got {type(y).__name__}")
+        expected = self._y
+        if y.shape != expected.shape or y.dtype != expected.dtype or y.device != expected.device:
+            raise ValueError(
+                f"y: expected {list(expected.shape)}, {expected.dtype} on {expected.device}, got "
+                f"{list(y.shape)}, {y.dtype} on {y.device}"
+            )
+        if not self.captured:
+            return self._run(y)
+        self._y.copy_(y)
+        self._graph.replay()
+        return self._result
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream(self._y.device)
+        stream.wait_stream(torch.cuda.current_stream(self._y.device))
+        with torch.cuda.stream(stream):
+            # Once outside of the graph: libraries set themselves up, caches are filled.
+            self._run(self._y)
+        torch.cuda.current_stream(self._y.device).wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._result = self._run(self._y)
+
+    def _run(self, y: Tensor) -> Restoration:
+        finite = torch.isfinite(y.flatten(1)).all(dim=1)
+        y = torch.where(finite.reshape(-1, *[1] * (y.dim() - 1)), y, 0)
+        repeated = y.repeat(self._starts, *[1] * (y.dim() - 1))
+        everything = replace(self._all, y=repeated)
+        solve = self._solver.minimise_on_device
+        f = self._project_all(repeated)
+        codes = self._codes
+        first = replace(self._first, y=y)
+        if self._joint:
+            published = first.operator.A_adjoint(y)
+            codes = torch.cat((first.encode(published), codes[self._batch :]))
+        found = solve(f, codes)
+        if self._joint:
+            state = everything.minimise_x(found.z, self._beta_all)
+            state, converged = self._ask_encoder(first, published, state, found.converged)
+        else:
+            decoded = everything.decode(found.z)
+            objective = found.objective.to(y.dtype)
+            state = State(decoded, found.z, decoded, objective, torch.zeros_like(objective))
+            converged = found.converged
+        if self._starts > 1:
+            row = self._best(state.objective)
+            state, converged = state.select(row), converged[row]
+        bad = ~finite
+        return Restoration(
+            *(
+                value.masked_fill(bad.reshape(-1, *[1] * (value.dim() - 1)), torch.nan)
+                for value in (state.x, state.z, state.decoded, state.objective)
+            ),
+            converged & finite & torch.isfinite(state.objective),
+        )
+
+    def _ask_encoder(
+        self, problem: Problem, x0: Tensor, state: State, converged: Tensor
+    ) -> tuple[State, Tensor]:
+        """The encoder's candidates of the first start, and z3 where it has none."""
+        own = torch.arange(self._batch, device=x0.device)
+        k = state.z.shape[1]
+        pixels = x0[0].numel()
+        f = self._project(problem.y)
+        before = problem.evaluate(x0, state.z.new_zeros(self._batch, k), self._beta)
+        mine, good = state.select(own), converged[own]
+        solve = self._solver.minimise_on_device
+
+        def attempt(codes: Tensor, active: Tensor, now: State) -> tuple[State, Tensor, Tensor]:
+            found: LatentSolution = solve(f, codes, active)
+            there = problem.minimise_x(found.z, self._beta)
+            better = active & (there.objective < now.objective)
+            merged = there.where(better, now)
+            moved = _norm(merged.x - now.x) / pixels**0.5 + _norm(merged.z - now.z) / k**0.5
+            return merged, better & (moved >= self._tolerance), found.converged & better
+
+        taken = mine.objective < before.objective
+        if self._rounds == 0:
+            taken = torch.zeros_like(taken)
+        mine = mine.where(taken, before)
+        good = good & taken
+        open_ = taken
+        for _ in range(1, self._rounds):
+            mine, open_, reached = attempt(problem.encode(mine.x), open_, mine)
+            good = good | reached
+        # The second start is z = 0 already, what z3 would begin from.
+        if self._starts == 1:
+            mine, _, reached = attempt(mine.z, ~taken, mine)
+            good = good | reached
+        if self._starts == 1:
+            return mine, good
+        rest = torch.arange(self._batch, state.z.shape[0], device=x0.device)
+        others = state.select(rest)
+        joined = State(
+            *(
+                torch.cat((a, b))
+                for a, b in zip(vars(mine).values(), vars(others).values(), strict=True)
+            )
+        )
+        return joined, torch.cat((good, converged[rest]))
+
+    def _best(self, objective: Tensor) -> Tensor:
+        value = torch.where(torch.isfinite(objective), objective, torch.inf)
+        chosen = value.reshape(self._starts, self._batch).argmin(dim=0)
+        return chosen * self._batch + torch.arange(self._batch, device=value.device)
+
+
+def _checked_solver(algorithm: Algorithm) -> GaussNewton:
+    expected = (
+        "method: expected JPMAP(coupling='projected', selection='adaptive', n1=0) or CSGM(), with "
+        f"GaussNewton, got {algorithm!r}; restore() runs every method"
+    )
+    if isinstance(algorithm, JPMAP):
+        plain = algorithm.coupling == "projected" and algorithm.selection == "adaptive"
+        if not plain or algorithm.n1 != 0:
+            raise ValueError(expected)
+    elif not isinstance(algorithm, CSGM):
+        raise ValueError(expected)
+    solver = as_solver("Restorer", algorithm.z_solver)
+    if not isinstance(solver, GaussNewton):
+        raise ValueError(expected)
+    return solver
+
+
+def _norm(difference: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(difference.flatten(1), dim=1)
