@@ -22,6 +22,6 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "mlp_restore(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
       "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
       "Tensor? constant, float tolerance, int max_steps, float initial_damping, "
-      "bool second_order, Tensor? active) -> (Tensor, Tensor, Tensor, Tensor)");
+      "bool second_order, Tensor? active, bool low_latency) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("linear(Tensor x, Tensor packed, Tensor? bias, int outputs) -> Tensor");
 }

@@ -12,6 +12,7 @@ from jpmap_fast._validate import count
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, Problem
 from jpmap_fast.algorithms.base import as_solver
 from jpmap_fast.algorithms.problem import State
+from jpmap_fast.objective import LatentObjective
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.restore import as_algorithm, prepare, prior_of
@@ -20,6 +21,9 @@ from jpmap_fast.solvers.base import LatentSolution
 
 # Steps that a solve in plain torch executes, finished or not, unless told otherwise.
 TORCH_STEPS = 25
+
+# Up to so many descents at a time every one gets a cluster of blocks of its own.
+LOW_LATENCY_DESCENTS = 16
 
 
 @dataclass(frozen=True)
@@ -187,14 +191,13 @@ class Restorer:
         y = torch.where(finite.reshape(-1, *[1] * (y.dim() - 1)), y, 0)
         repeated = y.repeat(self._starts, *[1] * (y.dim() - 1))
         everything = replace(self._all, y=repeated)
-        solve = self._solver.minimise_on_device
         f = self._project_all(repeated)
         codes = self._codes
         first = replace(self._first, y=y)
         if self._joint:
             published = first.operator.A_adjoint(y)
             codes = torch.cat((first.encode(published), codes[self._batch :]))
-        found = solve(f, codes)
+        found = self._descend(f, codes)
         if self._joint:
             state = everything.minimise_x(found.z, self._beta_all)
             state, converged = self._ask_encoder(first, published, state, found.converged)
@@ -206,14 +209,23 @@ class Restorer:
         if self._starts > 1:
             row = self._best(state.objective)
             state, converged = state.select(row), converged[row]
-        bad = ~finite
+
+        def or_nan(value: Tensor) -> Tensor:
+            return value.masked_fill(~finite.reshape(-1, *[1] * (value.dim() - 1)), torch.nan)
+
         return Restoration(
-            *(
-                value.masked_fill(bad.reshape(-1, *[1] * (value.dim() - 1)), torch.nan)
-                for value in (state.x, state.z, state.decoded, state.objective)
-            ),
+            or_nan(state.x),
+            or_nan(state.z),
+            or_nan(state.decoded),
+            or_nan(state.objective),
             converged & finite & torch.isfinite(state.objective),
         )
+
+    def _descend(
+        self, f: LatentObjective, codes: Tensor, active: Tensor | None = None
+    ) -> LatentSolution:
+        low_latency = self._batch * self._starts <= LOW_LATENCY_DESCENTS
+        return self._solver.minimise_on_device(f, codes, active, low_latency)
 
     def _ask_encoder(
         self, problem: Problem, x0: Tensor, state: State, converged: Tensor
@@ -225,10 +237,9 @@ class Restorer:
         f = self._project(problem.y)
         before = problem.evaluate(x0, state.z.new_zeros(self._batch, k), self._beta)
         mine, good = state.select(own), converged[own]
-        solve = self._solver.minimise_on_device
 
         def attempt(codes: Tensor, active: Tensor, now: State) -> tuple[State, Tensor, Tensor]:
-            found: LatentSolution = solve(f, codes, active)
+            found = self._descend(f, codes, active)
             there = problem.minimise_x(found.z, self._beta)
             better = active & (there.objective < now.objective)
             merged = there.where(better, now)

@@ -101,6 +101,30 @@ def test_solves_end_where_float64_ends(sizes, measurements):
     assert float(close.double().mean()) >= 0.95
 
 
+@pytest.mark.parametrize("measurements", [0, 14])
+@pytest.mark.parametrize(
+    "sizes", [(8, 64, 90), (3, 21, 40, 37), (5, 7, 9, 11, 13, 6), (8, 512, 512, 784)]
+)
+def test_clusters_end_where_float64_ends(sizes, measurements):
+    batch = 20
+    f, z = problem(batch, sizes, measurements=measurements, dtype=torch.float32)
+    active = torch.arange(batch) != 3
+    found = GaussNewton(max_steps=500).minimise_on_device(
+        on_gpu(f), z.cuda(), active.cuda(), low_latency=True
+    )
+    assert torch.equal(found.z[3].cpu(), z[3]) and bool(found.objective[3].isnan())
+    assert bool((found.converged.cpu() == active).all())
+    exact = GaussNewton(max_steps=500, fused=False).minimise(in_double(f), z.double())
+    there = in_double(f).value(found.z.cpu().double())
+    torch.testing.assert_close(found.objective.cpu()[active], there[active], rtol=TOLERANCE, atol=0)
+    close = (there - exact.objective).abs() <= 1e-3 * exact.objective
+    assert float(close[active].double().mean()) >= 0.9
+    part = GaussNewton(max_steps=500).minimise_on_device(
+        on_gpu(f.select(torch.tensor([7]))), z[7:8].cuda(), low_latency=True
+    )
+    assert torch.equal(part.z[0], found.z[7]) and torch.equal(part.steps[0], found.steps[7])
+
+
 def test_objective_never_rises():
     f, z = problem(50, dtype=torch.float32)
     before = in_double(f).value(z.double())
@@ -161,7 +185,9 @@ def test_opcheck():
     network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
     common = (z.cuda(), *network, g.network.codes, g.target, g.weight, g.scale, g.constant)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
-    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None))
+    torch.library.opcheck(
+        torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, False)
+    )
 
 
 def test_what_does_not_fit_takes_the_torch_path():

@@ -218,7 +218,9 @@ def test_opcheck(dtype):
     network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
     common = (z, *network, g.network.codes, g.target, g.weight, g.scale, g.constant)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
-    torch.library.opcheck(torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None))
+    torch.library.opcheck(
+        torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, False)
+    )
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])

@@ -326,7 +326,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
     std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
-    bool second_order, std::optional<Tensor> active) {
+    bool second_order, std::optional<Tensor> active, bool /*low_latency*/) {
   const auto sizes = check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations,
                                       target, weight, scale, constant);
   Tensor found = torch::stable::empty_like(z);

@@ -7,7 +7,8 @@
 #include <torch/csrc/stable/library.h>
 
 #include "arguments.h"
-#include "cuda/damped_step.cuh"
+#include "cuda/mlp_cluster.cuh"
+#include "cuda/mlp_solve.cuh"
 #include "cuda/mlp_system.cuh"
 
 namespace jpmap {
@@ -16,121 +17,16 @@ namespace {
 using Tensors = std::vector<Tensor>;
 using Integers = std::vector<int64_t>;
 
-struct Settings {
-  double tolerance, initial_damping;
-  int64_t max_steps;
-  bool second_order;
-  bool evaluate;       // stop at the starting point and write its system out
-  const bool* active;  // [B], null for all
-};
-
-struct Results {
-  float* z;
-  double* objective;
-  int64_t* steps;
-  bool* converged;
-  float* output;
-  double* gradient;
-  double* matrix;
-  double* hessian;
-};
-
-struct Slot {
-  double value;  // f at z
-  double trial;  // f at the trial code
-  double damping, growth, promised;
-  long long steps;
-  float share;  // of the Hessian in the model: 1 where it is positive definite, else 0
-  bool fresh;   // its first trial is its starting point, taken as it is
-};
-
 struct Block {
   MlpTileView tile;
-  Slot* slots;
+  MlpSlot* slots;
   long long* images;  // of the slots, -1 for an empty one
   float* z;           // shared [images][k]
 };
 
-// Takes or refuses the trial of a slot and sets the next, or writes the solution.
 template <int kLanes>
-__device__ void advance(const Block& block, int index, const Settings& settings, const Results& out,
-                        double* scratch) {
-  const LaneGroup<kLanes> group;
-  const int k = block.tile.net.latent;
-  const double resolution = 8.0 * 1.1920928955078125e-7;
-  const long long image = block.images[index];
-  Slot slot = block.slots[index];
-  float* z = block.z + index * k;
-  float* trial = block.tile.trial + index * k;
-  const float* g = block.tile.gradient + index * k;
-  double* step = scratch;
-  const float* memory = block.tile.slot(index);
-  const float* matrix = memory + block.tile.at.matrix;
-  const float* hessian = memory + block.tile.at.hessian;
-  DampedSystem<kLanes> system{group, k, scratch};
-  system.load({matrix, hessian, slot.share});
-  const bool accepted = slot.fresh || slot.trial < slot.value;
-  bool finite = true, done = false;
-  if (accepted) {
-    for (int c = group.lane; c < k; c += kLanes) z[c] = trial[c];
-    slot.share = settings.second_order ? 1.0f : 0.0f;
-    system.load({matrix, hessian, slot.share});
-    bool solved = system.solve(0, g);
-    if (!solved && settings.second_order) {
-      slot.share = 0.0f;
-      system.load({matrix, hessian, 0.0f});
-      solved = system.solve(0, g);
-    }
-    if (slot.fresh) {
-      slot.fresh = false;
-      slot.damping = settings.initial_damping * system.largest_diagonal();
-    } else {
-      const double gain = 2 * (slot.value - slot.trial) / slot.promised - 1;
-      slot.damping *= fmin(fmax(1 - gain * gain * gain, 1.0 / 3), 2.0);
-      slot.growth = 2;
-      ++slot.steps;
-    }
-    slot.value = slot.trial;
-    double decrement = 0, squared = 0;
-    for (int c = group.lane; c < k; c += kLanes) {
-      decrement += g[c] * step[c];
-      squared += step[c] * step[c];
-    }
-    decrement = group.sum(decrement);
-    squared = group.sum(squared);
-    finite = isfinite(slot.value) && solved && isfinite(squared);
-    done = sqrt(squared / k) <= settings.tolerance || decrement <= resolution * fabs(slot.value);
-  } else {
-    ++slot.steps;
-    slot.damping *= slot.growth;
-    slot.growth *= 2;
-  }
-  // A damping this large moves z by less than its last digit: no descent is left.
-  const bool stuck = slot.damping > system.largest_diagonal() / resolution;
-  bool stop = !finite || done || stuck || slot.steps >= settings.max_steps;
-  if (!stop) stop = !system.solve(slot.damping, g);
-  if (stop) {
-    for (int c = group.lane; c < k; c += kLanes) out.z[image * k + c] = z[c];
-    group.sync();
-    if (group.lane == 0) {
-      out.objective[image] = slot.value;
-      out.steps[image] = slot.steps;
-      out.converged[image] = finite && (done || stuck);
-      block.images[index] = -1;
-    }
-    return;
-  }
-  double promised = 0;
-  for (int c = group.lane; c < k; c += kLanes) {
-    promised += 0.5 * step[c] * (slot.damping * step[c] + g[c]);
-    trial[c] = static_cast<float>(z[c] - step[c]);
-  }
-  slot.promised = group.sum(promised);
-  if (group.lane == 0) block.slots[index] = slot;
-}
-
-template <int kLanes>
-__device__ void advance_all(const Block& block, const Settings& settings, const Results& out) {
+__device__ void advance_all(const Block& block, const MlpSettings& settings,
+                            const MlpResults& out) {
   const int k = block.tile.net.latent, each = k * (k + 1);
   const int room = 2 * block.tile.at.area / (8 * each);
   const int groups = min(kMlpThreads / kLanes, room);
@@ -138,12 +34,17 @@ __device__ void advance_all(const Block& block, const Settings& settings, const 
   if (group >= groups) return;
   double* scratch = reinterpret_cast<double*>(block.tile.areas) + group * each;
   for (int index = group; index < block.tile.at.images; index += groups) {
-    if (block.images[index] >= 0) advance<kLanes>(block, index, settings, out, scratch);
+    if (block.images[index] < 0) continue;
+    const float* slot = block.tile.slot(index);
+    advance<kLanes>({block.slots + index, block.images + index, block.z + index * k,
+                     block.tile.trial + index * k, block.tile.gradient + index * k,
+                     slot + block.tile.at.matrix, slot + block.tile.at.hessian, k, true},
+                    settings, out, scratch);
   }
 }
 
 // One block: the systems of all slots to the results.
-__device__ void write_systems(const Block& block, const Results& out) {
+__device__ void write_systems(const Block& block, const MlpResults& out) {
   const auto& tile = block.tile;
   const int k = tile.net.latent;
   for (int index = 0; index < tile.at.images; ++index) {
@@ -167,10 +68,10 @@ __device__ void write_systems(const Block& block, const Results& out) {
 
 __global__ void __launch_bounds__(kMlpThreads, 1)
     solve_kernel(const __grid_constant__ MlpNetwork net, const __grid_constant__ MlpLayout at,
-                 const MlpData data, const Settings settings, const Results out,
+                 const MlpData data, const MlpSettings settings, const MlpResults out,
                  unsigned long long* queue, float* workspace) {
   extern __shared__ __align__(128) char memory[];
-  __shared__ Slot slots[kMlpImages];
+  __shared__ MlpSlot slots[kMlpImages];
   __shared__ long long images[kMlpImages];
   __shared__ int accepted[kMlpImages];
   __shared__ int count;
@@ -195,18 +96,11 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
         unsigned long long next = atomicAdd(queue, 1ull);
         for (; next < data.batch && settings.active != nullptr && !settings.active[next];
              next = atomicAdd(queue, 1ull)) {
-          for (int c = 0; c < k; ++c) out.z[next * k + c] = data.start[next * k + c];
-          out.objective[next] = __longlong_as_double(0x7ff8000000000000ll);
-          out.steps[next] = 0;
-          out.converged[next] = false;
+          leave_out(out, data.start, next, k);
         }
         if (next < data.batch) {
-          Slot& slot = slots[threadIdx.x];
           images[threadIdx.x] = next;
-          slot.steps = 0;
-          slot.fresh = true;
-          slot.growth = 2;
-          slot.share = 0.0f;
+          slots[threadIdx.x].begin();
           for (int c = 0; c < k; ++c) tile.trial[threadIdx.x * k + c] = data.start[next * k + c];
         }
       }
@@ -276,7 +170,7 @@ void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors&
             const Tensors& half, const Tensors& biases, const Integers& activations,
             const MlpSizes& sizes, const Tensor& target, const Tensor& weight,
             const std::optional<Tensor>& scale, const std::optional<Tensor>& constant,
-            const Settings& settings, const Results& out) {
+            const MlpSettings& settings, const MlpResults& out, bool low_latency) {
   STD_TORCH_CHECK(z.scalar_type() == torch::headeronly::ScalarType::Float, op,
                   ": expected float32 on CUDA");
   STD_TORCH_CHECK(sizes.latent <= 64, op, ": expected at most 64 latent dimensions, got ",
@@ -298,7 +192,6 @@ void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors&
   const int device = z.get_device();
   const int processors = attribute(cudaDevAttrMultiProcessorCount, device);
   const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) - 4096;
-  const MlpLayout at = layout_for(op, net, sizes.batch, processors, room);
   const int64_t scale_stride = scale && scale->dim() == 2 ? sizes.outputs : 0;
   const MlpData data{read<float>(z),
                      read<float>(target),
@@ -308,9 +201,11 @@ void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors&
                      sizes.batch,
                      scale_stride,
                      weight.size(1) == 1};
+  const cudaStream_t stream = current_stream(z);
+  if (low_latency && launch_clusters(op, net, data, settings, out, room, stream)) return;
+  const MlpLayout at = layout_for(op, net, sizes.batch, processors, room);
   const int64_t tiles = (sizes.batch + at.images - 1) / at.images;
   const int64_t blocks = std::min<int64_t>(tiles, processors);
-  const cudaStream_t stream = current_stream(z);
   Tensor queue = torch::stable::new_empty(z, {1}, torch::headeronly::ScalarType::Long);
   Tensor workspace = torch::stable::new_empty(z, {blocks * at.images * at.slot});
   STD_TORCH_CHECK(cudaMemsetAsync(queue.data_ptr(), 0, 8, stream) == cudaSuccess, op,
@@ -338,14 +233,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   Tensor gradient = torch::stable::new_empty(z, {sizes.batch, sizes.latent}, wide);
   Tensor matrix = torch::stable::new_empty(z, {sizes.batch, sizes.latent, sizes.latent}, wide);
   Tensor hessian = torch::stable::empty_like(matrix);
-  Results out{};
+  MlpResults out{};
   out.objective = write<double>(objective);
   out.output = write<float>(output);
   out.gradient = write<double>(gradient);
   out.matrix = write<double>(matrix);
   out.hessian = write<double>(hessian);
   launch(op, z, weights, adjoints, tangents, biases, activations, sizes, target, weight, scale,
-         constant, {0, 0, 0, true, true, nullptr}, out);
+         constant, {0, 0, 0, true, true, nullptr}, out, false);
   return {output, objective, gradient, matrix, hessian};
 }
 
@@ -353,7 +248,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     Tensor z, Tensors weights, Tensors adjoints, Tensors tangents, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
     std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
-    bool second_order, std::optional<Tensor> active) {
+    bool second_order, std::optional<Tensor> active, bool low_latency) {
   const char* op = "mlp_restore";
   const auto sizes = check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations, target,
                                     weight, scale, constant);
@@ -364,7 +259,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
   Tensor steps = torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Long);
   Tensor converged =
       torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Bool);
-  Results out{};
+  MlpResults out{};
   out.z = write<float>(found);
   out.objective = write<double>(objective);
   out.steps = write<int64_t>(steps);
@@ -372,7 +267,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
   launch(op, z, weights, adjoints, tangents, biases, activations, sizes, target, weight, scale,
          constant,
          {tolerance, initial_damping, max_steps, second_order, false, check_active(op, active, z)},
-         out);
+         out, low_latency);
   return {found, objective, steps, converged};
 }
 

@@ -13,7 +13,6 @@ from jpmap_fast._validate import per_image
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.priors.decoder import Decoder
 
-
 Projection = Callable[[Tensor], LatentObjective]
 
 
@@ -67,7 +66,7 @@ class Operator(ABC):
 
     @abstractmethod
     def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
-        """y -> J(z) = min_x J1(x, z) as a function of z; beta = inf gives the latent objective.
+        """The map from y to J(z) = min_x J1(x, z); beta = inf gives the latent objective.
 
         All that does not depend on y is done here, once.
         """

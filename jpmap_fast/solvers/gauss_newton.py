@@ -67,11 +67,15 @@ class GaussNewton:
         self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
     ) -> LatentSolution:
         """Descend from z [B, k]; see the class. ``scale`` has no effect: steps are invariant."""
-        return self._compiled(objective, z, None) or self._minimise(objective, z)
+        return self._compiled(objective, z, None, False) or self._minimise(objective, z)
 
     @torch.no_grad()
     def minimise_on_device(
-        self, objective: LatentObjective, z: Tensor, active: Tensor | None = None
+        self,
+        objective: LatentObjective,
+        z: Tensor,
+        active: Tensor | None = None,
+        low_latency: bool = False,
     ) -> LatentSolution:
         """The same without waiting for the device, for CUDA graphs.
 
@@ -82,17 +86,20 @@ class GaussNewton:
             objective: f.
             z: starting points [B, k].
             active: bool [B], the images to work on; the others keep z and get f = NaN. None: all.
+            low_latency: see ``mlp_kernels.mlp_restore``.
         """
-        return self._compiled(objective, z, active) or self._fixed(objective, z, active)
+        return self._compiled(objective, z, active, low_latency) or self._fixed(
+            objective, z, active
+        )
 
     def _compiled(
-        self, objective: LatentObjective, z: Tensor, active: Tensor | None
+        self, objective: LatentObjective, z: Tensor, active: Tensor | None, low_latency: bool
     ) -> LatentSolution | None:
         f = objective.fused() if self.fused else None
         if f is None:
             return None
         settings = (self.tolerance, self.max_steps, self.initial_damping, self.second_order)
-        return LatentSolution(*mlp_restore(z, f, *settings, active), path="compiled")
+        return LatentSolution(*mlp_restore(z, f, *settings, active, low_latency), path="compiled")
 
     def _fixed(
         self, objective: LatentObjective, z: Tensor, active: Tensor | None
@@ -199,6 +206,10 @@ class GaussNewton:
 
 
 def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
-    """matrix^{-1} vector for symmetric positive definite matrices [B, k, k], vectors [B, k]."""
+    """matrix^{-1} vector for symmetric positive definite matrices [B, k, k], vectors [B, k].
+
+    Triangular solves rather than ``cholesky_solve``, which allocates while a graph is captured.
+    """
     factor, _ = torch.linalg.cholesky_ex(matrix)
-    return torch.cholesky_solve(vector[:, :, None], factor)[:, :, 0]
+    half = torch.linalg.solve_triangular(factor, vector[:, :, None], upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, :, 0]
