@@ -1,8 +1,9 @@
 """Activations with derivatives, the same bits wherever an element stands.
 
-They are built from exp, expm1, log1p and tanh. Those of torch's own elu and sigmoid depend, on the
-CPU, on the place in the tensor: the last elements of a thread's share go through another
-implementation, and an image's result would depend on its batch.
+On the CPU they are built from exp, expm1, log1p and tanh. Torch's own elu and sigmoid depend there
+on the place in the tensor: the last elements of a thread's share go through another implementation,
+and an image's result would depend on its batch. On a GPU they do not, and one kernel is faster than
+five.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,14 @@ class Activation:
 
 
 def _elu(a: Tensor) -> Tensor:
+    if a.is_cuda:
+        return F.elu(a)
     return torch.where(a > 0, a, torch.expm1(a.clamp_max(0)))
 
 
 def _sigmoid(a: Tensor) -> Tensor:
+    if a.is_cuda:
+        return torch.sigmoid(a)
     # Below -80 the value is 0 for every purpose; exp must not overflow, for the gradient's sake.
     return 1 / (1 + torch.exp(-a.clamp_min(-80)))
 

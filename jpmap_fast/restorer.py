@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast import kernels
 from jpmap_fast._validate import count
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, Problem
 from jpmap_fast.algorithms.base import as_solver
-from jpmap_fast.algorithms.problem import State
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
@@ -146,6 +146,8 @@ class Restorer:
             self.path = "torch"
         if self.path == "torch":
             self._solver = replace(self._solver, max_steps=steps or TORCH_STEPS)
+        self._zero = y.new_zeros(batch_size, problem.decoder.latent_dim)
+        self._drawn_from_zero = problem.decode(self._zero)
         self._y = y
         self.captured = y.device.type == "cuda" and operator.stays_on_device
         if self.captured:
@@ -187,38 +189,53 @@ class Restorer:
             self._result = self._run(self._y)
 
     def _run(self, y: Tensor) -> Restoration:
-        finite = torch.isfinite(y.flatten(1)).all(dim=1)
-        y = torch.where(finite.reshape(-1, *[1] * (y.dim() - 1)), y, 0)
         repeated = y.repeat(self._starts, *[1] * (y.dim() - 1))
         everything = replace(self._all, y=repeated)
-        f = self._project_all(repeated)
-        codes = self._codes
         first = replace(self._first, y=y)
+        codes, published = self._codes, y
         if self._joint:
             published = first.operator.A_adjoint(y)
             codes = torch.cat((first.encode(published), codes[self._batch :]))
-        found = self._descend(f, codes)
+        found = self._descend(self._project_all(repeated), codes)
         if self._joint:
-            state = everything.minimise_x(found.z, self._beta_all)
-            state, converged = self._ask_encoder(first, published, state, found.converged)
+            x, objective, _ = everything.operator.x_update(
+                decoded := everything.decode(found.z),
+                repeated,
+                found.z,
+                self._beta_all,
+                everything.sigma,
+            )
         else:
-            decoded = everything.decode(found.z)
+            x = decoded = everything.decode(found.z)
             objective = found.objective.to(y.dtype)
-            state = State(decoded, found.z, decoded, objective, torch.zeros_like(objective))
-            converged = found.converged
-        if self._starts > 1:
-            row = self._best(state.objective)
-            state, converged = state.select(row), converged[row]
+        ends = [
+            Restoration(*parts)
+            for parts in zip(
+                *(
+                    value.split(self._batch)
+                    for value in (x, found.z, decoded, objective, found.converged)
+                ),
+                strict=True,
+            )
+        ]
+        if self._joint:
+            ends[0] = self._ask_encoder(first, published, ends[0])
+        best = ends[0]
+        for end in ends[1:]:
+            # An end that failed never wins.
+            worse = best.objective.isnan() & ~end.objective.isnan()
+            best = _choose(worse | (end.objective < best.objective), end, best)
+        finite = torch.isfinite(best.objective)
 
         def or_nan(value: Tensor) -> Tensor:
-            return value.masked_fill(~finite.reshape(-1, *[1] * (value.dim() - 1)), torch.nan)
+            return torch.where(_like(finite, value), value, torch.nan)
 
         return Restoration(
-            or_nan(state.x),
-            or_nan(state.z),
-            or_nan(state.decoded),
-            or_nan(state.objective),
-            converged & finite & torch.isfinite(state.objective),
+            or_nan(best.x),
+            or_nan(best.z),
+            or_nan(best.decoded),
+            or_nan(best.objective),
+            best.converged & finite,
         )
 
     def _descend(
@@ -227,54 +244,52 @@ class Restorer:
         low_latency = self._batch * self._starts <= LOW_LATENCY_DESCENTS
         return self._solver.minimise_on_device(f, codes, active, low_latency)
 
-    def _ask_encoder(
-        self, problem: Problem, x0: Tensor, state: State, converged: Tensor
-    ) -> tuple[State, Tensor]:
+    def _ask_encoder(self, problem: Problem, x0: Tensor, end: Restoration) -> Restoration:
         """The encoder's candidates of the first start, and z3 where it has none."""
-        own = torch.arange(self._batch, device=x0.device)
-        k = state.z.shape[1]
-        pixels = x0[0].numel()
         f = self._project(problem.y)
-        before = problem.evaluate(x0, state.z.new_zeros(self._batch, k), self._beta)
-        mine, good = state.select(own), converged[own]
+        pixels, k = x0[0].numel(), end.z.shape[1]
+        residual = (problem.y - problem.operator.A(x0)).flatten(1)
+        zero, drawn = self._zero, self._drawn_from_zero
+        before, _ = kernels.objective(
+            x0.flatten(1), drawn.flatten(1), residual, zero, self._beta, problem.sigma
+        )
+        never = torch.zeros_like(end.converged)
+        published = Restoration(x0, zero, drawn, before, never)
 
-        def attempt(codes: Tensor, active: Tensor, now: State) -> tuple[State, Tensor, Tensor]:
+        def attempt(codes: Tensor, active: Tensor, now: Restoration) -> tuple[Restoration, Tensor]:
             found = self._descend(f, codes, active)
-            there = problem.minimise_x(found.z, self._beta)
-            better = active & (there.objective < now.objective)
-            merged = there.where(better, now)
-            moved = _norm(merged.x - now.x) / pixels**0.5 + _norm(merged.z - now.z) / k**0.5
-            return merged, better & (moved >= self._tolerance), found.converged & better
+            decoded = problem.decode(found.z)
+            x, objective, _ = problem.operator.x_update(
+                decoded, problem.y, found.z, self._beta, problem.sigma
+            )
+            there = Restoration(x, found.z, decoded, objective, found.converged)
+            better = active & (objective < now.objective)
+            moved = _norm(x - now.x) / pixels**0.5 + _norm(found.z - now.z) / k**0.5
+            return _choose(better, there, now), better & (moved >= self._tolerance)
 
-        taken = mine.objective < before.objective
-        if self._rounds == 0:
-            taken = torch.zeros_like(taken)
-        mine = mine.where(taken, before)
-        good = good & taken
+        taken = end.objective < before if self._rounds else never
+        now = _choose(taken, end, published)
         open_ = taken
         for _ in range(1, self._rounds):
-            mine, open_, reached = attempt(problem.encode(mine.x), open_, mine)
-            good = good | reached
-        # The second start is z = 0 already, what z3 would begin from.
+            now, open_ = attempt(problem.encode(now.x), open_, now)
+        # A second start is z = 0 already, what z3 would begin from.
         if self._starts == 1:
-            mine, _, reached = attempt(mine.z, ~taken, mine)
-            good = good | reached
-        if self._starts == 1:
-            return mine, good
-        rest = torch.arange(self._batch, state.z.shape[0], device=x0.device)
-        others = state.select(rest)
-        joined = State(
-            *(
-                torch.cat((a, b))
-                for a, b in zip(vars(mine).values(), vars(others).values(), strict=True)
-            )
-        )
-        return joined, torch.cat((good, converged[rest]))
+            now, _ = attempt(now.z, ~taken, now)
+        return now
 
-    def _best(self, objective: Tensor) -> Tensor:
-        value = torch.where(torch.isfinite(objective), objective, torch.inf)
-        chosen = value.reshape(self._starts, self._batch).argmin(dim=0)
-        return chosen * self._batch + torch.arange(self._batch, device=value.device)
+
+def _like(condition: Tensor, value: Tensor) -> Tensor:
+    return condition.reshape(-1, *[1] * (value.dim() - 1))
+
+
+def _choose(condition: Tensor, one: Restoration, other: Restoration) -> Restoration:
+    """``one`` where ``condition`` [B] holds, ``other`` elsewhere."""
+    return Restoration(
+        *(
+            torch.where(_like(condition, a), a, b)
+            for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
+        )
+    )
 
 
 def _checked_solver(algorithm: Algorithm) -> GaussNewton:

@@ -34,6 +34,13 @@ struct LaneGroup {
   }
 };
 
+// 1 / x to the last digit or so for x within the range of float, in a third of a division's time.
+__device__ inline double reciprocal(double x) {
+  double r = __frcp_rn(static_cast<float>(x));
+  r = fma(r, fma(-x, r, 1.0), r);
+  return fma(r, fma(-x, r, 1.0), r);
+}
+
 // H = matrix + share * hessian [k][k], of which the lower triangle counts.
 struct MlpModel {
   const float* matrix;
@@ -129,7 +136,7 @@ struct DampedSystem<8> {
 
   // By elimination, whose pivots are positive exactly where the matrix is positive definite.
   __device__ bool solve(double damping, const float* g) const {
-    double a[8], right = group.lane < k ? g[group.lane] : 0.0, diagonal = 1;
+    double a[8], right = group.lane < k ? g[group.lane] : 0.0, inverse = 1;
 #pragma unroll
     for (int c = 0; c < 8; ++c) a[c] = c == group.lane ? row[c] + damping : row[c];
     bool positive = true;
@@ -138,13 +145,14 @@ struct DampedSystem<8> {
       const double pivot = group.from(j, a[j]);
       positive = positive && pivot > 0;
       const bool own = group.lane == j;
-      if (own) diagonal = pivot;
-      const double share = own ? 0.0 : a[j] / pivot;
+      const double over = reciprocal(pivot);
+      if (own) inverse = over;
+      const double share = own ? 0.0 : a[j] * over;
 #pragma unroll
       for (int c = j + 1; c < 8; ++c) a[c] -= share * group.from(j, a[c]);
       right -= share * group.from(j, right);
     }
-    if (group.lane < k) scratch[group.lane] = right / diagonal;
+    if (group.lane < k) scratch[group.lane] = right * inverse;
     group.sync();
     return positive;
   }

@@ -35,6 +35,8 @@ struct ClusterLayout {
   int tangents[kMaxLayers];                                   // pre-activation, [8][own]
   int gathered[2];                                            // [9][stride], of even and odd layers
   int received[2];                                            // [16][own], of even and odd layers
+  int bias[kMaxLayers];                                       // of own neurons; of layer 0, all
+  int target, weight, scale;                                  // of own outputs
   int carried, precision;                                     // [own] of the widest, of the last
   int products;                                               // [own][9] of the widest
   int partial, exchanged;                                     // sums of this block, of all [16]
@@ -56,6 +58,7 @@ struct ClusterLayout {
       widest = std::max(widest, own[l]);
       if (l + 1 < net.count) wide[l % 2] = std::max(wide[l % 2], stride);
       most[l % 2] = std::max(most[l % 2], own[l]);
+      bias[l] = take(l == 0 ? stride : own[l]);
       slope[l] = take(own[l]);
       bend[l] = take(own[l]);
       pull[l] = take(own[l]);
@@ -66,6 +69,9 @@ struct ClusterLayout {
       received[p] = take(kBlocks * most[p]);
     }
     carried = take(widest);
+    target = take(own[net.count - 1]);
+    weight = take(own[net.count - 1]);
+    scale = take(own[net.count - 1]);
     precision = take(own[net.count - 1]);
     products = take(kColumns * (widest + kRowsAtOnce));
     partial = take(kSums);
@@ -187,10 +193,14 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
   for (int i = thread; i < kCodes * bottom.stride; i += kThreadsHere) {
     f[at.first + i] = i < k * bottom.stride ? bottom.columns[i] : 0.0f;
   }
+  for (int i = thread; i < bottom.stride; i += kThreadsHere) f[at.bias[0] + i] = bottom.bias[i];
   const float* weights[kMaxLayers];
   for (int l = 1; l < net.count; ++l) {
     const int size = at.own[l] * net.layers[l].inputs;
     const float* source = net.layers[l].rows + static_cast<int64_t>(rank) * size;
+    for (int i = thread; i < at.own[l]; i += kThreadsHere) {
+      f[at.bias[l] + i] = net.layers[l].bias[rank * at.own[l] + i];
+    }
     weights[l] = source;
     if (at.weights[l] < 0) continue;
 #pragma unroll 8
@@ -209,6 +219,15 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
       continue;
     }
     __syncthreads();
+    // Outputs that only pad the last layer get weight 0.
+    for (int i = thread; i < at.own[last]; i += kThreadsHere) {
+      const int64_t j = rank * at.own[last] + i, p = net.outputs;
+      const bool real = j < p;
+      f[at.target + i] = real ? data.target[next * p + j] : 0.0f;
+      f[at.weight + i] = real ? data.weight[data.weight_scalar ? next : next * p + j] : 0.0f;
+      f[at.scale + i] =
+          real && data.scale != nullptr ? data.scale[next * data.scale_stride + j] : 1.0f;
+    }
     if (thread == 0) {
       image = next;
       slot.begin();
@@ -219,7 +238,7 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
       // Layer 0, by every block whole.
       float* x = f + at.gathered[0];
       for (int j = thread; j < bottom.stride; j += kThreadsHere) {
-        float a = bottom.bias[j];
+        float a = f[at.bias[0] + j];
 #pragma unroll
         for (int c = 0; c < kCodes; ++c) a = fmaf(f[at.first + c * bottom.stride + j], trial[c], a);
         const float h = activate(bottom.activation, a);
@@ -248,7 +267,7 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
         __syncthreads();
         // A neuron's value and slope, then its tangents, each to where they are needed.
         for (int i = thread; i < own; i += kThreadsHere) {
-          const float a = products[i * kColumns] + layer.bias[rank * own + i];
+          const float a = products[i * kColumns] + f[at.bias[l] + i];
           const float h = activate(layer.activation, a);
           const Derivatives d = derivatives(layer.activation, a, h);
           products[i * kColumns] = h;
@@ -264,11 +283,11 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
         if (l == last) break;
         float* target = f + at.gathered[l % 2];
         for (int i = thread; i < kBlocks * own; i += kThreadsHere) {
-          float* there = cluster.map_shared_rank(target, i / own);
+          float* there = cluster.map_shared_rank(target, i / own) + rank * own;
           const int neuron = i % own;
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) {
-            there[c * layer.stride + rank * own + neuron] = products[neuron * kColumns + c];
+            there[c * layer.stride + neuron] = products[neuron * kColumns + c];
           }
         }
         cluster.sync();
@@ -277,19 +296,11 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
       // Residual of own outputs.
       double total = 0;
       for (int i = thread; i < at.own[last]; i += kThreadsHere) {
-        const int j = rank * at.own[last] + i;
-        float pull = 0.0f, precision = 0.0f;
-        if (j < net.outputs) {
-          const float w =
-              data.weight_scalar ? data.weight[next] : data.weight[next * net.outputs + j];
-          const float s = data.scale == nullptr ? 1.0f : data.scale[next * data.scale_stride + j];
-          const float r = data.target[next * net.outputs + j] - s * f[at.products + i * kColumns];
-          pull = -s * w * r;
-          precision = s * s * w;
-          total += static_cast<double>(r) * (w * r);
-        }
-        f[at.pull[last] + i] = pull;
-        f[at.precision + i] = precision;
+        const float w = f[at.weight + i], s = f[at.scale + i];
+        const float r = f[at.target + i] - s * f[at.products + i * kColumns];
+        total += static_cast<double>(r) * (w * r);
+        f[at.pull[last] + i] = -s * w * r;
+        f[at.precision + i] = s * s * w;
       }
       for (int offset = 16; offset > 0; offset /= 2) {
         total += __shfl_xor_sync(0xffffffffu, total, offset);
