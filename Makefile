@@ -41,6 +41,9 @@ bench: setup
 	$(BIN)/python -m pytest -q benchmarks/test_cpu_kernels.py
 	$(BIN)/python benchmarks/bench_kernels.py --device cpu
 	$(BIN)/python benchmarks/bench_restore.py --device cpu
+	$(BIN)/python benchmarks/bench_latency.py --device cpu --calls 1000
+	$(BIN)/python benchmarks/bench_conjugate_gradient.py --device cpu
+	$(BIN)/python benchmarks/baseline.py --device cpu
 
 clean:
 	rm -rf .venv build demo .pytest_cache .mypy_cache .ruff_cache

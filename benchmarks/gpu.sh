@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go: build, tests marked cuda, sanitizers, benchmarks.
-# usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
+# usage: [JPMAP_PARTS="tests sanitizers benchmarks"] benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
 # The package is installed outside the checkout and the tests run from a copy, so that what is
 # tested is what was built.
 set -uo pipefail
@@ -25,12 +25,17 @@ if command -v compute-sanitizer >/dev/null; then
     step "$tool" timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 \
       $pytest -m cuda -k "$small" $ops
     step "$tool, fused" timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 \
-      --print-limit 5 $pytest -m cuda -k "activation or measurement or rises or finite" \
+      --print-limit 5 $pytest -m cuda -x -k "(activation and elu) or clusters_end and sizes1-14" \
       tests/test_mlp_cuda.py
   done
 fi
 step benchmarks python3 benchmarks/bench_kernels.py --device cuda --output "$out/kernels_cuda.json"
 step restorations python3 benchmarks/bench_restore.py --device cuda --output "$out/restore_cuda.json"
+step latency python3 benchmarks/bench_latency.py --device cuda --output "$out/latency_cuda.json"
+step "conjugate gradients" python3 benchmarks/bench_conjugate_gradient.py --device cuda \
+  --output "$out/conjugate_gradient_cuda.json"
+step baseline python3 benchmarks/baseline.py --device cuda --problems inpainting --images 1 \
+  --output "$out/baseline_cuda.json"
 if [ -n "${reference:-}" ]; then
   step "reference cases" python3 benchmarks/reference_cases.py "$reference" --device cuda \
     --output "$out/reference_cases_cuda.json"

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from bench_kernels import cases
+from bench_restore import SIGMA, measurements, operators
 
+import jpmap_fast as jf
 from jpmap_fast import kernels
+from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.solvers import GaussNewton
 
 
 @pytest.mark.parametrize("batch, pixels", [(1, 784), (1024, 784), (64, 12_288)])
@@ -16,3 +20,26 @@ def test_kernel(benchmark, name, batch, pixels):
     torch.manual_seed(0)
     _, arguments = cases(batch, pixels, torch.device("cpu"))[name]
     benchmark(getattr(kernels, name), *arguments)
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("name", sorted(SIGMA))
+def test_solve(benchmark, name, batch):
+    """Compiled solves from z = 0."""
+    prior, device = jf.load_prior("mnist"), torch.device("cpu")
+    operator = operators(device)[name]
+    y = measurements(operator, SIGMA[name], batch, device)
+    ones = torch.ones(batch)
+    f = operator.bind((1, 28, 28), batch).projected(
+        make_decoder(prior), y, ones / prior.gamma**2, SIGMA[name] * ones
+    )
+    benchmark(GaussNewton().minimise, f, torch.zeros(batch, 8))
+
+
+@pytest.mark.parametrize("name", sorted(SIGMA))
+def test_restorer(benchmark, name):
+    """One image by a Restorer."""
+    prior, device = jf.load_prior("mnist"), torch.device("cpu")
+    operator = operators(device)[name]
+    y = measurements(operator, SIGMA[name], 1, device)
+    benchmark(jf.Restorer(operator, prior, SIGMA[name], batch_size=1), y)

@@ -178,6 +178,7 @@ __device__ void gram_own(const float* rows, int stride, const float* first_weigh
 __global__ void __launch_bounds__(kThreadsHere, 1)
     cluster_kernel(const __grid_constant__ MlpNetwork net, const __grid_constant__ ClusterLayout at,
                    const MlpData data, const MlpSettings settings, const MlpResults out) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900  // clusters begin there
   extern __shared__ __align__(128) float f[];
   __shared__ MlpSlot slot;
   __shared__ long long image;
@@ -437,6 +438,7 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
   }
   // No block may leave while another could still write to its shared memory.
   cluster.sync();
+#endif
 }
 
 }  // namespace
