@@ -13,31 +13,67 @@ struct Sums {
   double weighted, gap;
 };
 
-// One chunk of one image:
-//   r = y - w G,  q = 1 / (w^2 + beta sigma^2),  x = G + w r q;  returns sum r^2 q, sum (x - G)^2.
-// With beta = inf: x = G, and sum r^2. Reads y, w, G and writes x once: 16 bytes a pixel in float32
-// (12 without a weight). The residual takes one fused multiply-add, so its cancellation is exact.
+// kLanes pixels: r = y - w G,  q = 1 / (w^2 + beta sigma^2),  x = G + w r q;  adds r^2 q, (x -
+// G)^2. With beta = inf: x = G, and r^2. Written out as vectors, which the compiler does not find
+// by itself behind the sums in double.
 template <class T, bool kWeighted, bool kFinite>
-JPMAP_INLINE Sums chunk(const T* __restrict__ decoded, const T* __restrict__ y,
-                        const T* __restrict__ weight, T* __restrict__ x, int64_t size, T noise) {
-  double weighted[kLanes] = {}, gap[kLanes] = {};
-  const auto step = [&](int64_t i, int lane) {
-    const T w = kWeighted ? weight[i] : T(1);
-    const T r = kWeighted ? std::fma(-w, decoded[i], y[i]) : y[i] - decoded[i];
-    const T q = kFinite ? T(1) / (w * w + noise) : T(1);
-    const T d = kFinite ? w * r * q : T(0);
-    // Where the data outweigh the prior, G + d would cancel: take the weighted mean instead.
-    x[i] = kFinite && w * w > noise ? (w * y[i] + noise * decoded[i]) * q : decoded[i] + d;
-    weighted[lane] += static_cast<double>(r) * (r * q);
-    gap[lane] += static_cast<double>(d) * d;
-  };
+struct Pixels {
+  typedef T Value __attribute__((vector_size(kLanes * sizeof(T))));
+  typedef T Stored __attribute__((vector_size(kLanes * sizeof(T)), aligned(sizeof(T)), may_alias));
+  typedef double Wide __attribute__((vector_size(kLanes * sizeof(double))));
+
+  T noise;
+  Wide weighted{}, gap{};
+
+  JPMAP_INLINE void step(const T* decoded, const T* y, const T* weight, T* x) {
+    const Value g = *reinterpret_cast<const Stored*>(decoded);
+    const Value v = *reinterpret_cast<const Stored*>(y);
+    Value w = Value{} + T(1);
+    if constexpr (kWeighted) w = *reinterpret_cast<const Stored*>(weight);
+    const Value r = kWeighted ? v - w * g : v - g;
+    Value q = Value{} + T(1), d{}, sum = g;
+    if constexpr (kFinite) {
+      const Value square = w * w;
+      q = T(1) / (square + noise);
+      d = w * r * q;
+      // Where the data outweigh the prior, G + d would cancel: take the weighted mean instead.
+      sum = square > noise ? (w * v + noise * g) * q : g + d;
+    }
+    *reinterpret_cast<Stored*>(x) = sum;
+    weighted += __builtin_convertvector(r, Wide) * __builtin_convertvector(r * q, Wide);
+    const Wide wide = __builtin_convertvector(d, Wide);
+    gap += wide * wide;
+  }
+
+  JPMAP_INLINE static double total(const Wide& lanes) {
+    double sum = 0;
+    for (int i = 0; i < kLanes; ++i) sum += lanes[i];
+    return sum;
+  }
+};
+
+// One chunk of one image. Reads y, w, G and writes x once: 16 bytes a pixel in float32 (12 without
+// a weight).
+template <class T, bool kWeighted, bool kFinite>
+JPMAP_INLINE Sums chunk(const T* decoded, const T* y, const T* weight, T* x, int64_t size,
+                        T noise) {
+  Pixels<T, kWeighted, kFinite> pixels{noise};
   int64_t i = 0;
   for (; i + kLanes <= size; i += kLanes) {
-#pragma GCC unroll 16
-    for (int lane = 0; lane < kLanes; ++lane) step(i + lane, lane);
+    pixels.step(decoded + i, y + i, kWeighted ? weight + i : nullptr, x + i);
   }
-  for (int lane = 0; i < size; ++i, ++lane) step(i, lane);
-  return {lane_sum(weighted), lane_sum(gap)};
+  if (i < size) {
+    // The last pixels, filled up with ones that add nothing.
+    T tail[4][kLanes] = {};
+    for (int64_t k = i; k < size; ++k) {
+      tail[0][k - i] = decoded[k];
+      tail[1][k - i] = y[k];
+      if (kWeighted) tail[2][k - i] = weight[k];
+    }
+    pixels.step(tail[0], tail[1], tail[2], tail[3]);
+    for (int64_t k = i; k < size; ++k) x[k] = tail[3][k - i];
+  }
+  return {pixels.total(pixels.weighted), pixels.total(pixels.gap)};
 }
 
 template <class T>
