@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go: build, tests marked cuda, sanitizers, benchmarks.
-# usage: [JPMAP_PARTS="tests sanitizers benchmarks"] benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
+# usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
+# JPMAP_PARTS="tests sanitizers benchmarks" names the parts to run, all of them if unset.
 # The package is installed outside the checkout and the tests run from a copy, so that what is
 # tested is what was built.
 set -uo pipefail
@@ -10,7 +11,9 @@ reference=${2:+$(cd "$2" && pwd)}
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$place/site"
+parts=" ${JPMAP_PARTS:-tests sanitizers benchmarks} "
 failed=0
+wanted() { case "$parts" in *" $1 "*) true ;; *) false ;; esac; }
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*"; failed=1; }; }
 
 JPMAP_CUDA=ON step build python3 -m pip install -q --no-build-isolation --no-deps --target "$place/site" "$root"
@@ -18,8 +21,10 @@ cp -r "$root/tests" "$root/benchmarks" "$root/pyproject.toml" "$place"
 cd "$place"
 pytest="python3 -m pytest -q -p no:cacheprovider"
 ops="tests/test_x_update.py tests/test_objective.py tests/test_conjugate_gradient_ops.py"
-step "tests marked cuda" $pytest -m cuda
-if command -v compute-sanitizer >/dev/null; then
+if wanted tests; then
+  step "tests marked cuda" $pytest -m cuda
+fi
+if wanted sanitizers && command -v compute-sanitizer >/dev/null; then
   small="not 4096 and not 70_000 and not graph and not opcheck and not 20000 and not 256-12288"
   for tool in memcheck racecheck initcheck synccheck; do
     step "$tool" timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 \
@@ -29,16 +34,18 @@ if command -v compute-sanitizer >/dev/null; then
       tests/test_mlp_cuda.py
   done
 fi
-step benchmarks python3 benchmarks/bench_kernels.py --device cuda --output "$out/kernels_cuda.json"
-step restorations python3 benchmarks/bench_restore.py --device cuda --output "$out/restore_cuda.json"
-step latency python3 benchmarks/bench_latency.py --device cuda --output "$out/latency_cuda.json"
-step "conjugate gradients" python3 benchmarks/bench_conjugate_gradient.py --device cuda \
-  --output "$out/conjugate_gradient_cuda.json"
-step baseline python3 benchmarks/baseline.py --device cuda --problems inpainting --images 1 \
-  --output "$out/baseline_cuda.json"
-if [ -n "${reference:-}" ]; then
-  step "reference cases" python3 benchmarks/reference_cases.py "$reference" --device cuda \
-    --output "$out/reference_cases_cuda.json"
+if wanted benchmarks; then
+  step benchmarks python3 benchmarks/bench_kernels.py --device cuda --output "$out/kernels_cuda.json"
+  step restorations python3 benchmarks/bench_restore.py --device cuda --output "$out/restore_cuda.json"
+  step latency python3 benchmarks/bench_latency.py --device cuda --output "$out/latency_cuda.json"
+  step "conjugate gradients" python3 benchmarks/bench_conjugate_gradient.py --device cuda \
+    --output "$out/conjugate_gradient_cuda.json"
+  step baseline python3 benchmarks/baseline.py --device cuda --problems inpainting --images 1 \
+    --output "$out/baseline_cuda.json"
+  if [ -n "${reference:-}" ]; then
+    step "reference cases" python3 benchmarks/reference_cases.py "$reference" --device cuda \
+      --output "$out/reference_cases_cuda.json"
+  fi
 fi
 echo "== $([ $failed = 0 ] && echo all passed || echo SOMETHING FAILED)"
 exit $failed
