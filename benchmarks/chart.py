@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from timer import RESULTS
 
 # Okabe and Ito's colours, told apart by colour-blind readers, with a marker each.
@@ -41,6 +42,8 @@ def main() -> None:
                 label=f"{problem}, {document['device']}",
             )
     axes.set_xscale("log", base=4)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yscale("log")
     axes.set_xlabel("images in a batch")
     axes.set_ylabel("restorations a second, JPMAP()")

@@ -30,6 +30,8 @@ ACTIVATION_CODES = {
     for code, name in enumerate(("elu", "relu", "silu", "softplus", "tanh", "sigmoid", "identity"))
 }
 MAX_LAYERS = 8
+# Bytes of a block's shared memory that the CUDA kernels use beside their layout.
+RESERVED_SHARED_MEMORY = 4096
 MAX_LATENT = 64
 
 _ops = torch.ops.jpmap
@@ -101,7 +103,7 @@ def supports(latent_dim: int, widths: list[int], activations: list[str], like: T
     """Whether the fused operators take a network, in the type and on the device of ``like``.
 
     On the CPU: up to 8 layers and 64 latent dimensions. On a GPU: float32 alone, and what an image
-    needs must fit into the shared memory of a block.
+    passes between two layers must fit into the shared memory of a block.
 
     Args:
         latent_dim: k.
@@ -120,7 +122,7 @@ def supports(latent_dim: int, widths: list[int], activations: list[str], like: T
     if like.dtype != torch.float32 or not cuda_kernels_loaded():
         return False
     properties = torch.cuda.get_device_properties(like.device)
-    room = int(properties.shared_memory_per_block_optin) - 1024
+    room = int(properties.shared_memory_per_block_optin) - RESERVED_SHARED_MEMORY
     return _shared_memory(latent_dim, widths) <= room
 
 
@@ -130,6 +132,7 @@ def _shared_memory(k: int, widths: list[int]) -> int:
     strides = [-(-width // 32) * 32 for width in widths]
     widest, hidden, rows = max(128, *strides), max([128, *strides[:-1]]), max(16, latent)
     area = max(64 * (widest + 16), 2 * rows * (hidden + 32), 8 * k * (k + 1)) + 127
+    area = area // 128 * 128
     return 2 * area + 12 * (rows // latent) * max(hidden, area // (2 * rows)) + 12 * (k + 3)
 
 

@@ -72,6 +72,20 @@ def test_torch_func_and_analytic_derivatives_agree(hidden):
     )
 
 
+@pytest.mark.parametrize("hidden", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("output", ["sigmoid", "identity"])
+def test_curvature_is_the_weighted_sum_of_hessians(hidden, output):
+    decoder = mlp(hidden, output)
+    g = torch.Generator().manual_seed(3)
+    z = torch.randn(4, 3, generator=g, dtype=torch.float64)
+    c = torch.randn(4, 11, generator=g, dtype=torch.float64)
+    function = plain(decoder)
+    for i in range(4):
+        weighted = lambda code, i=i: (c[i] * function(code)).sum()  # noqa: E731
+        expected = torch.autograd.functional.hessian(weighted, z[i])
+        torch.testing.assert_close(decoder.curvature(z, c)[i], expected)
+
+
 def test_restricted_decoder_is_the_decoder_at_those_pixels():
     rows = torch.tensor([9, 0, 4])
     analytic = mlp("elu", "sigmoid")

@@ -8,7 +8,7 @@ from test_mlp_kernels import fused, in_double, problem
 
 import jpmap_fast as jf
 from jpmap_fast.batch_invariant import RowProduct
-from jpmap_fast.mlp_kernels import mlp_gauss_newton, mlp_restore
+from jpmap_fast.mlp_kernels import mlp_gauss_newton, mlp_restore, supports
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.priors.decoder import MLPDecoder
 from jpmap_fast.solvers import GaussNewton
@@ -188,6 +188,20 @@ def test_opcheck():
     torch.library.opcheck(
         torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, False)
     )
+
+
+@pytest.mark.parametrize("latent", [1, 8, 64])
+def test_the_widest_network_that_is_taken_runs(latent):
+    """``supports`` and the kernels agree on what fits."""
+    like = torch.zeros(1, device="cuda")
+    width = 32
+    while supports(latent, [width + 32, 40], ["elu", "sigmoid"], like):
+        width += 32
+    assert width > 512
+    f, z = problem(3, (latent, width, 40), dtype=torch.float32)
+    agrees(f, z)
+    f, z = problem(3, (latent, width + 32, 40), dtype=torch.float32)
+    assert on_gpu(f).fused() is None
 
 
 def test_what_does_not_fit_takes_the_torch_path():
