@@ -40,13 +40,14 @@ __device__ void finish(const Arguments<T>& a, int64_t b, double weighted, double
 // Reads y, w, G and writes x once: 16 bytes a pixel in float32, 12 with a shared or no weight. The
 // residual takes one fused multiply-add, so its cancellation is exact.
 template <int kGroup, int kPack, class T>
-__global__ void __launch_bounds__(kThreads) x_update_kernel(const Arguments<T> a) {
+__global__ void __launch_bounds__(kThreads, 4) x_update_kernel(const Arguments<T> a) {
   const int64_t item =
       static_cast<int64_t>(blockIdx.x) * (kThreads / kGroup) + threadIdx.x / kGroup;
   const int rank = threadIdx.x % kGroup;
   if (item >= a.batch * a.chunks) return;  // whole groups leave together
   const int64_t b = item / a.chunks, begin = (item % a.chunks) * a.chunk;
-  const int64_t size = min(a.chunk, a.pixels - begin), offset = b * a.pixels + begin;
+  const int64_t offset = b * a.pixels + begin;
+  const int size = static_cast<int>(min(a.chunk, a.pixels - begin));
   const double s = a.sigma[b], beta = a.beta[b];
   const bool tied = isinf(beta);
   const T noise = static_cast<T>(beta * s * s);
@@ -56,24 +57,38 @@ __global__ void __launch_bounds__(kThreads) x_update_kernel(const Arguments<T> a
     T at[kPack];
   };
   double weighted = 0, coupling = 0;
-#pragma unroll 4
-  for (int64_t i = static_cast<int64_t>(rank) * kPack; i < size; i += kGroup * kPack) {
-    const Packed g = *reinterpret_cast<const Packed*>(a.decoded + offset + i);
-    const Packed y = *reinterpret_cast<const Packed*>(a.y + offset + i);
-    Packed w, x;
-    if (weight != nullptr) w = *reinterpret_cast<const Packed*>(weight + i);
+  // Two packs' loads are under way before the first is needed; with more, their registers cost more
+  // resident warps than the loads gain.
+  constexpr int kAhead = 2, kStride = kGroup * kPack;
+  for (int start = rank * kPack; start < size; start += kAhead * kStride) {
+    Packed g[kAhead], y[kAhead], w[kAhead];
 #pragma unroll
-    for (int j = 0; j < kPack; ++j) {
-      const T m = weight != nullptr ? w.at[j] : T(1);
-      const T r = fma(-m, g.at[j], y.at[j]);
-      const T q = tied ? T(1) : T(1) / (m * m + noise);
-      const T d = tied ? T(0) : m * r * q;
-      // Where the data outweigh the prior, G + d would cancel: take the weighted mean instead.
-      x.at[j] = !tied && m * m > noise ? (m * y.at[j] + noise * g.at[j]) * q : g.at[j] + d;
-      weighted += static_cast<double>(r) * (r * q);
-      coupling += static_cast<double>(d) * d;
+    for (int u = 0; u < kAhead; ++u) {
+      const int i = start + u * kStride;
+      if (i >= size) break;
+      g[u] = *reinterpret_cast<const Packed*>(a.decoded + offset + i);
+      y[u] = *reinterpret_cast<const Packed*>(a.y + offset + i);
+      if (weight != nullptr) w[u] = *reinterpret_cast<const Packed*>(weight + i);
     }
-    *reinterpret_cast<Packed*>(a.x + offset + i) = x;
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      const int i = start + u * kStride;
+      if (i >= size) break;
+      Packed x;
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) {
+        const T m = weight != nullptr ? w[u].at[j] : T(1);
+        const T r = fma(-m, g[u].at[j], y[u].at[j]);
+        const T q = tied ? T(1) : T(1) / (m * m + noise);
+        const T d = tied ? T(0) : m * r * q;
+        // Where the data outweigh the prior, G + d would cancel: take the weighted mean instead.
+        x.at[j] =
+            !tied && m * m > noise ? (m * y[u].at[j] + noise * g[u].at[j]) * q : g[u].at[j] + d;
+        weighted += static_cast<double>(r) * (r * q);
+        coupling += static_cast<double>(d) * d;
+      }
+      *reinterpret_cast<Packed*>(a.x + offset + i) = x;
+    }
   }
   weighted = group_sum<kGroup>(weighted);
   coupling = group_sum<kGroup>(coupling);
