@@ -24,7 +24,7 @@ constexpr int kCodes = 8;                            // latent dimensions, padde
 constexpr int kColumns = 1 + kCodes;                 // the value and its tangents
 constexpr int kEntries = kCodes * (kCodes + 1) / 2;  // of a symmetric matrix
 constexpr int kSums = 2 + kCodes + 2 * kEntries;     // f as two words, gradient, two matrices
-constexpr int kRowsAtOnce = 4;
+constexpr int kRowsAtOnce = 4, kRowsBack = 4;
 
 // Offsets in floats of a block's shared memory.
 struct ClusterLayout {
@@ -189,8 +189,17 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
   const int rank = static_cast<int>(cluster.block_rank()), thread = threadIdx.x;
   const int lane = thread % 32, warp = thread / 32, k = net.latent, last = net.count - 1;
   const auto& bottom = net.layers[0];
-  const auto& top = net.layers[last];
 
+  if (settings.active != nullptr) {
+    bool any = false;
+    for (int64_t i = thread; i < data.batch; i += kThreadsHere) any = any || settings.active[i];
+    if (!__syncthreads_or(any)) {
+      for (int64_t i = thread; blockIdx.x == 0 && i < data.batch; i += kThreadsHere) {
+        leave_out(out, data.start, i, k);
+      }
+      return;
+    }
+  }
   for (int i = thread; i < kCodes * bottom.stride; i += kThreadsHere) {
     f[at.first + i] = i < k * bottom.stride ? bottom.columns[i] : 0.0f;
   }
@@ -316,14 +325,34 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
           f[at.carried + i] = f[at.pull[l] + i] * f[at.slope[l] + i];
         }
         __syncthreads();
+        // Two columns a thread: layers are padded to multiples of 32, so both have one owner.
         float* received = f + at.received[(l - 1) % 2];
-        for (int j = thread; j < depth; j += kThreadsHere) {
-          float sum = 0.0f;
-#pragma unroll 8
-          for (int i = 0; i < own; ++i) {
-            sum = fmaf(f[at.carried + i], weights[l][i * depth + j], sum);
+        const float* w = weights[l];
+        const float* carried = f + at.carried;
+        for (int j = 2 * thread; j < depth; j += 2 * kThreadsHere) {
+          float2 sum = {0.0f, 0.0f};
+          int i = 0;
+          for (; i + kRowsBack <= own; i += kRowsBack) {
+            float2 row[kRowsBack];
+            float pull[kRowsBack];
+#pragma unroll
+            for (int u = 0; u < kRowsBack; ++u) {
+              row[u] = *reinterpret_cast<const float2*>(w + (i + u) * depth + j);
+              pull[u] = carried[i + u];
+            }
+#pragma unroll
+            for (int u = 0; u < kRowsBack; ++u) {
+              sum.x = fmaf(pull[u], row[u].x, sum.x);
+              sum.y = fmaf(pull[u], row[u].y, sum.y);
+            }
           }
-          cluster.map_shared_rank(received, j / below)[rank * below + j % below] = sum;
+          for (; i < own; ++i) {
+            const float2 row = *reinterpret_cast<const float2*>(w + i * depth + j);
+            sum.x = fmaf(carried[i], row.x, sum.x);
+            sum.y = fmaf(carried[i], row.y, sum.y);
+          }
+          float* there = cluster.map_shared_rank(received, j / below) + rank * below + j % below;
+          *reinterpret_cast<float2*>(there) = sum;
         }
         cluster.sync();
         for (int i = thread; i < below; i += kThreadsHere) {
