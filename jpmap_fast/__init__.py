@@ -14,7 +14,22 @@ from jpmap_fast.algorithms import (
     MAPzSplitting,
 )
 from jpmap_fast.data.digits import mnist_test_digits
-from jpmap_fast.operators import CompressedSensing, Denoising, Inpainting, LinearOperator, Operator
+from jpmap_fast.operators import (
+    Blur,
+    Composition,
+    CompressedSensing,
+    Denoising,
+    Inpainting,
+    LinearOperator,
+    MatrixFree,
+    Operator,
+    Stack,
+    StructuredSensing,
+    SuperResolution,
+    box_kernel,
+    gaussian_kernel,
+    motion_kernel,
+)
 from jpmap_fast.priors import MLPVAE, ModulePrior, Prior, available_priors, load_prior
 from jpmap_fast.restore import restore
 from jpmap_fast.restorer import Restoration, Restorer
@@ -29,6 +44,8 @@ __all__ = [
     "MLPVAE",
     "Adam",
     "AlternateConvexSearch",
+    "Blur",
+    "Composition",
     "CompressedSensing",
     "Denoising",
     "GaussNewton",
@@ -37,15 +54,22 @@ __all__ = [
     "LinearOperator",
     "MAPz",
     "MAPzSplitting",
+    "MatrixFree",
     "ModulePrior",
     "Operator",
     "Prior",
     "Restoration",
     "Restorer",
     "Result",
+    "Stack",
+    "StructuredSensing",
+    "SuperResolution",
     "available_priors",
+    "box_kernel",
     "build_info",
+    "gaussian_kernel",
     "load_prior",
     "mnist_test_digits",
+    "motion_kernel",
     "restore",
 ]

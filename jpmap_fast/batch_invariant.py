@@ -84,6 +84,15 @@ class RowProduct:
             product = F.linear(flat, self.weight, bias)
         return product.reshape(*x.shape[:-1], outputs)
 
+    @property
+    def dense(self) -> RowProduct:
+        """This product: it is a matrix already."""
+        return self
+
+    def select(self, index: Tensor) -> RowProduct:
+        """The product of the images ``index``: one W serves them all."""
+        return self
+
     def without_bias(self, x: Tensor) -> Tensor:
         """The rows x [..., in] as x W^T."""
         return self._apply(x, None)

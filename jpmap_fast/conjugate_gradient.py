@@ -13,9 +13,10 @@ from jpmap_fast import kernels
 
 @dataclass(frozen=True)
 class ConjugateGradientSolution:
-    """x [R, m], iterations [R] and converged [R] of a batched solve."""
+    """x [R, m], b - S x [R, m], iterations [R] and converged [R] of a batched solve."""
 
     x: Tensor
+    residual: Tensor
     iterations: Tensor
     converged: Tensor
 
@@ -40,17 +41,18 @@ def conjugate_gradient(
         rhs: b [R, m].
         tolerance: relative residual, > 0.
         max_iterations: at most so many products with S.
-        x0: where to start, [R, m]; zero if None.
+        x0: where to start, [R, m]; zero if None, and for rows with b = 0.
         refresh_every: see above.
 
     Source: M. Hestenes, E. Stiefel, "Methods of conjugate gradients for solving linear systems",
     J. Res. NBS 49, 1952.
     """
-    x = torch.zeros_like(rhs) if x0 is None else x0.clone()
+    norm = _squared_norm(rhs)
+    x = torch.zeros_like(rhs) if x0 is None else torch.where((norm > 0)[:, None], x0, 0)
     r = rhs.clone() if x0 is None else rhs - apply(x)
     p = r.clone()
     rho = _squared_norm(r)
-    target = tolerance**2 * _squared_norm(rhs)
+    target = tolerance**2 * norm
     active = rho > target
     iterations = torch.zeros(rhs.shape[0], dtype=torch.int64, device=rhs.device)
     # On a GPU the test waits for the device, so it is made at intervals; rows freeze on their own.
@@ -67,7 +69,7 @@ def conjugate_gradient(
         kernels.conjugate_gradient_direction(p, r, rho_new, rho, active)
         rho = rho_new
         active = active & (rho > target)
-    return ConjugateGradientSolution(x, iterations, rho <= target)
+    return ConjugateGradientSolution(x, r, iterations, rho <= target)
 
 
 def _squared_norm(rows: Tensor) -> Tensor:

@@ -11,26 +11,68 @@ step                   H                    t                W
 =====================  ===================  ===============  ================================
 alternating            I                    x                beta
 projected, diagonal    diag(m)              y                1 / (sigma^2 + m^2 / beta)
-projected, dense       U^T A                U^T y            1 / (sigma^2 + lambda / beta)
+projected, spectral    U^T A                U^T y            1 / (sigma^2 + lambda / beta)
 projected, any A       A                    y                (sigma^2 I + A A^T / beta)^{-1}
 =====================  ===================  ===============  ================================
 
-with A A^T = U diag(lambda) U^T. The projected function is J(z) = min_x J1(x, z); beta = inf turns
-it into the latent objective F(G(z)) + 1/2 ||z||^2 of MAP-z and CSGM.
+with A A^T = U diag(lambda) U^T: the eigenvectors of a dense matrix, or Fourier for a blur. The
+projected function is J(z) = min_x J1(x, z); beta = inf turns it into the latent objective
+F(G(z)) + 1/2 ||z||^2 of MAP-z and CSGM.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from jpmap_fast.batch_invariant import RowProduct, batched_product
 from jpmap_fast.mlp_kernels import MLPLeastSquares, pack_network, supports
 from jpmap_fast.priors.decoder import Decoder, MLPDecoder
+
+
+class LinearMap(Protocol):
+    """H [p, n] on rows, shared or one an image: [B, n] to [B, p] and [B, k, n] to [B, k, p]."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """H x."""
+        ...
+
+    @property
+    def adjoint(self) -> Callable[[Tensor], Tensor]:
+        """H^T on rows."""
+        ...
+
+    @property
+    def dense(self) -> RowProduct | None:
+        """The same H as a matrix for the fused solvers; None where that would be no gain."""
+        ...
+
+    def select(self, index: Tensor) -> LinearMap:
+        """H of the images ``index``."""
+        ...
+
+
+class LinearSystem(Protocol):
+    """A of a batch and W = (sigma^2 I + A A^T / beta)^{-1}, each known by its action alone."""
+
+    def measure(self, x: Tensor) -> Tensor:
+        """A on [B, n] or [B, c, n]."""
+        ...
+
+    def measure_adjoint(self, y: Tensor) -> Tensor:
+        """A^T on [B, m]."""
+        ...
+
+    def solve(self, rhs: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        """W applied to b [B, c, m], begun from ``start``, and what is left, b - W^{-1} W b."""
+        ...
+
+    def select(self, index: Tensor) -> LinearSystem:
+        """That of the images ``index``."""
+        ...
 
 
 class LatentObjective(ABC):
@@ -84,7 +126,7 @@ class WeightedLeastSquares(LatentObjective):
         target: t [B, p].
         weight: diagonal of W, [B, p] or [B, 1].
         scale: diagonal of H, [p] or [B, p]; None for the identity.
-        matrix: product by H [p, n]; None for a diagonal H.
+        matrix: H [p, n] as a map; None for a diagonal H.
         constant: what f adds that does not depend on z, float64 [B].
     """
 
@@ -95,7 +137,7 @@ class WeightedLeastSquares(LatentObjective):
         weight: Tensor,
         *,
         scale: Tensor | None = None,
-        matrix: RowProduct | None = None,
+        matrix: LinearMap | None = None,
         constant: Tensor | None = None,
     ) -> None:
         self.decoder = decoder
@@ -162,7 +204,10 @@ class WeightedLeastSquares(LatentObjective):
             return None
         layers, activations = list(decoder.layers), list(decoder.activations)
         if self.matrix is not None:
-            layers.append(self.matrix)
+            dense = self.matrix.dense
+            if dense is None:
+                return None
+            layers.append(dense)
             activations.append("identity")
         widths = [layer.weight.shape[0] for layer in layers]
         if not supports(decoder.latent_dim, widths, activations, self.target):
@@ -184,73 +229,82 @@ class WeightedLeastSquares(LatentObjective):
             self.target[index],
             self.weight[index],
             scale=scale,
-            matrix=self.matrix,
+            matrix=None if self.matrix is None else self.matrix.select(index),
             constant=None if self.constant is None else self.constant[index],
         )
 
 
-@dataclass(frozen=True)
 class MatrixFreeLeastSquares(LatentObjective):
     """f for an A known only through its action, with W = (sigma^2 I + A A^T / beta)^{-1}.
 
-    Attributes:
+    Every solve begins from the last one's solutions, image by image: an image's iterates depend on
+    nothing but its own past.
+
+    Args:
         decoder: G.
-        measure: A on rows, [R, n] to [R, m].
-        measure_adjoint: A^T on rows, [R, m] to [R, n].
-        solve: (right-hand sides [B, c, m], index of their images [B] or None) to W applied to
-            each, [B, c, m].
+        system: A and the solves with W.
         target: y [B, m].
+        last: solutions to begin from, of the residual [B, 1, m] and the columns [B, k, m].
     """
 
-    decoder: Decoder
-    measure: Callable[[Tensor], Tensor]
-    measure_adjoint: Callable[[Tensor], Tensor]
-    solve: Callable[[Tensor, Tensor], Tensor]
-    target: Tensor
-    index: Tensor
+    def __init__(
+        self,
+        decoder: Decoder,
+        system: LinearSystem,
+        target: Tensor,
+        last: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
+        self.decoder = decoder
+        self.system = system
+        self.target = target
+        self._last = last
 
-    def _total(self, residual: Tensor, solved: Tensor, z: Tensor) -> Tensor:
-        return 0.5 * (residual.double() * solved).sum(dim=-1) + half_squared_norm(z)
+    def _solve_one(self, residual: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Value f [B] and W r [B, m]."""
+        solved, left = self.system.solve(residual[:, None], self._last[0])
+        self._last = (solved, self._last[1])
+        return self._total(residual, solved[:, 0], left[:, 0], z), solved[:, 0]
+
+    def _total(self, residual: Tensor, solved: Tensor, left: Tensor, z: Tensor) -> Tensor:
+        # r^T s + s^T (r - S s) is r^T S^{-1} r less the square of what s lacks: the error of an
+        # inexact solve enters f in second order alone.
+        return 0.5 * ((residual + left).double() * solved).sum(dim=-1) + half_squared_norm(z)
 
     def value(self, z: Tensor) -> Tensor:
-        residual = self.target - self.measure(self.decoder.value(z))
-        return self._total(residual, self.solve(residual[:, None], self.index)[:, 0], z)
+        residual = self.target - self.system.measure(self.decoder.value(z))
+        return self._solve_one(residual, z)[0]
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         total = z.new_empty(0)
 
         def cotangent(decoded: Tensor) -> Tensor:
             nonlocal total
-            residual = self.target - self.measure(decoded)
-            solved = self.solve(residual[:, None], self.index)[:, 0]
-            total = self._total(residual, solved, z)
-            return self.measure_adjoint(solved)
+            residual = self.target - self.system.measure(decoded)
+            total, solved = self._solve_one(residual, z)
+            return self.system.measure_adjoint(solved)
 
         _, pulled = self.decoder.pullback(z, cotangent)
         return total, z - pulled
 
     def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         decoded, columns = self.decoder.linearise(z)
-        batch, k, n = columns.shape
-        residual = self.target - self.measure(decoded)
-        columns = self.measure(columns.reshape(batch * k, n)).reshape(batch, k, -1)
-        solved = self.solve(torch.cat((residual[:, None], columns), dim=1), self.index)
-        matrix = batched_product(solved[:, 1:], columns.mT)
+        residual = self.target - self.system.measure(decoded)
+        columns = self.system.measure(columns)  # [B, k, m]
+        total, solved = self._solve_one(residual, z)
+        inverse, _ = self.system.solve(columns, self._last[1])
+        self._last = (self._last[0], inverse)
+        matrix = batched_product(inverse, columns.mT)
         matrix = 0.5 * (matrix + matrix.mT)  # inexact solves leave it a little unsymmetric
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
-        gradient = z - batched_product(columns, solved[:, :1].mT)[:, :, 0]
-        return self._total(residual, solved[:, 0], z), gradient, matrix
+        gradient = z - batched_product(columns, solved[:, :, None])[:, :, 0]
+        return total, gradient, matrix
 
     def _cotangent(self, z: Tensor) -> Tensor:
-        residual = self.target - self.measure(self.decoder.value(z))
-        return -self.measure_adjoint(self.solve(residual[:, None], self.index)[:, 0])
+        residual = self.target - self.system.measure(self.decoder.value(z))
+        return -self.system.measure_adjoint(self._solve_one(residual, z)[1])
 
     def select(self, index: Tensor) -> MatrixFreeLeastSquares:
+        residual, columns = (None if part is None else part[index] for part in self._last)
         return MatrixFreeLeastSquares(
-            self.decoder,
-            self.measure,
-            self.measure_adjoint,
-            self.solve,
-            self.target[index],
-            self.index[index],
+            self.decoder, self.system.select(index), self.target[index], (residual, columns)
         )

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from dense_matrices import convolution, cosine_transform
 from torch import Tensor, nn
 
 import jpmap_fast as jf
@@ -83,14 +84,32 @@ def cases(batch: int = 4, dtype: torch.dtype = torch.float64, seed: int = 0) -> 
     def adjoint(measured: Tensor) -> Tensor:
         return (measured @ half).reshape(-1, *IMAGE_SHAPE)
 
+    odd = torch.rand(3, 3, generator=g, dtype=dtype) / 5
+    even = torch.rand(batch, 1, 4, 2, generator=g, dtype=dtype) / 4
+    blur_odd = convolution(odd[None], IMAGE_SHAPE)
+    blur_even = torch.stack([convolution(kernel, IMAGE_SHAPE) for kernel in even])
+    reflect = convolution(odd[None], IMAGE_SHAPE, "reflect")
+    masks = torch.diag_embed(several.flatten(1))
+    dct = jf.StructuredSensing.dct(12, IMAGE_SHAPE, generator=g, dtype=dtype)
+    dct_matrix = cosine_transform(IMAGE_SHAPE, dtype)[dct.rows] * dct.signs
+    masked_blur = jf.Composition(jf.Inpainting(several), jf.Blur(even, "circular"))
+    stack = jf.Stack([jf.Blur(odd, "reflect"), jf.Inpainting(several)], noise=[2, 0.5])
+    stacked = torch.cat((reflect.expand(batch, -1, -1) / 2, masks / 0.5), dim=1)
+
     found = []
     for name, operator, matrix in (
         ("denoising", jf.Denoising(), torch.eye(PIXELS, dtype=dtype)),
         ("inpainting", jf.Inpainting(shared), torch.diag(shared.flatten())),
-        ("inpainting-per-image", jf.Inpainting(several), torch.diag_embed(several.flatten(1))),
+        ("inpainting-per-image", jf.Inpainting(several), masks),
         ("compressed-sensing", jf.CompressedSensing(wide, IMAGE_SHAPE), wide),
         ("compressed-sensing-tall", jf.CompressedSensing(tall, IMAGE_SHAPE), tall),
         ("linear-operator", jf.LinearOperator(forward, adjoint), half),
+        ("blur", jf.Blur(odd), blur_odd),
+        ("blur-per-image", jf.Blur(even), blur_even),
+        ("blur-reflect", jf.Blur(odd, "reflect"), reflect),
+        ("structured-dct", dct, dct_matrix),
+        ("masked-blur-per-image", masked_blur, masks @ blur_even),
+        ("stack-per-image", stack.to(dtype=dtype).bind(IMAGE_SHAPE), stacked),
     ):
         y = operator.measure(x, sigma, generator=g)
         if matrix.dim() == 2:
@@ -106,6 +125,12 @@ CASE_NAMES = [
     "compressed-sensing",
     "compressed-sensing-tall",
     "linear-operator",
+    "blur",
+    "blur-per-image",
+    "blur-reflect",
+    "structured-dct",
+    "masked-blur-per-image",
+    "stack-per-image",
 ]
 
 

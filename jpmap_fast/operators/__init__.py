@@ -1,8 +1,30 @@
 """Measurement operators."""
 
 from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.blur import Blur
+from jpmap_fast.operators.blur_kernels import box_kernel, gaussian_kernel, motion_kernel
+from jpmap_fast.operators.composition import Composition
 from jpmap_fast.operators.compressed_sensing import CompressedSensing
 from jpmap_fast.operators.diagonal import Denoising, Inpainting
 from jpmap_fast.operators.linear import LinearOperator
+from jpmap_fast.operators.matrix_free import MatrixFree
+from jpmap_fast.operators.stack import Stack
+from jpmap_fast.operators.structured import StructuredSensing
+from jpmap_fast.operators.super_resolution import SuperResolution
 
-__all__ = ["CompressedSensing", "Denoising", "Inpainting", "LinearOperator", "Operator"]
+__all__ = [
+    "Blur",
+    "Composition",
+    "CompressedSensing",
+    "Denoising",
+    "Inpainting",
+    "LinearOperator",
+    "MatrixFree",
+    "Operator",
+    "Stack",
+    "StructuredSensing",
+    "SuperResolution",
+    "box_kernel",
+    "gaussian_kernel",
+    "motion_kernel",
+]

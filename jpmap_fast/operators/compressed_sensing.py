@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast import kernels
 from jpmap_fast._validate import as_float_tensor, count
 from jpmap_fast.batch_invariant import RowProduct
-from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
-from jpmap_fast.operators.base import Operator, Projection
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.operators.spectral import Diagonalised
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def _factorise(matrix: Tensor) -> _Factor:
     return factor.to(matrix.device, matrix.dtype)
 
 
-class CompressedSensing(Operator):
+class CompressedSensing(Diagonalised):
     r"""y = A x + noise with a dense A [m, n], y [B, m].
 
     A A^T = U diag(lambda) U^T is computed once, when first needed, and serves every beta, every
@@ -147,6 +144,8 @@ class CompressedSensing(Operator):
         return (self.matrix.shape[0],)
 
     def bind(self, image_shape: Sequence[int], batch: int | None = None) -> CompressedSensing:
+        if self.image_shape == tuple(image_shape):
+            return self
         new = CompressedSensing(self.matrix, image_shape)
         new._cache = self._cache
         return new
@@ -164,38 +163,18 @@ class CompressedSensing(Operator):
             new._cache["factor"] = self.factor.to(device, dtype)
         return new
 
-    def x_update(
-        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _map(self) -> RowProduct:
+        return self.factor.rows
+
+    def _values(self) -> Tensor:
+        return self.factor.values
+
+    def _coordinates(self, y: Tensor) -> Tensor:
+        return self.factor.basis_adjoint(y)
+
+    def _out_of_reach(self, y: Tensor) -> Tensor | None:
         factor = self.factor
-        flat = decoded.flatten(1)
-        innovation = factor.basis_adjoint(y) - factor.rows(flat)
-        gain = innovation / (factor.values + (beta * sigma.square())[:, None])
-        x = flat + factor.rows.adjoint(gain)
-        residual = innovation - factor.values * gain  # U^T (y - A x)
-        if not factor.complete:
-            residual = torch.cat((residual, self._out_of_reach(y)), dim=1)
-        objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
-        return x.reshape(decoded.shape), objective, gap
-
-    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
-        factor = self.factor
-        precision = 1 / (sigma.square()[:, None] + factor.values / beta[:, None])
-
-        def at(y: Tensor) -> LatentObjective:
-            constant = None
-            if not factor.complete:
-                constant = self._out_of_reach(y).double().square().sum(dim=-1)
-                constant = constant / (2 * sigma.double().square())
-            return WeightedLeastSquares(
-                decoder, factor.basis_adjoint(y), precision, matrix=factor.rows, constant=constant
-            )
-
-        return at
-
-    def _out_of_reach(self, y: Tensor) -> Tensor:
-        factor = self.factor
-        return y - factor.basis(factor.basis_adjoint(y))
+        return None if factor.complete else y - factor.basis(factor.basis_adjoint(y))
 
     def __repr__(self) -> str:
         return f"CompressedSensing(A {list(self.matrix.shape)})"

@@ -7,19 +7,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from jpmap_fast import kernels
-from jpmap_fast._validate import count, positive
-from jpmap_fast.conjugate_gradient import conjugate_gradient
-from jpmap_fast.objective import LatentObjective, MatrixFreeLeastSquares
-from jpmap_fast.operators.base import Operator, Projection
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.operators.matrix_free import MatrixFree
 
 
-class LinearOperator(Operator):
+class LinearOperator(MatrixFree):
     r"""y = A x + noise, with A and A^T given as functions.
 
     Systems with sigma^2 I + A A^T / beta are solved by batched conjugate gradients, every image to
-    its own tolerance.
+    its own tolerance. Where A differs from image to image, subclass ``MatrixFree`` instead.
 
     Args:
         A: maps images [R, C, H, W] to measurements [R, ...]. Any number of rows R may come, in any
@@ -46,14 +41,9 @@ class LinearOperator(Operator):
         for name, function in (("A", A), ("A_adjoint", A_adjoint)):
             if not callable(function):
                 raise TypeError(f"{name}: expected a function, got {type(function).__name__}")
-        if tolerance is not None:
-            positive("tolerance", tolerance)
-        count("max_iterations", max_iterations, 1)
+        super().__init__(tolerance=tolerance, max_iterations=max_iterations)
         self._forward = A
         self._adjoint = A_adjoint
-        self.tolerance = tolerance
-        self.max_iterations = max_iterations
-        self._image_shape: tuple[int, ...] | None = None
 
     def A(self, x: Tensor) -> Tensor:
         return self._forward(x)
@@ -64,16 +54,6 @@ class LinearOperator(Operator):
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
         self.check_adjoint(image_shape, like)
         return tuple(self._forward(like.new_zeros(1, *image_shape)).shape[1:])
-
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> LinearOperator:
-        new = LinearOperator(
-            self._forward,
-            self._adjoint,
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
-        )
-        new._image_shape = tuple(image_shape)
-        return new
 
     def check_adjoint(self, image_shape: Sequence[int], like: Tensor) -> None:
         """Raise ValueError unless <A u, v> = <u, A^T v> for random u and v.
@@ -97,72 +77,6 @@ class LinearOperator(Operator):
                 "A_adjoint: expected the transpose of A, got <A u, v> = "
                 f"{float(left):.6g} and <u, A_adjoint v> = {float(right):.6g} for random u and v"
             )
-
-    def _rows(self, flat: Tensor) -> Tensor:
-        """A on flat images [R, n]: flat measurements [R, m]."""
-        assert self._image_shape is not None
-        return self._forward(flat.reshape(-1, *self._image_shape)).flatten(1)
-
-    def _adjoint_rows(self, shape: Sequence[int], flat: Tensor) -> Tensor:
-        return self._adjoint(flat.reshape(-1, *shape)).flatten(1)
-
-    def _solve(
-        self, shape: Sequence[int], rhs: Tensor, variance: Tensor, inverse_beta: Tensor
-    ) -> Tensor:
-        """(variance I + inverse_beta A A^T)^{-1} on rows [R, m], a system of its own for each."""
-
-        def apply(v: Tensor) -> Tensor:
-            image = self._rows(self._adjoint_rows(shape, v))
-            return variance[:, None] * v + inverse_beta[:, None] * image
-
-        default = 1e-6 if rhs.dtype == torch.float32 else 1e-12
-        return conjugate_gradient(
-            apply,
-            rhs,
-            tolerance=default if self.tolerance is None else self.tolerance,
-            max_iterations=self.max_iterations,
-        ).x
-
-    def x_update(
-        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        bound = self.bind(decoded.shape[1:])
-        shape = y.shape[1:]
-        flat = decoded.flatten(1)
-        innovation = y.flatten(1) - bound._rows(flat)
-        solved = bound._solve(shape, innovation, sigma.square(), 1 / beta)
-        x = flat + bound._adjoint_rows(shape, solved) / beta[:, None]
-        residual = y.flatten(1) - bound._rows(x)
-        objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
-        return x.reshape(decoded.shape), objective, gap
-
-    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
-        variance, inverse_beta = sigma.square(), 1 / beta
-
-        def at(y: Tensor) -> LatentObjective:
-            shape = y.shape[1:]
-
-            def solve(rhs: Tensor, index: Tensor) -> Tensor:
-                owner = index.repeat_interleave(rhs.shape[1])
-                flat = rhs.reshape(-1, rhs.shape[-1])
-                out = self._solve(shape, flat, variance[owner], inverse_beta[owner])
-                return out.reshape(rhs.shape)
-
-            return MatrixFreeLeastSquares(
-                decoder=decoder,
-                measure=self._rows,
-                measure_adjoint=lambda flat: self._adjoint_rows(shape, flat),
-                solve=solve,
-                target=y.flatten(1),
-                index=torch.arange(y.shape[0], device=y.device),
-            )
-
-        return at
-
-    @property
-    def stays_on_device(self) -> bool:
-        # Conjugate gradients ask the device whether every image has converged.
-        return False
 
     def __repr__(self) -> str:
         return f"LinearOperator(A={self._forward!r})"

@@ -1,0 +1,137 @@
+"""One operator after another."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.compressed_sensing import CompressedSensing
+from jpmap_fast.operators.diagonal import Denoising, Inpainting
+from jpmap_fast.operators.matrix_free import MatrixFree
+
+
+class Composition(MatrixFree):
+    r"""y = outer.A(inner.A(x)) + noise, such as a mask after a blur.
+
+    Solved by conjugate gradients, but for what has a closed form, which is used instead: a
+    ``Denoising`` on either side, a mask after a mask, a dense matrix after an operator that is the
+    same for all images.
+
+    Args:
+        outer: acts on what ``inner`` measures.
+        inner: acts on the image.
+        tolerance, max_iterations: of conjugate gradients, see ``MatrixFree``.
+
+    Raises:
+        TypeError: not operators. ValueError: on binding, operators that do not fit each other.
+
+    Example:
+        >>> import torch, jpmap_fast as jf
+        >>> mask, blur = jf.Inpainting(torch.ones(28, 28)), jf.Blur(jf.gaussian_kernel(1.0))
+        >>> jf.Composition(mask, blur).A(torch.ones(1, 1, 28, 28)).shape
+        torch.Size([1, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        outer: Operator,
+        inner: Operator,
+        *,
+        tolerance: float | None = None,
+        max_iterations: int = 500,
+    ) -> None:
+        for name, part in (("outer", outer), ("inner", inner)):
+            if not isinstance(part, Operator):
+                raise TypeError(f"{name}: expected an operator, got {type(part).__name__}")
+        super().__init__(tolerance=tolerance, max_iterations=max_iterations)
+        self.outer = outer
+        self.inner = inner
+        self._middle: tuple[int, ...] | None = None
+        self._dtype = torch.get_default_dtype()
+        self._cache: dict[tuple[int, ...], Operator] = {}
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.outer.A(self.inner.A(x))
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        back = self.outer.A_adjoint(y)
+        if self._middle is not None:
+            back = back.reshape(-1, *self._middle)
+        return self.inner.A_adjoint(back)
+
+    def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
+        middle = self.inner.bind(image_shape).measurement_shape(image_shape, like)
+        return self.outer.bind(middle).measurement_shape(middle, like)
+
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Operator:
+        shape = tuple(image_shape)
+        if self.image_shape == shape and (batch is None or self.batch in (None, batch)):
+            return self
+        inner = self.inner.bind(shape, batch)
+        like = torch.zeros((), dtype=self._dtype, device=self.device)
+        middle = inner.measurement_shape(shape, like)
+        outer = self.outer.bind(middle, batch)
+        closed = self._closed_form(outer, inner, shape, middle)
+        if closed is not None:
+            return closed.bind(shape, batch)
+        new = self._with(outer, inner)
+        new._middle = middle
+        new.image_shape = shape
+        return new
+
+    def _closed_form(
+        self, outer: Operator, inner: Operator, shape: tuple[int, ...], middle: tuple[int, ...]
+    ) -> Operator | None:
+        """The same A as one operator with an exact x-update, of bound parts; None if none is known.
+
+        What costs something to make is made once.
+        """
+        if isinstance(inner, Denoising):
+            return outer
+        if isinstance(outer, Denoising):
+            return inner
+        if isinstance(inner, Inpainting) and isinstance(outer, Inpainting):
+            return Inpainting(outer.mask * inner.mask)
+        if isinstance(outer, CompressedSensing) and inner.batch is None:
+            if shape not in self._cache:
+                rows = inner.A_adjoint(outer.matrix.reshape(-1, *middle))
+                matrix = rows.reshape(-1, math.prod(shape))
+                self._cache[shape] = CompressedSensing(matrix, shape)
+            return self._cache[shape]
+        return None
+
+    @property
+    def batch(self) -> int | None:
+        counts = [part.batch for part in (self.outer, self.inner) if part.batch is not None]
+        return max(counts, default=None)
+
+    @property
+    def device(self) -> torch.device | None:
+        return self.inner.device if self.outer.device is None else self.outer.device
+
+    def select(self, index: Tensor) -> Composition:
+        if self.batch is None:
+            return self
+        return self._with(self.outer.select(index), self.inner.select(index))
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Composition:
+        outer, inner = self.outer.to(device, dtype), self.inner.to(device, dtype)
+        if outer is self.outer and inner is self.inner and dtype in (None, self._dtype):
+            return self
+        new = self._with(outer, inner)
+        new._dtype = self._dtype if dtype is None else dtype
+        return new
+
+    def _with(self, outer: Operator, inner: Operator) -> Composition:
+        new = copy.copy(self)
+        new.outer, new.inner, new._cache = outer, inner, {}
+        return new
+
+    def __repr__(self) -> str:
+        return f"Composition({self.outer!r}, {self.inner!r})"

@@ -1,0 +1,144 @@
+"""What blur and super-resolution share: a kernel, and the closed form of circular convolution."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import as_float_tensor, image_batch
+from jpmap_fast.operators.fourier import FourierMap, kernel_spectrum
+from jpmap_fast.operators.spectral import Diagonalised
+
+_Self = TypeVar("_Self", bound="Convolution")
+
+
+def as_kernel(kernel: Any) -> Tensor:
+    """A kernel [C or 1, kh, kw] or [B, C or 1, kh, kw] of what the user gave.
+
+    Raises:
+        ValueError: wrong dimension, empty or not finite. TypeError: not floating point.
+    """
+    kernel = as_float_tensor("kernel", kernel)
+    if kernel.dim() not in (2, 3, 4) or 0 in kernel.shape:
+        raise ValueError(
+            "kernel: expected shape [kh, kw], [C, kh, kw] or [B, C, kh, kw], "
+            f"got {list(kernel.shape)}"
+        )
+    if not bool(torch.isfinite(kernel).all()):
+        raise ValueError("kernel: expected finite values, got NaN or infinity")
+    return kernel[None] if kernel.dim() == 2 else kernel
+
+
+class Convolution(Diagonalised):
+    """True convolution of images with a kernel, circular, then every ``factor``-th pixel.
+
+    Attributes:
+        kernel: [C or 1, kh, kw], or [B, C or 1, kh, kw] for one an image.
+        factor: f, 1 for a blur.
+        image_shape: (C, H, W) once bound, None before.
+    """
+
+    kernel: Tensor
+    factor: int
+    image_shape: tuple[int, ...] | None
+
+    def __init__(self, kernel: Tensor, factor: int) -> None:
+        self.kernel = kernel
+        self.factor = factor
+        self.image_shape = None
+        self._cache: dict[str, Any] = {}
+
+    def bind(self: _Self, image_shape: Sequence[int], batch: int | None = None) -> _Self:
+        shape = tuple(image_shape)
+        if self.batch is not None and batch is not None and self.batch not in (1, batch):
+            raise ValueError(
+                f"kernel: expected one kernel or one for each of {batch} images, got {self.batch}"
+            )
+        shared = self.batch == 1 and batch != 1
+        if shape == self.image_shape and not shared:
+            return self
+        self._check_shape(shape)
+        new = self._with(self.kernel[0] if shared else self.kernel)
+        new.image_shape = shape
+        return new
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if len(shape) != 3 or self.kernel.shape[-3] not in (1, shape[0]):
+            raise ValueError(
+                f"kernel: expected one for images of shape {list(shape)}, "
+                f"got {list(self.kernel.shape)}"
+            )
+        if self.kernel.shape[-2] > shape[1] or self.kernel.shape[-1] > shape[2]:
+            raise ValueError(
+                f"kernel: expected at most {list(shape[1:])}, the size of the images, "
+                f"got {list(self.kernel.shape[-2:])}; crop it"
+            )
+        if shape[1] % self.factor or shape[2] % self.factor:
+            raise ValueError(
+                f"factor: expected a divisor of the image sides {list(shape[1:])}, "
+                f"got {self.factor}; crop or pad the images"
+            )
+
+    def _map(self) -> FourierMap:
+        if "map" not in self._cache:
+            if self.image_shape is None:
+                raise ValueError(
+                    f"{self!r}: expected a bound operator; call bind(image_shape) first"
+                )
+            spectrum = kernel_spectrum(self.kernel, *self.image_shape[1:])
+            self._cache["map"] = FourierMap(spectrum, self.image_shape, self.factor)
+        found: FourierMap = self._cache["map"]
+        return found
+
+    def _values(self) -> Tensor:
+        if "values" not in self._cache:
+            self._cache["values"] = self._map().values()
+        values: Tensor = self._cache["values"]
+        return values
+
+    def _coordinates(self, y: Tensor) -> Tensor:
+        return self._map().coordinates(y)
+
+    def A(self, x: Tensor) -> Tensor:
+        image_batch("x", x)
+        return self.bind(x.shape[1:], x.shape[0])._map().measure(x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        image_batch("y", y)
+        shape = (y.shape[1], y.shape[2] * self.factor, y.shape[3] * self.factor)
+        return self.bind(shape, y.shape[0])._map().measure_adjoint(y)
+
+    def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
+        channels, height, width = image_shape
+        return (channels, height // self.factor, width // self.factor)
+
+    @property
+    def batch(self) -> int | None:
+        return self.kernel.shape[0] if self.kernel.dim() == 4 else None
+
+    @property
+    def device(self) -> torch.device | None:
+        return self.kernel.device
+
+    def select(self: _Self, index: Tensor) -> _Self:
+        if self.batch is None:
+            return self
+        new = self._with(self.kernel[index])
+        if "map" in self._cache:
+            new._cache["map"] = self._map().select(index)
+        return new
+
+    def to(self: _Self, device: Any = None, dtype: torch.dtype | None = None) -> _Self:
+        kernel = self.kernel.to(device=device, dtype=dtype)
+        return self if kernel is self.kernel else self._with(kernel)
+
+    def _with(self: _Self, kernel: Tensor) -> _Self:
+        # Past the constructor's checks: these values have passed them.
+        new = copy.copy(self)
+        new.kernel = kernel
+        new._cache = {}
+        return new

@@ -1,0 +1,166 @@
+r"""Circular convolution, and every f-th pixel of it, in real coordinates of Fourier space.
+
+With F the orthonormal transform, h the spectrum of the kernel and D the choice of every f-th pixel,
+the measurement y = D F^T h F x has the small spectrum
+
+    F y = 1/f sum over the f^2 aliases of (h F x),      A A^T = F^T (mean over the aliases |h|^2) F.
+
+The half spectrum of a real image, its doubly counted columns times sqrt(2), is an isometry into
+real coordinates: norms, J1 and the coupling gap may be taken there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.batch_invariant import RowProduct
+
+# Beyond so many entries a matrix of H in the fused solvers costs more than Fourier transforms.
+DENSE_ENTRIES = 1_500_000
+
+
+def kernel_spectrum(kernel: Tensor, height: int, width: int) -> Tensor:
+    """The half spectrum [..., H, W // 2 + 1] of a kernel [..., kh, kw] centred at (kh//2, kw//2).
+
+    Computed in float64, returned in the precision of the kernel.
+    """
+    kh, kw = kernel.shape[-2:]
+    padded = torch.nn.functional.pad(kernel.double(), (0, width - kw, 0, height - kh))
+    centred = padded.roll((-(kh // 2), -(kw // 2)), dims=(-2, -1))
+    kind = torch.complex64 if kernel.dtype == torch.float32 else torch.complex128
+    return rfft2(centred, norm="backward").to(kind)
+
+
+def mirrored(half: Tensor, columns: int) -> Tensor:
+    """Columns ``columns`` down to 1 of a half spectrum, conjugated, at the negative rows."""
+    return half[..., 1 : columns + 1].flip(-1, -2).roll(1, -2).conj()
+
+
+class FourierMap:
+    """H = F A on flat images, of the real coordinates above: [.., n] to [.., p].
+
+    Args:
+        spectrum: h [C or 1, H, W // 2 + 1], or with a leading [B] for one an image.
+        image_shape: (C, H, W), H and W multiples of the factor.
+        factor: f >= 1.
+    """
+
+    def __init__(self, spectrum: Tensor, image_shape: tuple[int, ...], factor: int = 1) -> None:
+        self.spectrum = spectrum
+        self.image_shape = image_shape
+        self.factor = factor
+        channels, self.height, self.width = image_shape
+        self.low_height, self.low_width = self.height // factor, self.width // factor
+        self.low_shape = (channels, self.low_height, self.low_width)
+        columns = self.low_width // 2 + 1
+        weights = torch.full((columns,), math.sqrt(2), dtype=torch.float64)
+        weights[0] = 1
+        if self.low_width % 2 == 0:
+            weights[-1] = 1
+        self._weights = weights.to(spectrum.device, spectrum.real.dtype)
+        self._dense: RowProduct | None = None
+
+    @property
+    def per_image(self) -> bool:
+        """Whether every image has a spectrum of its own."""
+        return self.spectrum.dim() == 4
+
+    def values(self) -> Tensor:
+        """The eigenvalues of A A^T in the coordinates, [p] or [B, p]."""
+        power = self.spectrum.abs().square()
+        full = torch.cat((power, mirrored(power, (self.width - 1) // 2)), dim=-1)
+        lead = full.shape[:-2]
+        f, u, v = self.factor, self.low_height, self.low_width
+        mean = full.reshape(*lead, f, u, f, v).mean(dim=(-4, -2))[..., : v // 2 + 1]
+        mean = mean.expand(*lead[:-1], self.image_shape[0], -1, -1)
+        return mean[..., None].expand(*mean.shape, 2).flatten(-4)
+
+    def measure(self, x: Tensor) -> Tensor:
+        """A x [..., C, H/f, W/f] of images [..., C, H, W]."""
+        low = self._fold(self._spectrum_for(x) * rfft2(x))
+        return irfft2(low, self.low_height, self.low_width)
+
+    def measure_adjoint(self, y: Tensor) -> Tensor:
+        """A^T y [..., C, H, W]."""
+        return self._back(rfft2(y))
+
+    def coordinates(self, y: Tensor) -> Tensor:
+        """The coordinates [..., p] of measurements [..., C, H/f, W/f]."""
+        return self._flatten(rfft2(y))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        images = x.reshape(*x.shape[:-1], *self.image_shape)
+        return self._flatten(self._fold(self._spectrum_for(images) * rfft2(images)))
+
+    @property
+    def adjoint(self) -> Callable[[Tensor], Tensor]:
+        """H^T on rows within the range of F, [.., p] to [.., n]."""
+
+        def apply(rows: Tensor) -> Tensor:
+            channels, height, _ = self.low_shape
+            parts = rows.reshape(*rows.shape[:-1], channels, height, -1, 2)
+            return self._back(torch.view_as_complex(parts) / self._weights).flatten(-3)
+
+        return apply
+
+    @property
+    def dense(self) -> RowProduct | None:
+        """H as a matrix; None if there is one for each image, or if it is large."""
+        n = math.prod(self.image_shape)
+        p = math.prod(self.low_shape[:2]) * (self.low_width // 2 + 1) * 2
+        if self.per_image or n * p > DENSE_ENTRIES:
+            return None
+        if self._dense is None:
+            real = self._weights
+            columns = self(torch.eye(n, dtype=real.dtype, device=real.device))
+            self._dense = RowProduct(columns.T)
+        return self._dense
+
+    def select(self, index: Tensor) -> FourierMap:
+        if not self.per_image:
+            return self
+        return FourierMap(self.spectrum[index], self.image_shape, self.factor)
+
+    def _spectrum_for(self, images: Tensor) -> Tensor:
+        """H beside images [B, C, H, W] or [B, k, C, H, W]."""
+        return self.spectrum[:, None] if self.per_image and images.dim() == 5 else self.spectrum
+
+    def _flatten(self, spectrum: Tensor) -> Tensor:
+        return torch.view_as_real(spectrum * self._weights).flatten(-4)
+
+    def _fold(self, half: Tensor) -> Tensor:
+        """1/f times the sum over aliases, of half spectra."""
+        f, u, v = self.factor, self.low_height, self.low_width
+        if f == 1:
+            return half
+        rows = half.reshape(*half.shape[:-2], f, u, half.shape[-1]).sum(dim=-3)
+        full = torch.cat((rows, mirrored(rows, (self.width - 1) // 2)), dim=-1)
+        return full.reshape(*full.shape[:-1], f, v).sum(dim=-2)[..., : v // 2 + 1] / f
+
+    def _back(self, low: Tensor) -> Tensor:
+        """A^T of small half spectra: their periodic repetition over f, times conj(h)."""
+        f = self.factor
+        if f > 1:
+            full = torch.cat((low, mirrored(low, (self.low_width - 1) // 2)), dim=-1) / f
+            columns = torch.arange(self.width // 2 + 1, device=low.device) % self.low_width
+            low = full[..., columns].repeat(*[1] * (low.dim() - 2), f, 1)
+        return irfft2(self._spectrum_for(low).conj() * low, self.height, self.width)
+
+
+def rfft2(x: Tensor, norm: str = "ortho") -> Tensor:
+    """The half spectrum [..., H, W // 2 + 1] of [..., H, W]; of nothing, nothing."""
+    if x.numel() == 0:  # which some libraries refuse
+        shape = (*x.shape[:-1], x.shape[-1] // 2 + 1)
+        return torch.complex(x.new_empty(shape), x.new_empty(shape))
+    return torch.fft.rfft2(x, norm=norm)
+
+
+def irfft2(spectrum: Tensor, height: int, width: int, norm: str = "ortho") -> Tensor:
+    """The inverse of ``rfft2``."""
+    if spectrum.numel() == 0:
+        return spectrum.real.new_empty(*spectrum.shape[:-2], height, width)
+    return torch.fft.irfft2(spectrum, s=(height, width), norm=norm)

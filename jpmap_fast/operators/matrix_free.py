@@ -1,0 +1,172 @@
+"""Operators known by their action alone: conjugate gradients instead of a closed form."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from jpmap_fast import kernels
+from jpmap_fast._validate import count, positive
+from jpmap_fast.conjugate_gradient import conjugate_gradient
+from jpmap_fast.objective import LatentObjective, MatrixFreeLeastSquares
+from jpmap_fast.operators.base import Operator, Projection
+from jpmap_fast.priors.decoder import Decoder
+
+
+class MatrixFree(Operator):
+    r"""A and A^T as code, the systems sigma^2 I + A A^T / beta by batched conjugate gradients.
+
+    Every image has a system, an accuracy and a stop of its own. A subclass writes ``A``,
+    ``A_adjoint`` and ``measurement_shape``; one that holds something for each image (``batch``)
+    writes ``select`` too, which is asked with repeated indices: a solve may carry several
+    right-hand sides an image.
+
+    Attributes:
+        image_shape: (C, H, W) once bound, None before.
+
+    Args:
+        tolerance: relative residual of each solve, > 0; None for 1e-6 in float32 and 1e-12 in
+            float64.
+        max_iterations: conjugate-gradient iterations at most, >= 1.
+
+    Raises:
+        ValueError, TypeError: a setting is out of range.
+
+    Example:
+        >>> import jpmap_fast as jf
+        >>> class FirstRow(jf.MatrixFree):
+        ...     def A(self, x):
+        ...         return x[..., 0, :]
+        ...     def A_adjoint(self, y):
+        ...         return torch.nn.functional.pad(y[..., None, :], (0, 0, 0, 27))
+        ...     def measurement_shape(self, image_shape, like):
+        ...         return (image_shape[0], image_shape[2])
+        >>> FirstRow().A(torch.ones(2, 1, 28, 28)).shape
+        torch.Size([2, 1, 28])
+    """
+
+    def __init__(self, *, tolerance: float | None = None, max_iterations: int = 500) -> None:
+        if tolerance is not None:
+            positive("tolerance", tolerance)
+        count("max_iterations", max_iterations, 1)
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+
+    image_shape: tuple[int, ...] | None = None
+
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Operator:
+        """See ``Operator.bind``; an operator with a closed form may be returned where there is one.
+
+        Raises:
+            ValueError: this operator is made for another number of images.
+        """
+        if self.batch is not None and batch is not None and self.batch != batch:
+            raise ValueError(f"{self!r}: expected {self.batch} images, got {batch}")
+        new = copy.copy(self)
+        new.image_shape = tuple(image_shape)
+        return new
+
+    def x_update(
+        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        bound = self.bind(decoded.shape[1:], decoded.shape[0])
+        if not isinstance(bound, MatrixFree):
+            return bound.x_update(decoded, y, z, beta, sigma)
+        system = _System(bound, tuple(decoded.shape[1:]), tuple(y.shape[1:]), sigma, beta)
+        flat = decoded.flatten(1)
+        innovation = y.flatten(1) - system.measure(flat)
+        solved, left = (rows[:, 0] for rows in system.solve(innovation[:, None], None))
+        x = flat + system.measure_adjoint(solved) / beta[:, None]
+        # y - A x = S s + left - A A^T s / beta with S = sigma^2 + A A^T / beta: no product more.
+        residual = torch.addcmul(left, sigma.square()[:, None], solved)
+        objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
+        return x.reshape(decoded.shape), objective, gap
+
+    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
+        def at(y: Tensor) -> LatentObjective:
+            system = _System(self, self._bound_shape(), tuple(y.shape[1:]), sigma, beta)
+            return MatrixFreeLeastSquares(decoder, system, y.flatten(1))
+
+        return at
+
+    def _bound_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of a bound operator."""
+        if self.image_shape is None:
+            raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
+        return self.image_shape
+
+    @property
+    def stays_on_device(self) -> bool:
+        # Conjugate gradients ask the device whether every image has converged.
+        return False
+
+
+@dataclass(frozen=True)
+class _System:
+    """A ``LinearSystem``: the operator of a batch with its noise levels and couplings.
+
+    Attributes:
+        operator: bound.
+        image_shape: (C, H, W).
+        measured_shape: of one image's measurements.
+        sigma, beta: [B].
+    """
+
+    operator: MatrixFree
+    image_shape: tuple[int, ...]
+    measured_shape: tuple[int, ...]
+    sigma: Tensor
+    beta: Tensor
+    _repeated: dict[int, Operator] = field(default_factory=dict)
+
+    def measure(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return self.operator.A(x.reshape(-1, *self.image_shape)).flatten(1)
+        count = x.shape[1]
+        images = x.reshape(-1, *self.image_shape)
+        return self._for_each(count).A(images).reshape(x.shape[0], count, -1)
+
+    def measure_adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.A_adjoint(y.reshape(-1, *self.measured_shape)).flatten(1)
+
+    def solve(self, rhs: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        batch, count, size = rhs.shape
+        operator = self._for_each(count)
+        variance = self.sigma.square().repeat_interleave(count)[:, None]
+        inverse_beta = (1 / self.beta).repeat_interleave(count)[:, None]
+
+        def apply(v: Tensor) -> Tensor:
+            back = operator.A_adjoint(v.reshape(-1, *self.measured_shape))
+            image = operator.A(back.reshape(-1, *self.image_shape)).flatten(1)
+            return torch.addcmul(variance * v, inverse_beta, image)
+
+        default = 1e-6 if rhs.dtype == torch.float32 else 1e-12
+        tolerance = self.operator.tolerance
+        found = conjugate_gradient(
+            apply,
+            rhs.reshape(-1, size),
+            tolerance=default if tolerance is None else tolerance,
+            max_iterations=self.operator.max_iterations,
+            x0=None if start is None else start.reshape(-1, size),
+        )
+        return found.x.reshape(rhs.shape), found.residual.reshape(rhs.shape)
+
+    def select(self, index: Tensor) -> _System:
+        operator = self.operator.select(index)
+        assert isinstance(operator, MatrixFree)
+        return _System(
+            operator, self.image_shape, self.measured_shape, self.sigma[index], self.beta[index]
+        )
+
+    def _for_each(self, count: int) -> Operator:
+        """The operator with every image ``count`` times in a row."""
+        if count == 1 or self.operator.batch is None:
+            return self.operator
+        if count not in self._repeated:
+            image = torch.arange(self.sigma.shape[0], device=self.sigma.device)
+            self._repeated[count] = self.operator.select(image.repeat_interleave(count))
+        return self._repeated[count]

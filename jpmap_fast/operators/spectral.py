@@ -1,0 +1,77 @@
+"""Operators whose A A^T is diagonal in coordinates that are cheap to reach."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jpmap_fast import kernels
+from jpmap_fast.objective import LatentObjective, LinearMap, WeightedLeastSquares
+from jpmap_fast.operators.base import Operator, Projection
+from jpmap_fast.priors.decoder import Decoder
+
+
+class Diagonalised(Operator):
+    r"""A = U H with U^T U = I on the range of H, and H H^T = diag(lambda) there.
+
+    In the coordinates t = U^T y the x-update is a division, for any beta and sigma:
+
+        gain = (t - H G) / (lambda + beta sigma^2),      x = G + H^T gain,
+        U^T (y - A x) = t - H G - lambda gain,
+
+    and J(z) = min_x J1(x, z) is a least-squares function with the diagonal weight
+    1 / (sigma^2 + lambda / beta).
+    """
+
+    @abstractmethod
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Diagonalised: ...
+
+    @abstractmethod
+    def _map(self) -> LinearMap:
+        """H, of a bound operator."""
+
+    @abstractmethod
+    def _values(self) -> Tensor:
+        """The eigenvalues lambda >= 0, [p] or [B, p]."""
+
+    @abstractmethod
+    def _coordinates(self, y: Tensor) -> Tensor:
+        """T = U^T y [B, p]."""
+
+    def _out_of_reach(self, y: Tensor) -> Tensor | None:
+        """What y has outside of the range of U, [B, q]; None where U is complete."""
+        return None
+
+    def x_update(
+        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        bound = self.bind(decoded.shape[1:], decoded.shape[0])
+        h, values = bound._map(), bound._values()
+        flat = decoded.flatten(1)
+        innovation = bound._coordinates(y) - h(flat)
+        gain = innovation / (values + (beta * sigma.square())[:, None])
+        x = flat + h.adjoint(gain)
+        residual = innovation - values * gain
+        lost = bound._out_of_reach(y)
+        if lost is not None:
+            residual = torch.cat((residual, lost), dim=1)
+        objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
+        return x.reshape(decoded.shape), objective, gap
+
+    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
+        h = self._map()
+        precision = 1 / (sigma.square()[:, None] + self._values() / beta[:, None])
+
+        def at(y: Tensor) -> LatentObjective:
+            lost = self._out_of_reach(y)
+            constant = None
+            if lost is not None:
+                constant = lost.double().square().sum(dim=-1) / (2 * sigma.double().square())
+            return WeightedLeastSquares(
+                decoder, self._coordinates(y), precision, matrix=h, constant=constant
+            )
+
+        return at

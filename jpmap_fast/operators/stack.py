@@ -1,0 +1,146 @@
+"""Several measurements of one image."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import positive
+from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.matrix_free import MatrixFree
+
+
+class Stack(MatrixFree):
+    r"""y_i = A_i x + sigma s_i noise_i for i = 1, ..., q, all of one image x.
+
+    The measurements are one vector in units of their noise, so that sigma is the deviation of every
+    entry and J1 is what it should be:
+
+        y = (y_1 / s_1, ..., y_q / s_q) [B, m_1 + ... + m_q],      A x = (A_1 x / s_1, ...)
+
+    ``join`` makes such a y of y_1, ..., y_q and ``split`` takes it apart again. Solved by conjugate
+    gradients.
+
+    Args:
+        operators: A_1, ..., A_q, at least one.
+        noise: s_1, ..., s_q > 0, the noise deviations in units of sigma; None for ones.
+        tolerance, max_iterations: of conjugate gradients, see ``MatrixFree``.
+
+    Raises:
+        TypeError: not operators or numbers.
+        ValueError: none at all, or counts that differ; on binding, an operator that does not fit.
+
+    Example:
+        >>> import torch, jpmap_fast as jf
+        >>> stack = jf.Stack([jf.Denoising(), jf.SuperResolution(2)], noise=[4, 1])
+        >>> stack.join(torch.ones(1, 1, 28, 28), torch.ones(1, 1, 14, 14)).shape
+        torch.Size([1, 980])
+    """
+
+    def __init__(
+        self,
+        operators: Sequence[Operator],
+        noise: Sequence[float] | None = None,
+        *,
+        tolerance: float | None = None,
+        max_iterations: int = 500,
+    ) -> None:
+        super().__init__(tolerance=tolerance, max_iterations=max_iterations)
+        self.operators = tuple(operators)
+        if not self.operators:
+            raise ValueError("operators: expected at least one, got none")
+        for part in self.operators:
+            if not isinstance(part, Operator):
+                raise TypeError(f"operators: expected operators, got {type(part).__name__}")
+        self.noise = tuple(noise) if noise is not None else (1.0,) * len(self.operators)
+        if len(self.noise) != len(self.operators):
+            raise ValueError(
+                f"noise: expected one deviation for each of {len(self.operators)} operators, "
+                f"got {len(self.noise)}"
+            )
+        for deviation in self.noise:
+            positive("noise", deviation)
+        self._shapes: tuple[tuple[int, ...], ...] = ()
+        self._dtype = torch.get_default_dtype()
+
+    def join(self, *measurements: Tensor) -> Tensor:
+        """The y [B, m] of y_1, ..., y_q, each [B, ...] as its own operator measures it."""
+        if len(measurements) != len(self.operators):
+            raise ValueError(
+                f"expected {len(self.operators)} measurements, got {len(measurements)}"
+            )
+        parts = zip(measurements, self.noise, strict=True)
+        return torch.cat([y.flatten(1) / deviation for y, deviation in parts], dim=1)
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        """Y_1, ..., y_q, each [B, ...] and in its own units, of y [B, m]; of a bound operator."""
+        return [part * s for part, s in zip(self._parts(y), self.noise, strict=True)]
+
+    def _parts(self, y: Tensor) -> list[Tensor]:
+        if not self._shapes:
+            raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
+        sizes = [math.prod(shape) for shape in self._shapes]
+        if y.dim() != 2 or y.shape[1] != sum(sizes):
+            raise ValueError(f"y: expected shape [B, {sum(sizes)}], got {list(y.shape)}")
+        pieces = zip(y.split(sizes, dim=1), self._shapes, strict=True)
+        return [piece.reshape(-1, *shape) for piece, shape in pieces]
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.join(*(part.A(x) for part in self.operators))
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        images = [
+            part.A_adjoint(piece / deviation).reshape(-1, *self._bound_shape())
+            for part, piece, deviation in zip(
+                self.operators, self._parts(y), self.noise, strict=True
+            )
+        ]
+        return torch.stack(images).sum(dim=0)
+
+    def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
+        parts = [part.bind(image_shape) for part in self.operators]
+        return (sum(math.prod(part.measurement_shape(image_shape, like)) for part in parts),)
+
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Stack:
+        shape = tuple(image_shape)
+        if self.image_shape == shape and (batch is None or self.batch in (None, batch)):
+            return self
+        like = torch.zeros((), dtype=self._dtype, device=self.device)
+        new = self._with([part.bind(shape, batch) for part in self.operators])
+        new._shapes = tuple(part.measurement_shape(shape, like) for part in new.operators)
+        new.image_shape = shape
+        return new
+
+    @property
+    def batch(self) -> int | None:
+        counts = [part.batch for part in self.operators if part.batch is not None]
+        return max(counts, default=None)
+
+    @property
+    def device(self) -> torch.device | None:
+        found = [part.device for part in self.operators if part.device is not None]
+        return found[0] if found else None
+
+    def select(self, index: Tensor) -> Stack:
+        if self.batch is None:
+            return self
+        return self._with([part.select(index) for part in self.operators])
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Stack:
+        parts = [part.to(device, dtype) for part in self.operators]
+        new = self._with(parts)
+        new._dtype = self._dtype if dtype is None else dtype
+        return new
+
+    def _with(self, operators: Sequence[Operator]) -> Stack:
+        new = copy.copy(self)
+        new.operators = tuple(operators)
+        return new
+
+    def __repr__(self) -> str:
+        return f"Stack({list(self.operators)!r}, noise={list(self.noise)})"

@@ -1,0 +1,209 @@
+"""Compressed sensing without a stored matrix."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import count
+from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.operators.fourier import DENSE_ENTRIES
+from jpmap_fast.operators.spectral import Diagonalised
+from jpmap_fast.operators.transforms import (
+    CosineTransform,
+    HadamardTransform,
+    Transform,
+    hadamard_sizes,
+)
+
+
+class _SampledTransform:
+    """A = R T S on flat images."""
+
+    def __init__(self, transform: Transform, signs: Tensor, rows: Tensor) -> None:
+        self._transform = transform
+        self._signs = signs
+        self._rows = rows
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._transform(x * self._signs)[..., self._rows]
+
+    @property
+    def adjoint(self) -> Callable[[Tensor], Tensor]:
+        def apply(y: Tensor) -> Tensor:
+            full = y.new_zeros(*y.shape[:-1], self._signs.numel())
+            full[..., self._rows] = y
+            return self._transform.adjoint(full) * self._signs
+
+        return apply
+
+    @cached_property
+    def dense(self) -> RowProduct | None:
+        n = self._signs.numel()
+        if n * self._rows.numel() > DENSE_ENTRIES:
+            return None
+        return RowProduct(self(torch.eye(n, dtype=self._signs.dtype, device=self._signs.device)).T)
+
+    def select(self, index: Tensor) -> _SampledTransform:
+        return self
+
+
+class StructuredSensing(Diagonalised):
+    r"""y = A x + noise with A = R T S, y [B, m], A A^T = I.
+
+    S changes the signs of pixels at random, T is a fast orthonormal transform of all n = C H W of
+    them, R keeps m of its n coefficients, chosen at random. As with a random matrix every
+    measurement sees the whole image; nothing of size m n is stored, and a product costs n log n.
+    Entries of A have mean square 1 / n, those of ``CompressedSensing.gaussian`` 1 / m.
+
+    Made by ``StructuredSensing.dct`` or ``StructuredSensing.hadamard``.
+
+    Args:
+        kind: "dct" or "hadamard".
+        image_shape: (C, H, W).
+        signs: +1 or -1 [n].
+        rows: indices of the coefficients measured, int64 [m], each once.
+
+    Raises:
+        ValueError: shapes or values that do not fit. TypeError: wrong types.
+    """
+
+    def __init__(self, kind: str, image_shape: Sequence[int], signs: Tensor, rows: Tensor) -> None:
+        self.kind = kind
+        self.image_shape = tuple(image_shape)
+        self.signs = signs
+        self.rows = rows
+        n = math.prod(self.image_shape)
+        if kind not in ("dct", "hadamard"):
+            raise ValueError(f"kind: expected 'dct' or 'hadamard', got {kind!r}")
+        if kind == "hadamard":
+            hadamard_sizes(n)
+        if tuple(signs.shape) != (n,) or not bool((signs.abs() == 1).all()):
+            raise ValueError(f"signs: expected {n} values +1 or -1, got shape {list(signs.shape)}")
+        if not signs.is_floating_point() or rows.dtype != torch.int64:
+            raise TypeError(f"expected float signs and int64 rows, got {signs.dtype}, {rows.dtype}")
+        distinct = torch.unique(rows)
+        if rows.dim() != 1 or distinct.numel() != rows.numel() or rows.numel() == 0:
+            raise ValueError(f"rows: expected distinct indices [m], got shape {list(rows.shape)}")
+        if int(distinct[0]) < 0 or int(distinct[-1]) >= n:
+            raise ValueError(f"rows: expected indices in [0, {n}), got {distinct.tolist()[-1]}")
+        self._cache: dict[str, Any] = {}
+
+    @classmethod
+    def dct(
+        cls,
+        m: int,
+        image_shape: Sequence[int],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> StructuredSensing:
+        """T the orthonormal cosine transform (DCT-II) over channels, rows and columns.
+
+        Args:
+            m: measurements, 1 <= m <= C H W.
+            image_shape: (C, H, W), any.
+            generator: source of signs and rows.
+            dtype: of the images.
+
+        Raises:
+            ValueError: m out of range. TypeError: m is no integer.
+        """
+        return cls._random("dct", m, image_shape, generator, dtype)
+
+    @classmethod
+    def hadamard(
+        cls,
+        m: int,
+        image_shape: Sequence[int],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> StructuredSensing:
+        """T a Hadamard matrix over sqrt(n), n = C H W = 2^a 12^b 20^c 28^d.
+
+        28 x 28 and 64 x 64 x 3 are of that kind. Arguments as in ``dct``.
+
+        Raises:
+            ValueError: m out of range, or another n. TypeError: m is no integer.
+        """
+        return cls._random("hadamard", m, image_shape, generator, dtype)
+
+    @classmethod
+    def _random(
+        cls,
+        kind: str,
+        m: int,
+        image_shape: Sequence[int],
+        generator: torch.Generator | None,
+        dtype: torch.dtype,
+    ) -> StructuredSensing:
+        n = math.prod(image_shape)
+        count("m", m, 1)
+        if m > n:
+            raise ValueError(f"m: expected at most {n}, the numbers of an image, got {m}")
+        device = None if generator is None else generator.device
+        signs = torch.randint(0, 2, (n,), generator=generator, device=device) * 2 - 1
+        rows = torch.randperm(n, generator=generator, device=device)[:m].sort().values
+        return cls(kind, image_shape, signs.to(dtype), rows)
+
+    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> StructuredSensing:
+        if tuple(image_shape) != self.image_shape:
+            raise ValueError(
+                f"A: expected images of shape {list(self.image_shape)}, which it was made for, "
+                f"got {list(image_shape)}"
+            )
+        return self
+
+    def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
+        return (self.rows.numel(),)
+
+    def A(self, x: Tensor) -> Tensor:
+        self.bind(x.shape[1:])
+        return self._map()(x.flatten(1))
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        if y.dim() != 2 or y.shape[1] != self.rows.numel():
+            raise ValueError(f"y: expected shape [B, {self.rows.numel()}], got {list(y.shape)}")
+        return self._map().adjoint(y).reshape(-1, *self.image_shape)
+
+    def _map(self) -> _SampledTransform:
+        if "map" not in self._cache:
+            transform: Transform
+            if self.kind == "dct":
+                transform = CosineTransform(self.image_shape, self.signs)
+            else:
+                transform = HadamardTransform(self.signs.numel(), self.signs)
+            self._cache["map"] = _SampledTransform(transform, self.signs, self.rows)
+        found: _SampledTransform = self._cache["map"]
+        return found
+
+    def _values(self) -> Tensor:
+        if "values" not in self._cache:
+            self._cache["values"] = self.signs.new_ones(self.rows.numel())
+        values: Tensor = self._cache["values"]
+        return values
+
+    def _coordinates(self, y: Tensor) -> Tensor:
+        return y
+
+    @property
+    def device(self) -> torch.device | None:
+        return self.signs.device
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> StructuredSensing:
+        signs = self.signs.to(device=device, dtype=dtype)
+        if signs is self.signs:
+            return self
+        new = copy.copy(self)
+        new.signs, new.rows, new._cache = signs, self.rows.to(device=device), {}
+        return new
+
+    def __repr__(self) -> str:
+        return (
+            f"StructuredSensing.{self.kind}(m={self.rows.numel()}, image_shape={self.image_shape})"
+        )
