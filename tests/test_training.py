@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 
 import numpy as np
@@ -13,7 +12,7 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
-from jpmap_fast.training import train
+from jpmap_fast.training import Recipe, train
 from jpmap_fast.training.loss import negative_elbo
 
 SETTINGS = {"latent_dim": 2, "hidden": (12,), "batch_size": 16, "learning_rate": 1e-2}
@@ -33,13 +32,28 @@ def test_loss_is_the_negative_elbo_of_the_clean_image_given_the_noisy_one():
     clean = torch.rand(4, 1, 6, 5, generator=g, dtype=torch.float64)
     corruption = torch.randn(4, 1, 6, 5, generator=g, dtype=torch.float64)
     noise = torch.randn(4, 3, generator=g, dtype=torch.float64)
-    nll, kl = negative_elbo(prior, clean, corruption, noise, 0.3)
+    nll, kl, mse = negative_elbo(prior, clean, corruption, noise, 0.3)
     mean, log_std = prior.encode(clean + 0.3 * corruption)
     posterior = torch.distributions.Normal(mean, log_std.exp())
     observed = torch.distributions.Normal(prior.decode(mean + log_std.exp() * noise), prior.gamma)
     expected_kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0, 1))
     torch.testing.assert_close(nll, -observed.log_prob(clean).flatten(1).sum(1).mean())
     torch.testing.assert_close(kl, expected_kl.sum(1).mean())
+    torch.testing.assert_close(mse, (observed.mean - clean).square().mean())
+
+
+def test_closed_form_gamma_is_the_one_with_the_least_loss():
+    prior = small_mlp()
+    g = torch.Generator().manual_seed(0)
+    clean = torch.rand(4, 1, 6, 5, generator=g, dtype=torch.float64)
+    corruption = torch.zeros_like(clean)
+    noise = torch.randn(4, 3, generator=g, dtype=torch.float64)
+    best, _, mse = negative_elbo(prior, clean, corruption, noise, 0.3, closed_form=True)
+    for factor in (0.99, 1.0, 1.01):
+        with torch.no_grad():
+            prior.log_gamma.fill_(0.5 * math.log(float(mse)) + math.log(factor))
+        nll, _, _ = negative_elbo(prior, clean, corruption, noise, 0.3)
+        assert (nll > best) if factor != 1 else torch.isclose(nll, best, rtol=1e-12)
 
 
 def test_training_lowers_the_loss_and_learns_gamma():
@@ -113,10 +127,10 @@ def test_impossible_settings_are_refused(settings, message):
 
 
 def test_defaults_are_the_authors_recipe():
-    default = {k: p.default for k, p in inspect.signature(train).parameters.items()}
-    assert default["latent_dim"] == 8 and default["hidden"] == (512, 512)
-    assert default["epochs"] == 200 and default["batch_size"] == 128
-    assert default["learning_rate"] == 1e-4 and math.isclose(default["sigma_dvae"], 15 / 255)
+    default = Recipe()
+    assert default.latent_dim == 8 and default.hidden == (512, 512)
+    assert default.epochs == 200 and default.batch_size == 128
+    assert default.learning_rate == 1e-4 and math.isclose(default.sigma_dvae, 15 / 255)
 
 
 def test_command_trains_resumes_and_writes_a_card(tmp_path):

@@ -32,6 +32,28 @@ def train(
         str, typer.Option(help="Learning rate over the epochs: constant or cosine.")
     ] = "constant",
     weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay (AdamW).")] = 0.0,
+    network: Annotated[
+        str, typer.Option(help="mlp, conv-residual or conv-plain (the paper's).")
+    ] = "mlp",
+    channels: Annotated[
+        str, typer.Option(help="Channels of a convolutional network's levels, finest first.")
+    ] = "32,64,128,256",
+    gamma: Annotated[
+        str, typer.Option(help="learned by gradient descent, or closed-form at every step.")
+    ] = "learned",
+    augment: Annotated[
+        bool, typer.Option(help="Mirror, shift and recolour the training images.")
+    ] = False,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the images kept aside to choose the best epoch by.")
+    ] = 0.0,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many epochs without improvement on them; 0: never.")
+    ] = 0,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bfloat16 products on a GPU.")
+    ] = "float32",
+    half: Annotated[bool, typer.Option(help="Store the weights in half precision.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, shuffling and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     checkpoint: Annotated[Path | None, typer.Option(help="File written after every epoch.")] = None,
@@ -52,7 +74,7 @@ def train(
     if resume and checkpoint is None:
         fail("--resume: name the file with --checkpoint")
     with told_in_one_line():
-        widths = _widths(hidden)
+        widths = _widths("--hidden", hidden)
         where = _device(device)
         from jpmap_fast.data.readers import load_images
         from jpmap_fast.priors.weights import save_prior
@@ -64,10 +86,10 @@ def train(
         images = load_images(data, key=key, as_bytes=True)
         for name, reason in images.failures:
             typer.echo(f"left out {name}: {reason}", err=True)
-        held_out = None
+        judged = None
         if validation is not None:
             shape = images.images.shape[1:]
-            held_out = load_images(
+            judged = load_images(
                 validation, key=validation_key, image_shape=tuple(shape), as_bytes=True
             ).images
         recipe: dict[str, Any] = {
@@ -80,6 +102,13 @@ def train(
             "schedule": schedule,
             "weight_decay": weight_decay,
             "seed": seed,
+            "network": network,
+            "channels": _widths("--channels", channels),
+            "gamma": gamma,
+            "augment": augment,
+            "held_out": held_out,
+            "patience": patience,
+            "precision": precision,
         }
         prior = train_prior(
             images.images,
@@ -87,16 +116,16 @@ def train(
             device=where,
             checkpoint=checkpoint,
             resume=resume,
-            validation=held_out,
+            validation=judged,
             progress=progress,
         )
-        shown = images.images if held_out is None else held_out
+        shown = images.images if judged is None else judged
         figures = {
             "gamma": prior.gamma,
             "reconstruction PSNR, dB": reconstruction_psnr(prior, shown.to(where)),
-            "judged on": f"{len(shown)} {'training' if held_out is None else 'validation'} images",
+            "judged on": f"{len(shown)} {'training' if judged is None else 'validation'} images",
         }
-        save_prior(prior, output, {**recipe, "images": len(images.images)})
+        save_prior(prior, output, {**recipe, "images": len(images.images)}, half=half)
         text = _card(output.stem, data.name, len(images.images), recipe, figures, terms)
         (card or output.with_suffix(".md")).write_text(text)
     for name, value in figures.items():
@@ -104,11 +133,11 @@ def train(
     typer.echo(f"written: {output}")
 
 
-def _widths(text: str) -> tuple[int, ...]:
+def _widths(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        fail(f"--hidden: expected widths such as 512,512, got {text!r}", BAD_USAGE)
+        fail(f"{option}: expected widths such as 512,512, got {text!r}", BAD_USAGE)
 
 
 def _device(name: str) -> torch.device:
@@ -139,7 +168,7 @@ def _card(
     lines = [
         f"# Prior `{name}`",
         "",
-        "A variational autoencoder of two multilayer perceptrons, for `jpmap_fast.load_prior`.",
+        "A variational autoencoder for `jpmap_fast.load_prior`.",
         "",
         "## Data",
         "",
@@ -147,8 +176,8 @@ def _card(
         "",
         "## Recipe",
         "",
-        "Negative evidence lower bound with learned gamma and the denoising criterion (noisy input "
-        "to the encoder, clean target), minimised by AdamW; `jpmap-fast train` with:",
+        "Negative evidence lower bound with the denoising criterion (noisy input to the encoder, "
+        "clean target), minimised by AdamW; `jpmap-fast train` with:",
         "",
         *(f"- {key}: {value}" for key, value in settings.items()),
         "",

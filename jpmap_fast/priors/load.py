@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.original import read_original, read_pickled_tensors
-from jpmap_fast.priors.weights import build, read_prior
+from jpmap_fast.priors.weights import Network, build, read_prior
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -22,13 +21,13 @@ def load_prior(
     name_or_path: str | Path,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-) -> MLPVAE:
+) -> Network:
     """A trained prior, ready for ``restore``.
 
     Args:
-        name_or_path: the name of a bundled prior ("mnist"); a safetensors file written by
-            ``save_prior`` or ``jpmap-fast train``; a checkpoint of a training run; or a folder of
-            the original research code (``model`` and ``training_args.json``).
+        name_or_path: the name of a bundled prior ("mnist", "fashion", "faces"); a safetensors file
+            written by ``save_prior`` or ``jpmap-fast train``; a checkpoint of a training run; or a
+            folder of the original research code (``model`` and ``training_args.json``).
         device: where to; the CPU by default.
         dtype: precision; float32 by default.
 
@@ -40,7 +39,7 @@ def load_prior(
     return prior.to(device=device, dtype=dtype)
 
 
-def _read(name_or_path: str | Path) -> MLPVAE:
+def _read(name_or_path: str | Path) -> Network:
     if str(name_or_path) in available_priors():
         return read_prior(BUNDLED / f"{name_or_path}.safetensors")
     path = Path(name_or_path)
@@ -63,7 +62,7 @@ def _is_torch_file(path: Path) -> bool:
     return head == b"PK" or head[:1] == b"\x80"
 
 
-def _read_checkpoint(path: Path) -> MLPVAE:
+def _read_checkpoint(path: Path) -> Network:
     from jpmap_fast.training.checkpoint import read_checkpoint
 
     try:
@@ -71,4 +70,5 @@ def _read_checkpoint(path: Path) -> MLPVAE:
     except ValueError:
         read_pickled_tensors(path)  # says so if the file is damaged or holds code
         raise
-    return build(saved["architecture"], saved["model"], str(path))
+    best = saved["best"][0] or saved["model"]
+    return build(saved["network"], saved["architecture"], best, str(path))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from jpmap_fast._validate import SCALE_HINT, choice, count
 from jpmap_fast.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
+from jpmap_fast.priors.gamma import LearnedGamma
 
 
-class MLPVAE(nn.Module):
+class MLPVAE(LearnedGamma):
     r"""Encoder n - hidden - {k, k} and decoder k - hidden reversed - n, with one learned gamma.
 
     Model: p(x|z) = N(G(z), gamma^2 I), q(z|x) = N(mu_phi(x), exp(log_std_phi(x))^2). The defaults
@@ -66,25 +67,17 @@ class MLPVAE(nn.Module):
         self.decoder_layers = nn.ModuleList(
             nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False)
         )
-        self.log_gamma = nn.Parameter(torch.zeros(()))
-        self._gamma: tuple[int, float] | None = None
 
     @property
-    def gamma(self) -> float:
-        """Standard deviation of p(x|z)."""
-        if self.training:
-            return math.exp(float(self.log_gamma.detach()))
-        # Reading a GPU parameter waits for the device: in evaluation mode it is read once.
-        version = self.log_gamma._version
-        if self._gamma is None or self._gamma[0] != version:
-            self._gamma = (version, math.exp(float(self.log_gamma.detach())))
-        return self._gamma[1]
-
-    def train(self, mode: bool = True) -> MLPVAE:
-        """Switch to training mode, or out of it; see ``torch.nn.Module.train``."""
-        # A CUDA graph changes parameters without counting their versions.
-        self._gamma = None
-        return super().train(mode)
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "image_shape": list(self.image_shape),
+            "latent_dim": self.latent_dim,
+            "hidden": list(self.hidden),
+            "hidden_activation": self.hidden_activation,
+            "output_activation": self.output_activation,
+        }
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of q(z|x), each [B, k], of x [B, C, H, W] in [0, 1].

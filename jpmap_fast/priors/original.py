@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from jpmap_fast.priors.mlp_vae import MLPVAE
-from jpmap_fast.priors.weights import build
+from jpmap_fast.priors.weights import Network, build
 
 
-def read_original(folder: str | Path) -> MLPVAE:
-    """The fully connected VAE of a folder with ``model`` and ``training_args.json``.
+def read_original(folder: str | Path) -> Network:
+    """The VAE of a folder with ``model`` and ``training_args.json``, fully connected or not.
 
     The pickled state dict is read with ``weights_only=True``: tensors and plain containers, no
     code.
@@ -30,29 +30,74 @@ def read_original(folder: str | Path) -> MLPVAE:
             raise FileNotFoundError(
                 f"{folder}: expected a folder of the original code with {path.name!r} in it"
             )
-    settings = json.loads(arguments.read_text())
-    if settings.get("network_structure") != "VAEfc":
+    try:
+        settings = json.loads(arguments.read_text())
+    except ValueError as error:
+        raise ValueError(f"{arguments}: expected JSON, it is damaged ({error})") from error
+    readers = {"VAEfc": _fully_connected, "ConvVAE": _convolutional}
+    structure = settings.get("network_structure") if isinstance(settings, dict) else None
+    if structure not in readers:
         raise ValueError(
-            f"{arguments}: expected network_structure 'VAEfc', "
-            f"got {settings.get('network_structure')!r}"
+            f"{arguments}: expected network_structure 'VAEfc' or 'ConvVAE', got {structure!r}"
         )
-    state = read_pickled_tensors(model)
+    tensors = read_pickled_tensors(model)
+    gamma = tensors.pop("gamma_x", None)
+    if gamma is None or gamma.numel() != 1 or not float(gamma.abs()) > 0:
+        raise ValueError(f"{model}: expected one positive number gamma_x, got {gamma}")
+    try:
+        network, shape, named = readers[structure](settings, tensors)
+    except KeyError as error:
+        raise ValueError(f"{folder}: its {structure} lacks {error}") from error
+    named["log_gamma"] = gamma.abs().log().reshape(())
+    return build(network, shape, named, str(model))
+
+
+Described = tuple[str, dict[str, Any], dict[str, Tensor]]
+
+
+def _fully_connected(settings: dict[str, Any], state: dict[str, Tensor]) -> Described:
     layers = sum(name.startswith("encoder_layers.") for name in state) // 2
     tensors = {}
     for name, value in state.items():
         for position, new in ((layers - 2, "encoder_mean"), (layers - 1, "encoder_log_std")):
             name = name.replace(f"encoder_layers.{position}.", f"{new}.")
         tensors[name] = value
-    gamma = tensors.pop("gamma_x", None)
-    if gamma is None or gamma.numel() != 1 or not float(gamma.abs()) > 0:
-        raise ValueError(f"{model}: expected one positive number gamma_x, got {gamma}")
-    tensors["log_gamma"] = gamma.abs().log().reshape(())
     shape = {
         "image_shape": settings["x_shape"],
         "latent_dim": settings["latent_dim"],
         "hidden": settings["enc_hidden_dims"],
     }
-    return build(shape, tensors, str(model))
+    return "MLPVAE", shape, tensors
+
+
+# What the original code calls the layers of its convolutional network, in our order: position in
+# the encoder's or decoder's sequence by name.
+_CONVOLUTIONAL = {
+    **{f"conv_enc{i + 1}": f"encoder.{3 * i}" for i in range(4)},
+    **{f"batchnorm_enc{i + 1}": f"encoder.{3 * i + 1}" for i in range(4)},
+    "fc_enc": "encoder.13",
+    "fc_mu_z": "encoder_mean",
+    "fc_logsd_z": "encoder_log_std",
+    "fc_dec1": "decoder.0",
+    "fc_dec2": "decoder.2",
+    **{f"convtrans_dec{i + 1}": f"decoder.{5 + 3 * i}" for i in range(4)},
+    **{f"batchnorm_dec{i + 1}": f"decoder.{6 + 3 * i}" for i in range(4)},
+}
+
+
+def _convolutional(settings: dict[str, Any], state: dict[str, Tensor]) -> Described:
+    tensors = {}
+    for name, value in state.items():
+        layer, _, kind = name.partition(".")
+        tensors[f"{_CONVOLUTIONAL.get(layer, layer)}.{kind}"] = value
+    shape = {
+        "image_shape": settings["x_shape"],
+        "latent_dim": settings["latent_dim"],
+        "channels": settings["n_channels"],
+        "blocks": "plain",
+        "hidden": state["fc_dec1.weight"].shape[0],
+    }
+    return "ConvVAE", shape, tensors
 
 
 def read_pickled_tensors(path: Path) -> dict[str, Tensor]:

@@ -8,45 +8,49 @@ from typing import Any
 
 import torch
 
+from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.mlp_vae import MLPVAE
 
 FORMAT = "jpmap-fast prior 1"
 
 
-def architecture(prior: MLPVAE) -> dict[str, Any]:
-    """The constructor arguments of a prior."""
-    return {
-        "image_shape": list(prior.image_shape),
-        "latent_dim": prior.latent_dim,
-        "hidden": list(prior.hidden),
-        "hidden_activation": prior.hidden_activation,
-        "output_activation": prior.output_activation,
-    }
+NETWORKS: dict[str, type[MLPVAE] | type[ConvVAE]] = {"MLPVAE": MLPVAE, "ConvVAE": ConvVAE}
+Network = MLPVAE | ConvVAE
 
 
-def save_prior(prior: MLPVAE, path: str | Path, recipe: dict[str, Any] | None = None) -> None:
+def save_prior(
+    prior: Network,
+    path: str | Path,
+    recipe: dict[str, Any] | None = None,
+    *,
+    half: bool = False,
+) -> None:
     """Write a prior to a safetensors file.
 
     Args:
         prior: what to write.
         path: where to.
         recipe: how it was trained, kept in the header.
+        half: store weights in float16, half the size; gamma keeps its precision. They are read
+            back as float32.
     """
     from safetensors.torch import save_file
 
     header = {
         "format": FORMAT,
-        "class": "MLPVAE",
-        "architecture": json.dumps(architecture(prior)),
+        "class": type(prior).__name__,
+        "architecture": json.dumps(prior.settings),
         "recipe": json.dumps(recipe or {}),
     }
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in prior.state_dict().items()
-    }
+    tensors = {}
+    for name, value in prior.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        shrink = half and value.is_floating_point() and value.dim() > 0
+        tensors[name] = value.half() if shrink else value
     save_file(tensors, str(path), metadata=header)
 
 
-def read_prior(path: str | Path) -> MLPVAE:
+def read_prior(path: str | Path) -> Network:
     """The prior of a safetensors file written by ``save_prior``, in evaluation mode.
 
     Raises:
@@ -67,23 +71,25 @@ def read_prior(path: str | Path) -> MLPVAE:
             f"{path}: expected a safetensors file, it is damaged, truncated or of another kind "
             f"({error})"
         ) from error
-    if header.get("format") != FORMAT or header.get("class") != "MLPVAE":
+    if header.get("format") != FORMAT or header.get("class") not in NETWORKS:
         raise ValueError(
             f"{path}: expected weights written by jpmap_fast (header {FORMAT!r}), got a foreign "
             f"safetensors file with header {header or 'none'}"
         )
-    return build(json.loads(header["architecture"]), tensors, str(path))
+    return build(header["class"], json.loads(header["architecture"]), tensors, str(path))
 
 
-def build(settings: dict[str, Any], tensors: dict[str, torch.Tensor], source: str) -> MLPVAE:
-    """A prior of an architecture and its tensors; ``source`` names them in errors.
+def build(
+    network: str, settings: dict[str, Any], tensors: dict[str, torch.Tensor], source: str
+) -> Network:
+    """A prior of a network's name, its settings and tensors; ``source`` names them in errors.
 
     Raises:
         ValueError: names, shapes or values do not fit the architecture.
     """
     try:
-        prior = MLPVAE(**settings)
-    except (TypeError, ValueError) as error:
+        prior = NETWORKS[network](**settings)
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source}: its architecture cannot be built: {error}") from error
     expected = prior.state_dict()
     missing = sorted(set(expected) - set(tensors))

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.metrics import psnr
-from jpmap_fast.priors.mlp_vae import MLPVAE
+from jpmap_fast.priors.base import Prior
 
 
 @torch.no_grad()
-def reconstruction_psnr(prior: MLPVAE, images: Tensor, batch_size: int = 2048) -> float:
+def reconstruction_psnr(prior: Prior, images: Tensor, batch_size: int = 2048) -> float:
     """Mean over the images of the PSNR of G(mu_phi(x)) against x, in dB.
 
     Args:

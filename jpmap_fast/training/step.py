@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jpmap_fast.priors.mlp_vae import MLPVAE
+from jpmap_fast.priors.weights import Network
 from jpmap_fast.training.loss import negative_elbo
+from jpmap_fast.training.recipe import Recipe
 
 WARM_UP_STEPS = 3
 
@@ -19,31 +20,22 @@ class TrainingStep:
 
     Args:
         prior: the network to train.
-        learning_rate: of Adam.
-        sigma_dvae: see ``negative_elbo``.
-        weight_decay: decoupled, as in AdamW; 0 makes it Adam.
+        recipe: its learning rate, weight decay, encoder noise, gamma and precision.
         cuda_graph: whether to capture.
     """
 
-    def __init__(
-        self,
-        prior: MLPVAE,
-        learning_rate: float,
-        sigma_dvae: float,
-        weight_decay: float = 0.0,
-        cuda_graph: bool = True,
-    ) -> None:
+    def __init__(self, prior: Network, recipe: Recipe, cuda_graph: bool = True) -> None:
         self.prior = prior
-        self.sigma_dvae = sigma_dvae
+        self.recipe = recipe
         self._on_gpu = prior.log_gamma.device.type == "cuda"
         self.optimiser = torch.optim.AdamW(
             prior.parameters(),
-            lr=learning_rate,
-            weight_decay=weight_decay,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
             fused=self._on_gpu,
             capturable=self._on_gpu,
         )
-        self.set_learning_rate(learning_rate)
+        self.set_learning_rate(recipe.learning_rate)
         self._capture = cuda_graph and self._on_gpu
         self._seen: dict[torch.Size, int] = {}
         self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]] = {}
@@ -60,7 +52,7 @@ class TrainingStep:
             group["lr"] = torch.tensor(value, device=self.prior.log_gamma.device)
 
     def __call__(self, clean: Tensor, corruption: Tensor, noise: Tensor) -> Tensor:
-        """Step on one batch; the losses (nll, kl) before it, [2]."""
+        """Step on one batch; (nll, kl, mse) before it, [3]."""
         arguments = [clean, corruption, noise]
         if not self._capture:
             return self._step(*arguments)
@@ -78,10 +70,27 @@ class TrainingStep:
 
     def _step(self, clean: Tensor, corruption: Tensor, noise: Tensor) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)
-        nll, divergence = negative_elbo(self.prior, clean, corruption, noise, self.sigma_dvae)
-        (nll + divergence).backward()
+        losses = self.losses(clean, corruption, noise)
+        (losses[0] + losses[1]).backward()
         self.optimiser.step()
-        return torch.stack((nll.detach(), divergence.detach()))
+        return losses.detach()
+
+    def losses(self, clean: Tensor, corruption: Tensor, noise: Tensor) -> Tensor:
+        """nll, kl and mse of a batch, [3]."""
+        recipe = self.recipe
+        half = self._on_gpu and recipe.precision == "bfloat16"
+        # Casts kept from one step would be those of old weights inside a captured graph.
+        with torch.autocast("cuda", torch.bfloat16, enabled=half, cache_enabled=False):
+            return torch.stack(
+                negative_elbo(
+                    self.prior,
+                    clean,
+                    corruption,
+                    noise,
+                    recipe.sigma_dvae,
+                    recipe.gamma == "closed-form",
+                )
+            )
 
     def _on_side_stream(self, arguments: list[Tensor]) -> Tensor:
         stream = torch.cuda.Stream()
