@@ -101,8 +101,8 @@ class FourierMap:
         """H^T on rows within the range of F, [.., p] to [.., n]."""
 
         def apply(rows: Tensor) -> Tensor:
-            channels, height, _ = self.low_shape
-            parts = rows.reshape(*rows.shape[:-1], channels, height, -1, 2)
+            channels, height, width = self.low_shape
+            parts = rows.reshape(*rows.shape[:-1], channels, height, width // 2 + 1, 2)
             return self._back(torch.view_as_complex(parts) / self._weights).flatten(-3)
 
         return apply

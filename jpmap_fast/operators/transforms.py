@@ -122,7 +122,7 @@ class HadamardTransform(Transform):
         x = x.reshape(-1, shape[-1])
         for size in reversed(self.sizes):
             product = self._products[size].adjoint if transposed else self._products[size]
-            x = product(x.reshape(x.shape[0], -1, size)).mT.flatten(1)
+            x = product(x.reshape(x.shape[0], shape[-1] // size, size)).mT.flatten(1)
         return x.reshape(shape)
 
 
