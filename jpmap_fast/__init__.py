@@ -3,6 +3,11 @@
 ``restore(y, operator, prior, sigma)`` is where to start.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import jpmap_fast._extension  # noqa: F401  (registers the compiled operators)
 from jpmap_fast._extension import build_info
 from jpmap_fast.algorithms import (
@@ -36,6 +41,9 @@ from jpmap_fast.restorer import Restoration, Restorer
 from jpmap_fast.result import Result
 from jpmap_fast.solvers import Adam, GaussNewton
 
+if TYPE_CHECKING:
+    from jpmap_fast.deepinv import Reconstructor as Reconstructor
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -58,6 +66,7 @@ __all__ = [
     "ModulePrior",
     "Operator",
     "Prior",
+    "Reconstructor",
     "Restoration",
     "Restorer",
     "Result",
@@ -73,3 +82,12 @@ __all__ = [
     "motion_kernel",
     "restore",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing deepinv takes longer than everything else: only when it is asked for.
+    if name == "Reconstructor":
+        return importlib.import_module("jpmap_fast.deepinv").Reconstructor
+    if name == "deepinv":
+        return importlib.import_module("jpmap_fast.deepinv")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,9 @@ NOT_FINITE = (
 @torch.no_grad()
 def restore(
     y: Any,
-    operator: Operator,
+    operator: Operator | Any,
     prior: Prior | str,
-    sigma: Any,
+    sigma: Any = None,
     *,
     method: str | Algorithm = "jpmap",
     generator: torch.Generator | None = None,
@@ -61,11 +62,13 @@ def restore(
         y: measurements, a floating-point tensor or NumPy array: [B, C, H, W] for image-shaped
             measurements, [B, m] for compressed sensing; or one of them without the batch
             dimension. Computation happens in the prior's precision.
-        operator: A, e.g. ``Inpainting(mask)``.
+        operator: A, e.g. ``Inpainting(mask)``; or a linear deepinv physics, whose measurements may
+            be complex or a ``TensorList``, see ``jpmap_fast.deepinv.as_operator``.
         prior: from ``load_prior``, or its name; anything with ``encode``, ``decode``, ``gamma``,
             ``latent_dim`` and ``image_shape``.
         sigma: standard deviation of the noise, > 0, for pixel values in [0, 1]; a number or one an
-            image [B].
+            image [B]. Of complex measurements it is that of the real and imaginary part each. None
+            reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian.
         method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", or an
             algorithm object such as ``JPMAP(starts=8)``.
         generator: source of random starts; torch's default generator if None.
@@ -154,13 +157,24 @@ def prior_of(prior: Prior | str) -> Prior:
     return prior
 
 
-def prepare(y: Any, operator: Operator, prior: Prior | str, sigma: Any) -> Task:
+def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     """Arguments of ``restore``, checked."""
     prior = prior_of(prior)
+    if _is_physics(operator):
+        from jpmap_fast.deepinv.translation import count_of, translate
+
+        physics = operator
+        translation = translate(physics, prior.image_shape, count_of(y))
+        y, operator, sigma = translation.problem(y, physics, sigma)
     if not isinstance(operator, Operator):
         raise TypeError(
-            "operator: expected an operator such as Inpainting(mask), "
+            "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "
             f"got {type(operator).__name__}"
+        )
+    if sigma is None:
+        raise TypeError(
+            "sigma: expected the standard deviation of the noise, got None; only a deepinv physics "
+            "has one of its own"
         )
     parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
     y = as_float_tensor("y", y, device=None if parameter is None else parameter.device)
@@ -186,6 +200,12 @@ def prepare(y: Any, operator: Operator, prior: Prior | str, sigma: Any) -> Task:
     finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
     problem = Problem(prior, make_encoder(prior), make_decoder(prior), operator, y, deviation)
     return Task(problem, finite, batched)
+
+
+def _is_physics(value: Any) -> bool:
+    """Whether this is a physics of deepinv; without deepinv imported there can be none."""
+    module = sys.modules.get("deepinv.physics")
+    return module is not None and isinstance(value, module.Physics)
 
 
 def _chunk_size(problem: Problem, algorithm: Algorithm) -> int:

@@ -1,0 +1,88 @@
+"""A physics, its measurements and its noise in this package's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from deepinv.physics import LinearPhysics, Physics
+from torch import Tensor
+
+from jpmap_fast.deepinv.closed_forms import closed_form
+from jpmap_fast.deepinv.layout import Layout, scaled
+from jpmap_fast.deepinv.matrix_free import PhysicsOperator
+from jpmap_fast.deepinv.noise import member_levels
+from jpmap_fast.deepinv.snapshot import converted
+from jpmap_fast.operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Translation:
+    """An operator and how the physics' measurements become its y."""
+
+    operator: Operator
+    layout: Layout
+
+    def problem(self, y: Any, physics: Physics, sigma: Any) -> tuple[Any, Operator, Any]:
+        """Measurements, operator and noise level, as ``restore`` takes them.
+
+        ``sigma=None`` asks the noise model. Members of stacked physics that differ in their levels
+        are scaled to the first one's.
+
+        Raises:
+            TypeError, ValueError: y is not of the physics, or its noise has no Gaussian level.
+        """
+        operator, layout = self.operator, self.layout
+        if sigma is None:
+            layout, sigma = scaled(layout, member_levels(physics))
+            if layout is not self.layout and isinstance(operator, PhysicsOperator):
+                operator = operator.scaled(layout)
+        if not layout.trivial:
+            y = layout.pack(y)
+        if isinstance(sigma, Tensor) and isinstance(y, Tensor):
+            sigma = sigma.to(y.device)
+        return y, operator, sigma
+
+
+def translate(physics: Any, image_shape: Sequence[int], batch: int | None) -> Translation:
+    """See ``as_operator``."""
+    if not isinstance(physics, Physics):
+        raise TypeError(f"physics: expected a deepinv physics, got {type(physics).__name__}")
+    if not isinstance(physics, LinearPhysics):
+        raise TypeError(
+            f"physics: expected a deepinv LinearPhysics, got {type(physics).__name__}, whose A is "
+            "not linear"
+        )
+    shape = tuple(image_shape)
+    special = closed_form(physics, shape)
+    if special is not None and special.batch is not None:
+        batch = special.batch
+    own = PhysicsOperator(converted(physics), shape, batch)
+    if special is not None and _agree(special, own):
+        flat = special.measurement_shape(shape, own.images(0)) != own.layout.shape
+        return Translation(special, replace(own.layout, flat=flat))
+    own.check_adjoint()
+    return Translation(own, own.layout)
+
+
+def count_of(y: Any) -> int | None:
+    """How many images measurements are of; None for a single number."""
+    first = y if hasattr(y, "ndim") else y[0]
+    return int(first.shape[0]) if getattr(first, "ndim", 0) else None
+
+
+def _agree(special: Operator, own: PhysicsOperator) -> bool:
+    """Whether both have the same A: a subclass may have changed it."""
+    images = own.images(own.batch or 1)
+    try:
+        here = special.to(own.device, own.dtype).A(images)
+    except (RuntimeError, ValueError):
+        return False
+    there = own.A(images)
+    if here.shape != there.shape and (here.dim() > 2 or here.numel() != there.numel()):
+        return False
+    there = there.reshape(here.shape)
+    # Fourier transforms and sums in another order: a few roundings of ||A x|| each.
+    return bool((here - there).norm() <= 1000 * torch.finfo(own.dtype).eps * there.norm())

@@ -1,0 +1,503 @@
+"""DeepInverse's physics as operators, against the real package."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import jpmap_fast as jf
+
+deepinv = pytest.importorskip("deepinv", reason="needs deepinv, the extra [deepinv]")
+physics_ = deepinv.physics
+
+from jpmap_fast.deepinv import as_operator  # noqa: E402
+from jpmap_fast.deepinv.noise import noise_level  # noqa: E402
+from jpmap_fast.deepinv.snapshot import converted  # noqa: E402
+from jpmap_fast.deepinv.translation import translate  # noqa: E402
+
+GREY, COLOUR, BATCH = (1, 6, 8), (3, 6, 8), 3
+# Sums and transforms of at most a few hundred numbers, in float64.
+EXACT = {"rtol": 1e-11, "atol": 1e-11}
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """DeepInverse warns of compositions, 1 x 1 kernels and its own deprecations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@dataclass
+class Case:
+    make: Callable[[torch.Generator], Any]
+    kind: str
+    image_shape: tuple[int, int, int] = GREY
+
+
+def _masks(g, count):
+    return (torch.rand(count, *GREY, generator=g) < 0.5).float()
+
+
+CASES = {
+    "denoising": Case(lambda g: physics_.Denoising(), "Denoising"),
+    "inpainting": Case(lambda g: physics_.Inpainting(GREY, mask=0.5, rng=g), "Inpainting"),
+    "inpainting per image": Case(
+        lambda g: physics_.Inpainting(GREY, mask=_masks(g, BATCH)), "Inpainting"
+    ),
+    "inpainting, mask beyond 1": Case(
+        lambda g: physics_.Inpainting(GREY, mask=3 * _masks(g, 1)), "PhysicsOperator"
+    ),
+    "demosaicing": Case(lambda g: physics_.Demosaicing(COLOUR), "Inpainting", COLOUR),
+    "compressed sensing": Case(
+        lambda g: physics_.CompressedSensing(9, GREY, rng=g), "CompressedSensing"
+    ),
+    "compressed sensing by channel, grey": Case(
+        lambda g: physics_.CompressedSensing(9, GREY, channelwise=True, rng=g), "CompressedSensing"
+    ),
+    "compressed sensing by channel, colour": Case(
+        lambda g: physics_.CompressedSensing(9, COLOUR, channelwise=True, rng=g),
+        "PhysicsOperator",
+        COLOUR,
+    ),
+    "compressed sensing, complex": Case(
+        lambda g: physics_.CompressedSensing(9, GREY, dtype=torch.cfloat, rng=g), "PhysicsOperator"
+    ),
+    "single pixel, dense": Case(
+        lambda g: physics_.SinglePixelCamera(9, GREY, fast=False, rng=g), "CompressedSensing"
+    ),
+    "single pixel, Hadamard": Case(
+        lambda g: physics_.SinglePixelCamera(9, (1, 4, 8)), "PhysicsOperator", (1, 4, 8)
+    ),
+    "structured random": Case(
+        lambda g: physics_.StructuredRandom(GREY, (1, 4, 5), rng=g), "PhysicsOperator"
+    ),
+    "blur fft, even kernel": Case(
+        lambda g: physics_.BlurFFT(COLOUR, torch.rand(1, 1, 4, 2, generator=g)), "Blur", COLOUR
+    ),
+    "blur per image": Case(
+        lambda g: physics_.Blur(torch.rand(BATCH, 1, 3, 2, generator=g), padding="circular"), "Blur"
+    ),
+    "blur per image, reflected": Case(
+        lambda g: physics_.Blur(torch.rand(BATCH, 1, 3, 2, generator=g), padding="reflect"), "Blur"
+    ),
+    "blur of colours": Case(
+        lambda g: physics_.Blur(torch.rand(1, 3, 3, 3, generator=g), padding="circular"),
+        "Blur",
+        COLOUR,
+    ),
+    "downsampling": Case(
+        lambda g: physics_.Downsampling(GREY, torch.rand(1, 1, 4, 3, generator=g), 2),
+        "SuperResolution",
+    ),
+    "downsampling per image": Case(
+        lambda g: physics_.Downsampling(GREY, torch.rand(BATCH, 1, 3, 3, generator=g), 2),
+        "SuperResolution",
+    ),
+    "downsampling, no filter": Case(
+        lambda g: physics_.Downsampling(GREY, None, 2), "SuperResolution"
+    ),
+    "downsampling, indivisible": Case(
+        lambda g: physics_.Downsampling(GREY, torch.rand(1, 1, 3, 3, generator=g), 5),
+        "PhysicsOperator",
+    ),
+    "downsampling, valid": Case(
+        lambda g: physics_.Downsampling(
+            GREY, torch.rand(1, 1, 3, 3, generator=g), 2, padding="valid"
+        ),
+        "PhysicsOperator",
+    ),
+    "upsampling": Case(
+        lambda g: physics_.Upsampling((1, 12, 16), torch.rand(1, 1, 3, 3, generator=g)),
+        "PhysicsOperator",
+    ),
+    "decolorize": Case(lambda g: physics_.Decolorize(), "PhysicsOperator", COLOUR),
+    "tomography": Case(
+        lambda g: physics_.Tomography(5, img_width=6, normalize=True), "PhysicsOperator", (1, 6, 6)
+    ),
+    "mri": Case(
+        lambda g: physics_.MRI(mask=_masks(g, 1)[0, 0], img_size=(2, 6, 8)),
+        "PhysicsOperator",
+        (2, 6, 8),
+    ),
+    "space-varying blur per image": Case(
+        lambda g: physics_.SpaceVaryingBlur(
+            filters=torch.rand(BATCH, 1, 2, 3, 3, generator=g),
+            multipliers=torch.rand(BATCH, 1, 2, 6, 8, generator=g),
+            padding="circular",
+        ),
+        "PhysicsOperator",
+    ),
+    "spectral imaging, whose A_adjoint is no transpose": Case(
+        lambda g: physics_.CompressiveSpectralImaging((3, 6, 8), rng=g), "PhysicsOperator", COLOUR
+    ),
+    "functions": Case(
+        lambda g: physics_.LinearPhysics(
+            A=lambda x: x[..., ::2, :],
+            A_adjoint=lambda y: torch.stack((y, 0 * y), -2).flatten(-3, -2),
+        ),
+        "PhysicsOperator",
+    ),
+    "a function without its transpose": Case(
+        lambda g: physics_.LinearPhysics(A=lambda x: x[..., ::2, :] + x[..., 1::2, :]),
+        "PhysicsOperator",
+    ),
+    "composition": Case(
+        lambda g: (
+            physics_.Inpainting(GREY, mask=_masks(g, BATCH))
+            * physics_.Blur(torch.rand(1, 1, 3, 3, generator=g), padding="circular")
+        ),
+        "Composition",
+    ),
+    "composition of colour and blur": Case(
+        lambda g: (
+            physics_.Blur(torch.rand(1, 1, 3, 3, generator=g), padding="valid")
+            * physics_.Decolorize()
+        ),
+        "PhysicsOperator",
+        COLOUR,
+    ),
+    "stack": Case(
+        lambda g: physics_.stack(
+            physics_.Blur(torch.rand(1, 1, 3, 3, generator=g)),
+            physics_.Downsampling(GREY, "bilinear", 2),
+        ),
+        "PhysicsOperator",
+    ),
+    "pansharpening": Case(
+        lambda g: physics_.Pansharpen(COLOUR, factor=2), "PhysicsOperator", COLOUR
+    ),
+    **{
+        f"blur, {padding}, fft {fft}": Case(
+            lambda g, padding=padding, fft=fft: physics_.Blur(
+                torch.rand(1, 1, 3, 4, generator=g), padding=padding, use_fft=fft
+            ),
+            "Blur",
+        )
+        for padding in ("circular", "reflect", "replicate", "zeros", "constant", "valid")
+        for fft in (False, True)
+    },
+}
+
+
+def problem(name):
+    """The physics in float64, its translation, and A as a matrix [B, m, n] by DeepInverse's own A.
+
+    The matrix is made column by column from whole batches, as a physics with parameters for each
+    image wants it.
+    """
+    case = CASES[name]
+    physics = converted(case.make(torch.Generator().manual_seed(0)), dtype=torch.float64)
+    if isinstance(physics, physics_.BlurFFT):
+        physics.update(filter=physics.filter)  # its spectrum was made in float32
+    made = translate(physics, case.image_shape, BATCH)
+    basis = torch.eye(math.prod(case.image_shape), dtype=torch.float64)
+    lift = torch.complex128 if "complex" in name else torch.float64
+    columns = []
+    for column in basis:
+        images = column.reshape(1, *case.image_shape).repeat(BATCH, 1, 1, 1)
+        columns.append(made.layout.pack(physics.A(images.to(lift))).flatten(1))
+    return case, physics, made, torch.stack(columns, dim=2)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operator_is_the_physics(name):
+    case, _, made, matrix = problem(name)
+    assert type(made.operator).__name__ == case.kind
+    operator = made.operator.to(dtype=torch.float64).bind(case.image_shape, BATCH)
+    x = torch.rand(BATCH, *case.image_shape, dtype=torch.float64)
+    y = (matrix @ x.flatten(1)[:, :, None])[:, :, 0]
+    torch.testing.assert_close(operator.A(x).flatten(1), y, **EXACT)
+    v = torch.randn_like(operator.A(x))
+    back = (matrix.mT @ v.flatten(1)[:, :, None])[:, :, 0]
+    torch.testing.assert_close(operator.A_adjoint(v).flatten(1), back, **EXACT)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_x_update_solves_the_normal_equations(name):
+    """Against a dense solve. Conjugate gradients stop at 1e-12 of a system of condition < 1e4."""
+    case, _, made, matrix = problem(name)
+    operator = made.operator.to(dtype=torch.float64).bind(case.image_shape, BATCH)
+    decoded = torch.rand(BATCH, *case.image_shape, dtype=torch.float64)
+    y = torch.randn_like(operator.A(decoded))
+    beta = torch.tensor([1.0, 20.0, 83.0], dtype=torch.float64)
+    sigma = torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64)
+    x, *_ = operator.x_update(decoded, y, torch.zeros(BATCH, 2).double(), beta, sigma)
+    system = matrix.mT @ matrix + torch.diag_embed(
+        (beta * sigma**2)[:, None].expand(BATCH, matrix.shape[2])
+    )
+    right = matrix.mT @ y.flatten(1)[:, :, None]
+    right = right + (beta * sigma**2)[:, None, None] * decoded.flatten(1)[:, :, None]
+    expected = torch.linalg.solve(system, right)[:, :, 0]
+    torch.testing.assert_close(x.flatten(1), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["denoising", "inpainting", "inpainting per image", "blur fft, even kernel", "downsampling"],
+)
+def test_x_update_is_prox_l2(name):
+    """Those that DeepInverse solves in closed form: argmin gamma/2 |Ax - y|^2 + 1/2 |x - z|^2."""
+    case, physics, made, _ = problem(name)
+    decoded = torch.rand(BATCH, *case.image_shape, dtype=torch.float64)
+    y = torch.randn_like(physics.A(decoded))
+    beta, sigma = 50.0, 0.2
+    expected = physics.prox_l2(decoded, y, gamma=1 / (beta * sigma**2))
+    per_image = torch.ones(BATCH, dtype=torch.float64)
+    z = torch.zeros(BATCH, 2, dtype=torch.float64)
+    x, *_ = made.operator.x_update(decoded, y, z, beta * per_image, sigma * per_image)
+    torch.testing.assert_close(x, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_rows_of_a_physics_with_parameters_for_each_image_come_in_any_order():
+    case, _, made, _ = problem("space-varying blur per image")
+    x = torch.rand(BATCH, *case.image_shape, dtype=torch.float64)
+    index = torch.tensor([2, 0, 2, 2, 1])
+    some = made.operator.select(index)
+    assert some.batch == 5
+    torch.testing.assert_close(some.A(x[index]), made.operator.A(x)[index], **EXACT)
+    again = some.select(torch.tensor([4, 4, 1]))
+    torch.testing.assert_close(again.A(x[[1, 1, 0]]), made.operator.A(x)[[1, 1, 0]], **EXACT)
+    assert again.select(torch.zeros(0, dtype=torch.int64)).A(x[:0]).shape == (0, *case.image_shape)
+    with pytest.raises(ValueError, match="expected 5 rows"):
+        some.A(x)
+
+
+def test_a_subclass_with_another_A_keeps_its_own():
+    class Twice(physics_.Denoising):
+        def A(self, x, **kwargs):
+            return 2 * x
+
+        def A_adjoint(self, y, **kwargs):
+            return 2 * y
+
+    operator = as_operator(Twice(), GREY)
+    assert type(operator).__name__ == "PhysicsOperator"
+    x = torch.rand(2, *GREY)
+    torch.testing.assert_close(operator.A(x), 2 * x)
+
+
+def test_later_changes_of_a_physics_are_not_seen():
+    x = torch.rand(1, *GREY)
+    for physics, name in (
+        (physics_.Inpainting(GREY, mask=_masks(None, 1)), "mask"),
+        (physics_.Blur(torch.rand(1, 1, 3, 3)), "filter"),
+        (physics_.Decolorize(), "srf"),
+    ):
+        images = x.expand(1, 3, -1, -1) if name == "srf" else x
+        operator = as_operator(physics, images.shape[1:])
+        before = operator.A(images)
+        getattr(physics, name).zero_()
+        torch.testing.assert_close(operator.A(images), before)
+
+
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (lambda: "blur", TypeError, "expected a deepinv physics, got str"),
+        (physics_.Haze, TypeError, "expected a deepinv LinearPhysics, got Haze"),
+        (lambda: physics_.Physics(A=torch.square), TypeError, "LinearPhysics, got Physics"),
+        (lambda: physics_.Decolorize(), ValueError, r"images of shape \[1, 6, 8\].*SRF"),
+        (lambda: physics_.Blur(), ValueError, "filter is None"),
+        (
+            lambda: physics_.SpaceVaryingBlur(
+                torch.rand(2, 1, 2, 3, 3), torch.rand(2, 1, 2, 6, 8), padding="circular"
+            ),
+            ValueError,
+            "batch= together if it has parameters for each",
+        ),
+        (
+            lambda: physics_.Tomography(5, 6, normalize=False, adjoint_via_backprop=False),
+            ValueError,
+            "expected A_adjoint to be the transpose of A",
+        ),
+    ],
+)
+def test_what_is_no_linear_map_of_the_images_is_refused(make, error, message):
+    physics = make()
+    shape = (1, 6, 6) if isinstance(physics, physics_.Tomography) else GREY
+    with pytest.raises(error, match=message):
+        as_operator(physics, shape)
+
+
+@pytest.mark.parametrize(
+    "noise, message",
+    [
+        (None, "got Inpainting without"),
+        (physics_.PoissonNoise(0.1), "expected GaussianNoise, got PoissonNoise"),
+        (physics_.UniformGaussianNoise(), "got UniformGaussianNoise"),
+        (physics_.GaussianNoise(0.0), r"expected finite values > 0, got 0.0"),
+        (physics_.GaussianNoise(torch.tensor([0.1, -1.0])), "expected finite values > 0"),
+        (physics_.GaussianNoise(torch.ones(2, 3)), r"one an image, got shape \[2, 3\]"),
+    ],
+)
+def test_noise_that_has_no_gaussian_level_is_refused(noise, message):
+    physics = physics_.Inpainting((1, 28, 28), mask=0.5)
+    if noise is not None:
+        physics.set_noise_model(noise)
+    with pytest.raises(ValueError, match=message) as caught:
+        jf.restore(torch.zeros(2, 1, 28, 28), physics, "mnist")
+    assert "pass sigma=" in str(caught.value)
+
+
+def test_noise_level_is_a_number_or_one_an_image():
+    assert noise_level(physics_.Denoising(physics_.GaussianNoise(0.3))).shape == ()
+    several = physics_.Denoising(physics_.GaussianNoise(torch.tensor([0.1, 0.2])))
+    assert noise_level(several).tolist() == pytest.approx([0.1, 0.2])
+    with pytest.raises(ValueError, match="ask its members"):
+        noise_level(several.stack(several))
+
+
+def same(a: jf.Result, b: jf.Result) -> None:
+    torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-4)
+    torch.testing.assert_close(a.objective, b.objective, rtol=1e-4, atol=0)
+
+
+def test_restore_takes_a_physics_and_its_noise_level():
+    digits, _ = jf.mnist_test_digits(3)
+    sigma = torch.tensor([0.05, 0.1, 0.2])
+    mask = (torch.rand(28, 28) < 0.4).float()
+    physics = physics_.Inpainting(
+        (1, 28, 28), mask=mask[None], noise_model=physics_.GaussianNoise(sigma)
+    )
+    y = physics(digits)
+    expected = jf.restore(y, jf.Inpainting(mask), "mnist", sigma)
+    same(jf.restore(y, physics, "mnist"), expected)
+    same(jf.restore(y, physics, "mnist", sigma), expected)
+    one = jf.restore(y[1], physics, "mnist", 0.1)
+    torch.testing.assert_close(one.x, expected.x[1], rtol=0, atol=1e-4)
+    with pytest.raises(TypeError, match="sigma: expected the standard deviation"):
+        jf.restore(y, jf.Inpainting(mask), "mnist")
+
+
+def test_dense_measurements_keep_the_shape_that_the_physics_gives_them():
+    digits, _ = jf.mnist_test_digits(2)
+    physics = physics_.SinglePixelCamera(
+        200, (1, 28, 28), fast=False, noise_model=physics_.GaussianNoise(0.05)
+    )
+    y = physics(digits)
+    assert y.shape == (2, 1, 200)
+    operator = as_operator(physics, (1, 28, 28))
+    expected = jf.restore(y.flatten(1), operator, "mnist", 0.05)
+    same(jf.restore(y, physics, "mnist"), expected)
+    alone = jf.restore(y[0], physics, "mnist", 0.05)
+    torch.testing.assert_close(alone.x, expected.x[0], rtol=0, atol=1e-4)
+
+
+def stacked(sigma_blur, sigma_small):
+    return physics_.stack(
+        physics_.Blur(
+            jf.gaussian_kernel(1.0)[None, None],
+            padding="circular",
+            noise_model=physics_.GaussianNoise(sigma_blur),
+        ),
+        physics_.Downsampling(
+            (1, 28, 28), "gaussian", 2, noise_model=physics_.GaussianNoise(sigma_small)
+        ),
+    )
+
+
+def test_members_of_stacked_physics_count_by_their_own_noise():
+    """J1 of the result, from its definition."""
+    digits, _ = jf.mnist_test_digits(2)
+    physics = stacked(0.1, 0.4)
+    y = physics(digits)
+    prior = jf.load_prior("mnist")
+    result = jf.restore(y, physics, prior)
+    data = 0
+    for member, part, sigma in zip(physics.physics_list, y, (0.1, 0.4), strict=True):
+        residual = (member.A(result.x) - part).double().flatten(1)
+        data = data + residual.square().sum(1) / (2 * sigma**2)
+    coupling = (result.x - result.decoded).double().flatten(1).square().sum(1)
+    j1 = data + coupling / (2 * prior.gamma**2) + 0.5 * result.z.double().square().sum(1)
+    torch.testing.assert_close(result.objective.double(), j1, rtol=1e-4, atol=0)
+    given = jf.restore(y, stacked(1.0, 1.0), prior, 0.2)
+    same(given, jf.restore(y, stacked(0.2, 0.2), prior))
+
+
+@pytest.mark.parametrize(
+    "y, error, message",
+    [
+        (torch.zeros(2, 1, 28, 28), TypeError, "expected a TensorList of 2 measurements"),
+        ([torch.zeros(2, 1, 28, 28)], TypeError, "TensorList of 2 measurements"),
+        ([torch.zeros(2, 1, 28, 28)] * 2, ValueError, r"y\[1\]: expected shape \[B, 1, 14, 14\]"),
+    ],
+)
+def test_stacked_measurements_are_checked(y, error, message):
+    with pytest.raises(error, match=message):
+        jf.restore(y, stacked(0.1, 0.1), "mnist", 0.1)
+
+
+def test_stacked_levels_that_differ_by_image_are_refused():
+    physics = stacked(torch.tensor([0.1, 0.2]), 0.3)
+    y = [torch.zeros(2, 1, 28, 28), torch.zeros(2, 1, 14, 14)]
+    with pytest.raises(ValueError, match="one noise level for each member"):
+        jf.restore(y, physics, "mnist")
+
+
+def test_complex_measurements_are_two_real_ones_with_half_the_variance_each():
+    digits, _ = jf.mnist_test_digits(2)
+    physics = physics_.CompressedSensing(
+        100, (1, 28, 28), dtype=torch.cfloat, noise_model=physics_.GaussianNoise(0.1)
+    )
+    y = physics(digits.to(torch.cfloat))
+    noise = y - physics.A(digits.to(torch.cfloat))
+    # 200 draws: the deviation is within 5 standard errors (5% each).
+    assert abs(float(noise.real.std()) / (0.1 / 2**0.5) - 1) < 0.25
+    matrix = torch.view_as_real(physics._A).permute(0, 2, 1).reshape(200, 784)
+    operator = jf.CompressedSensing(matrix)
+    flat = torch.view_as_real(y).flatten(1)
+    expected = jf.restore(flat, operator, "mnist", 0.1 / 2**0.5)
+    same(jf.restore(y, physics, "mnist"), expected)
+    with pytest.raises(TypeError, match="expected complex values"):
+        jf.restore(flat, physics, "mnist")
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_importing_the_package_imports_neither_deepinv_nor_torchvision():
+    out = run(
+        "import sys, jpmap_fast; print('deepinv' in sys.modules, 'torchvision' in sys.modules)"
+    )
+    assert out.split() == ["False", "False"]
+
+
+def test_the_package_works_without_deepinv():
+    out = run(
+        "import sys; sys.modules['deepinv'] = None\n"
+        "import torch, jpmap_fast as jf\n"
+        "model = jf.Reconstructor('mnist', sigma=0.3)\n"
+        "x = model(torch.zeros(1, 1, 28, 28), jf.Denoising())\n"
+        "print(type(model).__mro__[1].__name__, x.shape)\n"
+        "try:\n    jf.deepinv.as_operator(None, (1, 28, 28))\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    assert "Module torch.Size([1, 1, 28, 28])" in out and "deepinv" in out
+
+
+def test_physics_may_hold_a_tensor_as_plain_attribute():
+    class Scale(physics_.LinearPhysics):
+        def __init__(self, factor: Tensor) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def A(self, x, **kwargs):
+            return self.factor * x
+
+        def A_adjoint(self, y, **kwargs):
+            return self.factor * y
+
+    operator = as_operator(Scale(torch.tensor(3.0)), GREY).to(dtype=torch.float64)
+    assert operator.A(torch.ones(1, *GREY).double()).dtype == torch.float64
