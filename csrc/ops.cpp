@@ -6,6 +6,9 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "x_update_diagonal(Tensor decoded, Tensor y, Tensor? weight, Tensor z, Tensor beta, "
       "Tensor sigma) -> (Tensor, Tensor, Tensor)");
   m.def(
+      "x_update_spectral(Tensor decoded, Tensor y, Tensor kernel, Tensor z, Tensor beta, "
+      "Tensor sigma, int width, int factor) -> (Tensor, Tensor, Tensor)");
+  m.def(
       "objective(Tensor x, Tensor decoded, Tensor residual, Tensor z, Tensor beta, Tensor sigma) "
       "-> (Tensor, Tensor)");
   m.def(

@@ -26,6 +26,42 @@ def x_update_diagonal(
     return decoded + step, 0.5 * (data + z.square().sum(dim=1)), step.square().sum(dim=1)
 
 
+def x_update_spectral(
+    decoded: Tensor,  # [B, C, H, W // 2 + 1, 2]
+    y: Tensor,  # [B, C, H // f, W // f // 2 + 1, 2]
+    kernel: Tensor,  # [C or 1, H, W // 2 + 1, 2] or one an image
+    z: Tensor,  # [B, k]
+    beta: Tensor,  # [B]
+    sigma: Tensor,  # [B]
+    width: int,
+    factor: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See ``jpmap_fast.kernels.x_update_spectral``."""
+    height, f = decoded.shape[2], factor
+    u, v = height // f, width // f
+    noise = (beta * sigma.square())[:, None, None, None]
+    tied = torch.isinf(beta)
+
+    def whole(half: Tensor, columns: int) -> Tensor:
+        mirrored = half[..., 1 : (columns + 1) // 2].flip(-1, -2).roll(1, -2).conj()
+        return torch.cat((half, mirrored), dim=-1)
+
+    h, g = (whole(torch.view_as_complex(part), width) for part in (kernel, decoded))
+    shape = g.shape[:-2]
+    h = h.expand(*shape, -1, -1)
+    low = (h * g).reshape(*shape, f, u, f, v).mean(dim=(-4, -2))
+    power = h.abs().square().reshape(*shape, f, u, f, v).mean(dim=(-4, -2))
+    residual = whole(torch.view_as_complex(y), v) - low
+    gain = torch.where(tied[:, None, None, None], 0, residual / (power + noise))
+    step = h.conj() * gain.repeat(1, 1, f, f) / (height * width)
+
+    data = (residual - power * gain).abs().square().sum(dim=(1, 2, 3)) / (u * v)
+    gap = (power * gain.abs().square()).sum(dim=(1, 2, 3)) / (u * v)
+    coupling = torch.where(tied, 0.0, beta * gap)
+    value = 0.5 * (data / sigma.square() + coupling + z.square().sum(dim=1))
+    return torch.view_as_real(step[..., : width // 2 + 1].contiguous()), value, gap
+
+
 def objective(
     x: Tensor,  # [B, n]
     decoded: Tensor,  # [B, n]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -68,6 +69,11 @@ class FourierMap:
     def per_image(self) -> bool:
         """Whether every image has a spectrum of its own."""
         return self.spectrum.dim() == 4
+
+    @cached_property
+    def real_spectrum(self) -> Tensor:
+        """H with real and imaginary parts last."""
+        return torch.view_as_real(self.spectrum).contiguous()
 
     def values(self) -> Tensor:
         """The eigenvalues of A A^T in the coordinates, [p] or [B, p]."""
