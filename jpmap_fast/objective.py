@@ -89,20 +89,22 @@ class LatentObjective(ABC):
         """f(z) [B] and its gradient [B, k]."""
 
     @abstractmethod
-    def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """f(z) [B], gradient [B, k] and the Gauss-Newton matrix I + J^T H^T W H J [B, k, k]."""
+    def newton_system(
+        self, z: Tensor, second_order: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """f(z) [B], its gradient [B, k], the Gauss-Newton matrix and the Hessian, [B, k, k] each.
 
-    def newton_system(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """``normal_equations`` and the Hessian of f [B, k, k], None where it costs too much."""
-        f, gradient, matrix = self.normal_equations(z)
-        bend = self.decoder.curvature(z, self._cotangent(z))
-        if bend is None:
-            return f, gradient, matrix, None
-        return f, gradient, matrix, matrix + 0.5 * (bend + bend.mT)
+        The Gauss-Newton matrix is I + J^T H^T W H J. The Hessian is None where it is not wanted or
+        costs too much.
+        """
+
+    def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``newton_system`` without the Hessian."""
+        return self.newton_system(z, second_order=False)[:3]
 
     @abstractmethod
-    def _cotangent(self, z: Tensor) -> Tensor:
-        """-H^T W (t - H G(z)) [B, n], the derivative of f by G(z)."""
+    def gauss_newton_product(self, z: Tensor) -> Callable[[Tensor], Tensor]:
+        """The product by the Gauss-Newton matrix at z, directions [B, k] to [B, k]."""
 
     @abstractmethod
     def select(self, index: Tensor) -> LatentObjective:
@@ -116,6 +118,11 @@ class LatentObjective(ABC):
 def half_squared_norm(z: Tensor) -> Tensor:
     """1/2 ||z||^2 of each row, in float64."""
     return 0.5 * z.double().square().sum(dim=-1)
+
+
+def _hessian(matrix: Tensor, curvature: Tensor | None) -> Tensor | None:
+    """The Hessian of f, with c = H^T W (t - H G), less its derivative by G, in ``curvature``."""
+    return None if curvature is None else matrix - 0.5 * (curvature + curvature.mT)
 
 
 class WeightedLeastSquares(LatentObjective):
@@ -184,19 +191,33 @@ class WeightedLeastSquares(LatentObjective):
         _, pulled = self.decoder.pullback(z, cotangent)
         return total, z - pulled
 
-    def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decoded, columns = self.decoder.linearise(z)
-        residual = self.target - self._observe(decoded)
-        weighted = self.weight * residual
-        columns = self._observe(columns)  # [B, k, p]
+    def newton_system(
+        self, z: Tensor, second_order: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        total = z.new_empty(0)
+
+        def cotangent(decoded: Tensor) -> Tensor:
+            nonlocal total
+            residual = self.target - self._observe(decoded)
+            weighted = self.weight * residual
+            total = self._total(residual, weighted, z)
+            return self._observe_adjoint(weighted)
+
+        expansion = self.decoder.expand(z, cotangent, second_order)
+        columns = self._observe(expansion.columns)  # [B, k, p]
         matrix = batched_product(columns * self.weight[:, None], columns.mT)
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
-        gradient = z - batched_product(columns, weighted[:, :, None])[:, :, 0]
-        return self._total(residual, weighted, z), gradient, matrix
+        return total, z - expansion.pulled, matrix, _hessian(matrix, expansion.curvature)
 
-    def _cotangent(self, z: Tensor) -> Tensor:
-        residual = self.target - self._observe(self.decoder.value(z))
-        return -self._observe_adjoint(self.weight * residual)
+    def gauss_newton_product(self, z: Tensor) -> Callable[[Tensor], Tensor]:
+        jacobian = self.decoder.linearisation(z)
+
+        def product(v: Tensor) -> Tensor:
+            return v + jacobian.pull(
+                self._observe_adjoint(self.weight * self._observe(jacobian.push(v)))
+            )
+
+        return product
 
     def fused(self) -> MLPLeastSquares | None:
         decoder = self.decoder
@@ -286,22 +307,35 @@ class MatrixFreeLeastSquares(LatentObjective):
         _, pulled = self.decoder.pullback(z, cotangent)
         return total, z - pulled
 
-    def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decoded, columns = self.decoder.linearise(z)
-        residual = self.target - self.system.measure(decoded)
-        columns = self.system.measure(columns)  # [B, k, m]
-        total, solved = self._solve_one(residual, z)
+    def newton_system(
+        self, z: Tensor, second_order: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        total = z.new_empty(0)
+
+        def cotangent(decoded: Tensor) -> Tensor:
+            nonlocal total
+            residual = self.target - self.system.measure(decoded)
+            total, solved = self._solve_one(residual, z)
+            return self.system.measure_adjoint(solved)
+
+        expansion = self.decoder.expand(z, cotangent, second_order)
+        columns = self.system.measure(expansion.columns)  # [B, k, m]
         inverse, _ = self.system.solve(columns, self._last[1])
         self._last = (self._last[0], inverse)
         matrix = batched_product(inverse, columns.mT)
         matrix = 0.5 * (matrix + matrix.mT)  # inexact solves leave it a little unsymmetric
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
-        gradient = z - batched_product(columns, solved[:, :, None])[:, :, 0]
-        return total, gradient, matrix
+        return total, z - expansion.pulled, matrix, _hessian(matrix, expansion.curvature)
 
-    def _cotangent(self, z: Tensor) -> Tensor:
-        residual = self.target - self.system.measure(self.decoder.value(z))
-        return -self.system.measure_adjoint(self._solve_one(residual, z)[1])
+    def gauss_newton_product(self, z: Tensor) -> Callable[[Tensor], Tensor]:
+        jacobian = self.decoder.linearisation(z)
+
+        def product(v: Tensor) -> Tensor:
+            seen = self.system.measure(jacobian.push(v))
+            solved, _ = self.system.solve(seen[:, None], None)
+            return v + jacobian.pull(self.system.measure_adjoint(solved[:, 0]))
+
+        return product
 
     def select(self, index: Tensor) -> MatrixFreeLeastSquares:
         residual, columns = (None if part is None else part[index] for part in self._last)

@@ -43,11 +43,11 @@ class ConvVAE(LearnedGamma):
     ``channels=(64, 128, 256, 512)``, ``hidden=1024`` and 64 latent dimensions it has 75,955,850
     parameters.
 
-    ``blocks="residual"`` is a lighter one, with batch normalisation in the encoder alone. Each level
-    of the encoder halves the sides by a 3 x 3 convolution and adds a residual block; the decoder
-    mirrors it with
-    sub-pixel convolutions (3 x 3 to four times the channels, then a rearrangement), so that nothing
-    is computed at more than half the image's resolution. There is no hidden linear layer.
+    ``blocks="residual"`` is a lighter one, with batch normalisation in the encoder alone. Each
+    level of the encoder halves the sides by a 3 x 3 convolution and adds a residual block; the
+    decoder mirrors it with sub-pixel convolutions (3 x 3 to four times the channels, then a
+    rearrangement), so that nothing is computed at more than half the image's resolution. There is
+    no hidden linear layer.
 
     Args:
         image_shape: (C, H, W); the sides must be multiples of 8 (plain), or of 2^levels (residual).

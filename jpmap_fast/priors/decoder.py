@@ -1,55 +1,20 @@
-"""Decoders as functions of the latent code with the derivatives the solvers need.
-
-A solver never asks for more than three things: the value G(z), the value with all k columns of
-its Jacobian, and the value with one vector-Jacobian product. For a multilayer perceptron they are
-written out, layer by layer; for any other module they come from ``torch.func``.
-"""
+"""The decoder of a prior: a multilayer perceptron, a chain of modules, or any function."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jpmap_fast.activations import ACTIVATIONS
 from jpmap_fast.batch_invariant import RowProduct, batched_product
-
-if TYPE_CHECKING:
-    from jpmap_fast.priors.base import Prior
-
-
-class Decoder(ABC):
-    """G: R^k -> R^n, images flattened to n numbers, every image of a batch on its own."""
-
-    latent_dim: int
-    size: int
-
-    @abstractmethod
-    def value(self, z: Tensor) -> Tensor:
-        """G(z) [B, n] of z [B, k]."""
-
-    @abstractmethod
-    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """G(z) [B, n] and the transposed Jacobian [B, k, n], row i holding dG/dz_i."""
-
-    @abstractmethod
-    def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """G(z) [B, n] and dG(z)^T c [B, k], with c = ``cotangent(G(z))`` [B, n]."""
-
-    def curvature(self, z: Tensor, cotangent: Tensor) -> Tensor | None:
-        """sum_j c_j times the Hessian of G_j at z, [B, k, k], with c = ``cotangent`` [B, n].
-
-        None where it is not to be had at about the cost of ``linearise``.
-        """
-        return None
-
-    @abstractmethod
-    def restrict(self, rows: Tensor) -> Decoder:
-        """The decoder of the pixels ``rows`` [p] alone: R^k -> R^p."""
+from jpmap_fast.priors.base import ModulePrior, Prior
+from jpmap_fast.priors.conv_vae import ConvVAE
+from jpmap_fast.priors.decoder_base import Decoder, Linearisation
+from jpmap_fast.priors.function_decoder import ChainDecoder, FunctionDecoder
 
 
 class MLPDecoder(Decoder):
@@ -131,61 +96,39 @@ class MLPDecoder(Decoder):
             tangents = tangents * slope[:, None]
         return total
 
+    def linearisation(self, z: Tensor) -> Linearisation:
+        h = z
+        slopes = []
+        for layer, name in zip(self.layers, self.activations, strict=True):
+            act = ACTIVATIONS[name]
+            a = layer(h)
+            h = act.value(a)
+            slopes.append(act.derivative(a, h))
+
+        def push(direction: Tensor) -> Tensor:
+            for layer, slope in zip(self.layers, slopes, strict=True):
+                direction = layer.without_bias(direction) * slope
+            return direction
+
+        def pull(cotangent: Tensor) -> Tensor:
+            for layer, slope in zip(reversed(self.layers), reversed(slopes), strict=True):
+                cotangent = layer.adjoint(cotangent * slope)
+            return cotangent
+
+        return Linearisation(push, pull)
+
     def restrict(self, rows: Tensor) -> MLPDecoder:
         return MLPDecoder([*self.layers[:-1], self.layers[-1].restrict(rows)], self.activations)
 
 
-class FunctionDecoder(Decoder):
-    """Any torch function z -> G(z), differentiated by ``torch.func``.
-
-    Args:
-        function: maps z [B, k] to images [B, ...], each row on its own.
-        latent_dim: k.
-        size: n, the numbers an image has.
-        rows: pixels kept, None for all.
-    """
-
-    def __init__(
-        self,
-        function: Callable[[Tensor], Tensor],
-        latent_dim: int,
-        size: int,
-        rows: Tensor | None = None,
-    ) -> None:
-        self.function = function
-        self.latent_dim = latent_dim
-        self.rows = rows
-        self._full_size = size
-        self.size = size if rows is None else rows.numel()
-
-    def value(self, z: Tensor) -> Tensor:
-        out = self.function(z).reshape(z.shape[0], self._full_size)
-        return out if self.rows is None else out[:, self.rows]
-
-    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        basis = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
-
-        def column(direction: Tensor) -> tuple[Tensor, Tensor]:
-            value, derivative = torch.func.jvp(self.value, (z,), (direction.expand_as(z),))[:2]
-            return value, derivative
-
-        values, columns = torch.func.vmap(column, out_dims=(0, 1))(basis)
-        return values[0], columns
-
-    def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        value, vjp = torch.func.vjp(self.value, z)[:2]
-        return value, vjp(cotangent(value))[0]
-
-    def restrict(self, rows: Tensor) -> FunctionDecoder:
-        kept = rows if self.rows is None else self.rows[rows]
-        return FunctionDecoder(self.function, self.latent_dim, self._full_size, kept)
-
-
 def make_decoder(prior: Prior) -> Decoder:
-    """The decoder of a prior: analytic for one that says it is an MLP, ``torch.func`` otherwise.
+    """The decoder of a prior: analytic for what can be read, ``torch.func`` for the rest.
 
-    A prior says so by ``decoder_layers`` (modules with ``weight`` and ``bias``),
-    ``hidden_activation`` and ``output_activation``, the names being those of ``ACTIVATIONS``.
+    A prior says that it is an MLP by ``decoder_layers`` (modules with ``weight`` and ``bias``),
+    ``hidden_activation`` and ``output_activation``, the names being those of ``ACTIVATIONS``. The
+    ``decoder`` of a ``ConvVAE`` or ``ModulePrior`` is read as a chain where it is an
+    ``nn.Sequential`` of known modules (see ``chain.read_chain``). ``prior.low_precision = False``
+    keeps the Jacobian on a GPU out of bfloat16.
     """
     layers = getattr(prior, "decoder_layers", None)
     hidden = getattr(prior, "hidden_activation", None)
@@ -195,7 +138,13 @@ def make_decoder(prior: Prior) -> Decoder:
     size = 1
     for extent in prior.image_shape:
         size *= extent
-    return FunctionDecoder(prior.decode, prior.latent_dim, size)
+    low_precision = bool(getattr(prior, "low_precision", True))
+    module = getattr(prior, "decoder", None)
+    if isinstance(module, nn.Sequential) and isinstance(prior, (ModulePrior, ConvVAE)):
+        chain = ChainDecoder.of(module, prior.latent_dim, size, low_precision)
+        if chain is not None:
+            return chain
+    return FunctionDecoder(prior.decode, prior.latent_dim, size, None, low_precision)
 
 
 def make_encoder(prior: Prior) -> Callable[[Tensor], Tensor]:

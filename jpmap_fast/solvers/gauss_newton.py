@@ -7,9 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jpmap_fast._validate import choice
 from jpmap_fast.mlp_kernels import mlp_restore
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers.base import LatentSolution, check_positive
+from jpmap_fast.solvers.quadratic_model import (
+    DirectModel,
+    ImplicitModel,
+    QuadraticModel,
+    newton_matrix,
+    solve,
+)
+
+# Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients.
+DIRECT_LATENT_DIM = 256
+
+# Relative residual of a step by conjugate gradients.
+FORCING = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,10 @@ class GaussNewton:
         max_steps: trial steps an image at most, >= 1.
         initial_damping: first mu over the largest diagonal entry of H, > 0.
         second_order: use the Hessian where it is positive definite; False for Gauss-Newton alone.
+        linear_solver: "direct" computes the k columns of the Jacobian and factorises H;
+            "conjugate-gradient" uses Gauss-Newton alone and needs two products by the Jacobian an
+            iteration, whatever k is; "auto" takes the cheaper by the measured cost of both
+            (benchmarks/bench_linear_solver.py). Compiled solves are direct.
         fused: use the compiled solver where there is one for the decoder and device
             (``mlp_kernels.supports``); False keeps to plain torch.
 
@@ -52,6 +70,7 @@ class GaussNewton:
     max_steps: int = 200
     initial_damping: float = 0.1
     second_order: bool = True
+    linear_solver: str = "auto"
     fused: bool = True
 
     def __post_init__(self) -> None:
@@ -61,6 +80,8 @@ class GaussNewton:
             max_steps=self.max_steps,
             initial_damping=self.initial_damping,
         )
+        known = ("auto", "direct", "conjugate-gradient")
+        choice("GaussNewton: linear_solver", self.linear_solver, known)
 
     @torch.no_grad()
     def minimise(
@@ -95,7 +116,9 @@ class GaussNewton:
     def _compiled(
         self, objective: LatentObjective, z: Tensor, active: Tensor | None, low_latency: bool
     ) -> LatentSolution | None:
-        f = objective.fused() if self.fused else None
+        if not self.fused or self.linear_solver == "conjugate-gradient":
+            return None
+        f = objective.fused()
         if f is None:
             return None
         settings = (self.tolerance, self.max_steps, self.initial_damping, self.second_order)
@@ -106,7 +129,7 @@ class GaussNewton:
     ) -> LatentSolution:
         resolution = 8 * torch.finfo(z.dtype).eps
         identity = torch.eye(z.shape[1], dtype=torch.float64, device=z.device)
-        f, g, h = self._system(objective, z)
+        f, g, h = newton_matrix(objective, z, self.second_order)
         running = torch.ones_like(f, dtype=torch.bool) if active is None else active
         f = torch.where(running, f, torch.nan)
         mu = self.initial_damping * h.diagonal(dim1=-2, dim2=-1).amax(dim=-1).double()
@@ -115,7 +138,7 @@ class GaussNewton:
         converged = torch.zeros_like(running)
         for step_number in range(self.max_steps + 1):
             h64, g64 = h.double(), g.double()
-            newton = _solve(h64, g64)
+            newton = solve(h64, g64)
             finite = torch.isfinite(f) & torch.isfinite(newton).all(dim=-1)
             done = newton.square().mean(dim=-1).sqrt() <= self.tolerance
             done |= (g64 * newton).sum(dim=-1) <= resolution * f.abs()
@@ -124,9 +147,9 @@ class GaussNewton:
             running = running & ~done & finite
             if step_number == self.max_steps or (z.device.type == "cpu" and not running.any()):
                 break
-            step = -_solve(h64 + mu[:, None, None] * identity, g64)
+            step = -solve(h64 + mu[:, None, None] * identity, g64)
             trial = torch.where(running[:, None], z + step.to(z.dtype), z)
-            f_new, g_new, h_new = self._system(objective, trial)
+            f_new, g_new, h_new = newton_matrix(objective, trial, self.second_order)
             promised = 0.5 * (step * (mu[:, None] * step - g64)).sum(dim=-1)
             accept = running & (f_new < f)
             shrink = (1 - (2 * (f - f_new) / promised - 1) ** 3).clamp(1 / 3, 2)
@@ -138,16 +161,6 @@ class GaussNewton:
             h = torch.where(accept[:, None, None], h_new, h)
             count = count + running
         return LatentSolution(z, f, count, converged)
-
-    def _system(self, objective: LatentObjective, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """f, gradient and the matrix of the model."""
-        if not self.second_order:
-            return objective.normal_equations(z)
-        f, g, matrix, hessian = objective.newton_system(z)
-        if hessian is None:
-            return f, g, matrix
-        _, failed = torch.linalg.cholesky_ex(hessian.double())
-        return f, g, torch.where((failed == 0)[:, None, None], hessian, matrix)
 
     def _minimise(self, objective: LatentObjective, z: Tensor) -> LatentSolution:
         batch, k = z.shape
@@ -161,22 +174,19 @@ class GaussNewton:
 
         # Everything below is indexed by the images still at work; `index` says which they are.
         index = torch.arange(batch, device=z.device)
-        f, g, h = self._system(objective, z)
-        mu = self.initial_damping * h.diagonal(dim1=-2, dim2=-1).amax(dim=-1).double()
+        f, model = self._model(objective, z)
+        mu = self.initial_damping * model.largest
         growth = torch.full_like(mu, 2.0)
         count = torch.zeros_like(index)
-        identity = torch.eye(k, dtype=torch.float64, device=z.device)
         while True:
-            # k x k systems cost nothing beside a decode, so they are solved in float64.
-            h64, g64 = h.double(), g.double()
-            newton = _solve(h64, g64)
-            finite = torch.isfinite(f) & torch.isfinite(newton).all(dim=-1)
-            decrement = (g64 * newton).sum(dim=-1)
-            done = newton.square().mean(dim=-1).sqrt() <= self.tolerance
-            done |= decrement <= resolution * f.abs()
+            step = model.step(mu)
+            finite = torch.isfinite(f) & torch.isfinite(step.size)
+            done = step.size <= self.tolerance
+            done |= step.decrement <= resolution * f.abs()
             # A damping this large moves z by less than its last digit: no descent is left.
-            stuck = mu > h64.diagonal(dim1=-2, dim2=-1).amax(dim=-1) / resolution
+            stuck = mu > model.largest / resolution
             stop = done | stuck | ~finite | (count >= self.max_steps)
+            d, promised = step.d, step.promised
             if bool(stop.any()):
                 left = index[stop]
                 final_z[left], final_f[left] = z[stop], f[stop]
@@ -184,32 +194,31 @@ class GaussNewton:
                 keep = (~stop).nonzero()[:, 0]
                 if keep.numel() == 0:
                     return LatentSolution(final_z, final_f, steps, converged)
-                objective = objective.select(keep)
-                index, z, f, g, h = index[keep], z[keep], f[keep], g[keep], h[keep]
+                objective, model = objective.select(keep), model.select(keep)
+                index, z, f, d, promised = index[keep], z[keep], f[keep], d[keep], promised[keep]
                 mu, growth, count = mu[keep], growth[keep], count[keep]
-                h64, g64 = h64[keep], g64[keep]
 
-            step = -_solve(h64 + mu[:, None, None] * identity, g64)
-            trial = z + step.to(z.dtype)
-            f_new, g_new, h_new = self._system(objective, trial)
-            promised = 0.5 * (step * (mu[:, None] * step - g64)).sum(dim=-1)
+            trial = z + d.to(z.dtype)
+            f_new = objective.value(trial)
             gain = (f - f_new) / promised
             accept = f_new < f
             z = torch.where(accept[:, None], trial, z)
             f = torch.where(accept, f_new, f)
-            g = torch.where(accept[:, None], g_new, g)
-            h = torch.where(accept[:, None, None], h_new, h)
             shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
             mu = torch.where(accept, mu * shrink, mu * growth)
             growth = torch.where(accept, 2.0, 2 * growth)
             count = count + 1
+            # A refused step costs one decode: only what moved is expanded again.
+            moved = accept.nonzero()[:, 0]
+            if moved.numel():
+                model = model.renewed(moved, z, objective)
 
+    def _model(self, objective: LatentObjective, z: Tensor) -> tuple[Tensor, QuadraticModel]:
+        if self._direct(objective):
+            return DirectModel.at(objective, z, self.second_order)
+        return ImplicitModel.at(objective, z, FORCING)
 
-def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
-    """matrix^{-1} vector for symmetric positive definite matrices [B, k, k], vectors [B, k].
-
-    Triangular solves rather than ``cholesky_solve``, which allocates while a graph is captured.
-    """
-    factor, _ = torch.linalg.cholesky_ex(matrix)
-    half = torch.linalg.solve_triangular(factor, vector[:, :, None], upper=False)
-    return torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, :, 0]
+    def _direct(self, objective: LatentObjective) -> bool:
+        if self.linear_solver == "auto":
+            return objective.decoder.latent_dim <= DIRECT_LATENT_DIM
+        return self.linear_solver == "direct"

@@ -1,0 +1,182 @@
+"""Decoders given as any torch function, or as a chain of known modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from jpmap_fast.priors.chain import Sweep, Tape, read_chain
+from jpmap_fast.priors.decoder_base import Decoder, Expansion, Linearisation
+from jpmap_fast.priors.precision import products
+
+
+class FunctionDecoder(Decoder):
+    """Any torch function z -> G(z), differentiated by ``torch.func``.
+
+    Args:
+        function: maps z [B, k] to images [B, ...], each row on its own.
+        latent_dim: k.
+        size: n, the numbers an image has.
+        rows: pixels kept, None for all.
+        low_precision: on a GPU, let the Jacobian's products be bfloat16.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        latent_dim: int,
+        size: int,
+        rows: Tensor | None = None,
+        low_precision: bool = True,
+    ) -> None:
+        self.function = function
+        self.latent_dim = latent_dim
+        self.rows = rows
+        self.low_precision = low_precision
+        self._full_size = size
+        self.size = size if rows is None else rows.numel()
+
+    def exact_tangents(self, z: Tensor) -> bool:
+        return not (self.low_precision and z.is_cuda and z.dtype == torch.float32)
+
+    def value(self, z: Tensor) -> Tensor:
+        with products("ieee", z.device):
+            return self._value(z)
+
+    def _value(self, z: Tensor) -> Tensor:
+        out = self.function(z).reshape(z.shape[0], self._full_size)
+        return out if self.rows is None else out[:, self.rows]
+
+    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.exact_tangents(z):
+            with products("ieee", z.device):
+                return self._forward_mode(z)
+        with torch.autocast("cuda", torch.bfloat16):
+            _, columns = self._forward_mode(z)
+        return self.value(z), columns.to(z.dtype)
+
+    def _forward_mode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        basis = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
+
+        def column(direction: Tensor) -> tuple[Tensor, Tensor]:
+            value, derivative = torch.func.jvp(self._value, (z,), (direction.expand_as(z),))[:2]
+            return value, derivative
+
+        values, columns = torch.func.vmap(column, out_dims=(0, 1))(basis)
+        return values[0], columns
+
+    def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        with products("ieee", z.device):
+            value, vjp = torch.func.vjp(self._value, z)[:2]
+            return value, vjp(cotangent(value))[0]
+
+    def linearisation(self, z: Tensor) -> Linearisation:
+        with products("tf32", z.device):
+            _, vjp = torch.func.vjp(self._value, z)[:2]
+
+        def push(direction: Tensor) -> Tensor:
+            with products("tf32", z.device):
+                tangent: Tensor = torch.func.jvp(self._value, (z,), (direction,))[1]
+                return tangent
+
+        def pull(cotangent: Tensor) -> Tensor:
+            with products("tf32", z.device):
+                return vjp(cotangent, retain_graph=True)[0]
+
+        return Linearisation(push, pull)
+
+    def restrict(self, rows: Tensor) -> FunctionDecoder:
+        kept = rows if self.rows is None else self.rows[rows]
+        return FunctionDecoder(
+            self.function, self.latent_dim, self._full_size, kept, self.low_precision
+        )
+
+
+class ChainDecoder(FunctionDecoder):
+    """A decoder that is an ``nn.Sequential`` of known modules; see ``chain``.
+
+    Args:
+        module: maps z [B, k] to images [B, ...].
+        latent_dim, size, rows, low_precision: as in ``FunctionDecoder``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        latent_dim: int,
+        size: int,
+        rows: Tensor | None = None,
+        low_precision: bool = True,
+    ) -> None:
+        super().__init__(module, latent_dim, size, rows, low_precision)
+        self.module = module
+        parameter = next(module.parameters())
+        exact = self.exact_tangents(parameter)
+        self._tangent_dtype = parameter.dtype if exact else torch.bfloat16
+        chain = read_chain(module, self._tangent_dtype)
+        if chain is None:
+            raise ValueError("module: expected a sequence of modules that read_chain knows")
+        self._chain = chain
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, latent_dim: int, size: int, low_precision: bool
+    ) -> ChainDecoder | None:
+        """The decoder of a module, None where it is no chain of known modules."""
+        parameter = next(module.parameters(), None)
+        if parameter is None or read_chain(module, parameter.dtype) is None:
+            return None
+        return cls(module, latent_dim, size, None, low_precision)
+
+    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        tape: Tape = []
+        with products("ieee", z.device):
+            value = self._chain.value(z, tape).flatten(1)
+            columns = self._columns(z, Sweep(tape, self._tangent_dtype))
+        return value if self.rows is None else value[:, self.rows], columns
+
+    def _columns(self, z: Tensor, sweep: Sweep) -> Tensor:
+        basis = torch.eye(self.latent_dim, dtype=self._tangent_dtype, device=z.device)
+        columns = self._chain.tangents(basis[None], sweep).flatten(2)
+        columns = columns.expand(z.shape[0], -1, -1)
+        return (columns if self.rows is None else columns[:, :, self.rows]).to(z.dtype)
+
+    def expand(
+        self, z: Tensor, cotangent: Callable[[Tensor], Tensor], second_order: bool
+    ) -> Expansion:
+        tape: Tape = []
+        with products("ieee", z.device):
+            with torch.enable_grad():
+                leaf = z.detach().requires_grad_()
+                value = self._chain.value(leaf, tape).flatten(1)
+                value = value if self.rows is None else value[:, self.rows]
+                with torch.no_grad():
+                    c = cotangent(value.detach())
+                outputs = [after for _, after in tape]
+                found = torch.autograd.grad(value, [leaf, *outputs], c)
+            noted = [(before.detach(), after.detach()) for before, after in tape]
+            sweep = Sweep(noted, self._tangent_dtype, found[1:] if second_order else None)
+            columns = self._columns(z, sweep)
+        curvature = None if sweep.curvature is None else sweep.curvature.to(z.dtype)
+        return Expansion(columns, found[0], curvature)
+
+    def linearisation(self, z: Tensor) -> Linearisation:
+        tape: Tape = []
+        chain = read_chain(self.module, z.dtype)
+        assert chain is not None
+        with products("tf32", z.device):
+            chain.value(z, tape)
+        pull = super().linearisation(z).pull
+
+        def push(direction: Tensor) -> Tensor:
+            with products("tf32", z.device):
+                out = chain.tangents(direction[:, None], Sweep(tape, z.dtype)).flatten(1)
+            return out if self.rows is None else out[:, self.rows]
+
+        return Linearisation(push, pull)
+
+    def restrict(self, rows: Tensor) -> ChainDecoder:
+        kept = rows if self.rows is None else self.rows[rows]
+        return ChainDecoder(self.module, self.latent_dim, self._full_size, kept, self.low_precision)

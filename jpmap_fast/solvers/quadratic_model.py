@@ -1,0 +1,204 @@
+"""The quadratic model of f that a damped step minimises, by its matrix or by its action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.conjugate_gradient import conjugate_gradient
+from jpmap_fast.objective import LatentObjective
+
+
+@dataclass(frozen=True)
+class Step:
+    """A damped step d = -(H + mu I)^{-1} g of each image, and what the model says of it.
+
+    Attributes:
+        d: [B, k] float64.
+        promised: decrease of f that the model expects [B].
+        size: root mean square of the undamped step -H^{-1} g, or a bound on it [B].
+        decrement: g^T H^{-1} g, or a bound on it [B].
+    """
+
+    d: Tensor
+    promised: Tensor
+    size: Tensor
+    decrement: Tensor
+
+
+class QuadraticModel(Protocol):
+    """f about z, per image."""
+
+    @property
+    def largest(self) -> Tensor:
+        """The largest diagonal entry of H, or an estimate of it [B] float64."""
+        ...
+
+    def step(self, mu: Tensor) -> Step:
+        """The step at the damping mu [B]."""
+        ...
+
+    def select(self, index: Tensor) -> QuadraticModel:
+        """The models of the images ``index``."""
+        ...
+
+    def renewed(self, rows: Tensor, z: Tensor, objective: LatentObjective) -> QuadraticModel:
+        """The same with the images ``rows`` expanded again at their z; ``objective`` is all's."""
+        ...
+
+
+@dataclass(frozen=True)
+class DirectModel:
+    """H as a k x k matrix of each image: k columns of the Jacobian, then Cholesky in float64.
+
+    k x k systems cost nothing beside a decode, so they are solved in float64.
+    """
+
+    gradient: Tensor  # [B, k] float64
+    matrix: Tensor  # [B, k, k] float64
+    newton: Tensor  # H^{-1} g [B, k]
+    second_order: bool
+
+    @classmethod
+    def at(
+        cls, objective: LatentObjective, z: Tensor, second_order: bool
+    ) -> tuple[Tensor, DirectModel]:
+        """f(z) [B] and the model about z."""
+        f, gradient, matrix = newton_matrix(objective, z, second_order)
+        g, h = gradient.double(), matrix.double()
+        return f, cls(g, h, solve(h, g), second_order)
+
+    @property
+    def largest(self) -> Tensor:
+        """See ``QuadraticModel``."""
+        return self.matrix.diagonal(dim1=-2, dim2=-1).amax(dim=-1)
+
+    def step(self, mu: Tensor) -> Step:
+        """See ``QuadraticModel``."""
+        identity = torch.eye(self.matrix.shape[-1], dtype=torch.float64, device=mu.device)
+        d = -solve(self.matrix + mu[:, None, None] * identity, self.gradient)
+        return Step(
+            d,
+            0.5 * (d * (mu[:, None] * d - self.gradient)).sum(dim=-1),
+            self.newton.square().mean(dim=-1).sqrt(),
+            (self.gradient * self.newton).sum(dim=-1),
+        )
+
+    def select(self, index: Tensor) -> DirectModel:
+        """See ``QuadraticModel``."""
+        return replace(
+            self,
+            gradient=self.gradient[index],
+            matrix=self.matrix[index],
+            newton=self.newton[index],
+        )
+
+    def renewed(self, rows: Tensor, z: Tensor, objective: LatentObjective) -> DirectModel:
+        """See ``QuadraticModel``."""
+        if rows.numel() == z.shape[0]:
+            return self.at(objective, z, self.second_order)[1]
+        fresh = self.at(objective.select(rows), z[rows], self.second_order)[1]
+        return replace(
+            self,
+            gradient=self.gradient.index_copy(0, rows, fresh.gradient),
+            matrix=self.matrix.index_copy(0, rows, fresh.matrix),
+            newton=self.newton.index_copy(0, rows, fresh.newton),
+        )
+
+
+@dataclass(frozen=True)
+class ImplicitModel:
+    """The Gauss-Newton matrix by its action, two products by the Jacobian an iteration.
+
+    Conjugate gradients from zero keep d orthogonal to their residual, so the decrease promised has
+    the formula of an exact solve. H is at least I, hence (H + mu I)^{-1} >= H^{-1} / (1 + mu):
+    bounds on the undamped step come from the damped one.
+
+    Attributes:
+        objective: f.
+        z: where the model holds [B, k].
+        gradient: [B, k], in working precision.
+        rayleigh: g^T H g / g^T g [B] float64.
+        forcing: relative residual at which a solve ends.
+    """
+
+    objective: LatentObjective
+    z: Tensor
+    gradient: Tensor
+    rayleigh: Tensor
+    product: Callable[[Tensor], Tensor]
+    forcing: float
+
+    @classmethod
+    def at(
+        cls, objective: LatentObjective, z: Tensor, forcing: float
+    ) -> tuple[Tensor, ImplicitModel]:
+        """f(z) [B] and the model about z."""
+        f, gradient = objective.gradient(z)
+        product = objective.gauss_newton_product(z)
+        square = gradient.double().square().sum(dim=-1)
+        rayleigh = (gradient.double() * product(gradient)).sum(dim=-1) / square.clamp_min(1e-300)
+        return f, cls(objective, z, gradient, rayleigh.clamp_min(1), product, forcing)
+
+    @property
+    def largest(self) -> Tensor:
+        """See ``QuadraticModel``."""
+        return self.rayleigh
+
+    def step(self, mu: Tensor) -> Step:
+        """See ``QuadraticModel``."""
+        damping = mu.to(self.z.dtype)[:, None]
+        found = conjugate_gradient(
+            lambda v: self.product(v) + damping * v,
+            -self.gradient,
+            tolerance=self.forcing,
+            max_iterations=2 * self.z.shape[1],
+        )
+        d, g = found.x.double(), self.gradient.double()
+        return Step(
+            d,
+            0.5 * (d * (mu[:, None] * d - g)).sum(dim=-1),
+            (1 + mu) * d.square().mean(dim=-1).sqrt(),
+            -(1 + mu) * (g * d).sum(dim=-1),
+        )
+
+    def select(self, index: Tensor) -> ImplicitModel:
+        """See ``QuadraticModel``."""
+        objective, z = self.objective.select(index), self.z[index]
+        return ImplicitModel(
+            objective,
+            z,
+            self.gradient[index],
+            self.rayleigh[index],
+            objective.gauss_newton_product(z),
+            self.forcing,
+        )
+
+    def renewed(self, rows: Tensor, z: Tensor, objective: LatentObjective) -> ImplicitModel:
+        """See ``QuadraticModel``."""
+        return self.at(objective, z, self.forcing)[1]
+
+
+def newton_matrix(
+    objective: LatentObjective, z: Tensor, second_order: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """f, gradient and the matrix of the model: the Hessian where it is positive definite."""
+    f, g, matrix, hessian = objective.newton_system(z, second_order)
+    if hessian is None:
+        return f, g, matrix
+    _, failed = torch.linalg.cholesky_ex(hessian.double())
+    return f, g, torch.where((failed == 0)[:, None, None], hessian, matrix)
+
+
+def solve(matrix: Tensor, vector: Tensor) -> Tensor:
+    """matrix^{-1} vector for symmetric positive definite matrices [B, k, k], vectors [B, k].
+
+    Triangular solves rather than ``cholesky_solve``, which allocates while a graph is captured.
+    """
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    half = torch.linalg.solve_triangular(factor, vector[:, :, None], upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, :, 0]
