@@ -13,10 +13,11 @@ setup: $(STAMP)
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-# torch first and by itself: the extension is compiled against the one that will run it.
+# torch first: the extension is compiled against the one that will run it. torchvision, which
+# deepinv needs, with it: each release of one fits one of the other, and pip must not replace torch.
 $(STAMP): $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check "torch>=2.11" numpy $(BUILD_TOOLS)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,demo,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check "torch>=2.11" torchvision numpy $(BUILD_TOOLS)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,demo,dev,deepinv]"
 	touch $@
 
 demo: setup

@@ -173,6 +173,13 @@ CASES = {
         ),
         "PhysicsOperator",
     ),
+    "stack whose A_adjoint is a mean": Case(
+        lambda g: physics_.StackedLinearPhysics(
+            [physics_.Blur(torch.rand(1, 1, 3, 3, generator=g)), physics_.Denoising()],
+            reduction="mean",
+        ),
+        "PhysicsOperator",
+    ),
     "pansharpening": Case(
         lambda g: physics_.Pansharpen(COLOUR, factor=2), "PhysicsOperator", COLOUR
     ),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -195,6 +198,40 @@ def test_changes_within_stacked_physics_are_noticed(digits, translations):
     assert torch.equal(model(y, stacked), jf.restore(y, stacked, "mnist").x)
 
 
+class Weighted(physics_.LinearPhysics):
+    """What A is made of in places where modules do not look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.array = np.ones(1, dtype=np.float32)
+        self.table = {"w": torch.ones(1)}
+        self.others = [physics_.Inpainting(SHAPE, mask=torch.ones(SHAPE))]
+
+    def A(self, x, **kwargs):
+        return self.array[0].item() * self.table["w"] * self.others[0].A(x)
+
+    def A_adjoint(self, y, **kwargs):
+        return self.A(y)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda physics: physics.array.__setitem__(0, 2),
+        lambda physics: physics.table["w"].fill_(2),
+        lambda physics: physics.others[0].mask.fill_(2),
+    ],
+)
+def test_changes_of_plain_attributes_are_noticed(digits, translations, change):
+    physics = Weighted()
+    model = jf.Reconstructor("mnist", sigma=0.1)
+    for _ in range(2):
+        model(digits[:2], physics)
+    assert translations == [physics]
+    change(physics)
+    assert torch.equal(model(digits[:2], physics), jf.restore(digits[:2], physics, "mnist", 0.1).x)
+
+
 def test_functions_are_compared_by_identity(digits, translations):
     physics = physics_.LinearPhysics(A=lambda x: 2 * x, A_adjoint=lambda y: 2 * y)
     model = jf.Reconstructor("mnist", sigma=0.1)
@@ -250,3 +287,14 @@ def test_bad_physics_are_refused(digits):
         model(digits, physics_.Haze())
     with pytest.raises(TypeError, match="or a deepinv physics, got str"):
         model(digits, "blur")
+
+
+def test_example_of_the_readme_runs(tmp_path, monkeypatch):
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("### With DeepInverse") :]
+    block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(compile(block[1], "README.md", "exec"), namespace)
+    assert namespace["restored"].shape == (16, 1, 28, 28)
+    assert namespace["scores"]["PSNR"] > namespace["scores"]["PSNR no learning"] + 5

@@ -56,9 +56,11 @@ class PhysicsOperator(MatrixFree):
 
     def images(self, count: int) -> Tensor:
         """Images to try the physics on, the same at every call."""
-        generator = torch.Generator(self._device or "cpu").manual_seed(0)
+        # Functions alone say nothing of a device; deepinv keeps the one the physics was given.
+        device = self._device or self.physics._device_holder.device
+        generator = torch.Generator(device).manual_seed(0)
         return torch.rand(
-            count, *self.image_shape, dtype=self.dtype, device=self._device, generator=generator
+            count, *self.image_shape, dtype=self.dtype, device=device, generator=generator
         )
 
     def _probe(self, batch: int | None) -> Layout:

@@ -31,8 +31,8 @@ def as_operator(
 
     Returns:
         The operator, on the device of the physics. Its measurements are those of the physics; but
-        complex ones are pairs [..., 2] of real and imaginary parts, and those of stacked physics
-        are flattened and joined to [B, m].
+        complex ones are pairs [..., 2] of real and imaginary parts, those of stacked physics are
+        flattened and joined, [B, m], and those of a ``CompressedSensing`` are flat.
 
     Raises:
         TypeError: no deepinv physics, or one that is not linear.

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from deepinv.physics import Physics
 from torch import Tensor, nn
@@ -17,18 +18,21 @@ _IRRELEVANT = {"training", "max_iter", "tol", "solver", "imsize_dynamic", "rng"}
 
 
 def parts(physics: nn.Module) -> Iterator[nn.Module]:
-    """The physics and all modules inside, noise models left out.
+    """The physics and all modules inside, each once, noise models left out.
 
     Members of stacked physics are in a plain list, where ``nn.Module`` does not look.
     """
-    yield physics
-    for name, child in physics.named_children():
-        if name != "noise_model":
-            yield from parts(child)
-    members = vars(physics).get("physics_list")
-    if isinstance(members, (list, tuple)):
-        for member in members:
-            yield from parts(member)
+    waiting, seen = [physics], set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        waiting += [child for name, child in part.named_children() if name != "noise_model"]
+        for held in vars(part).values():
+            if isinstance(held, (list, tuple)):
+                waiting += [item for item in held if isinstance(item, nn.Module)]
 
 
 def tensors(physics: Physics) -> Iterator[Tensor]:
@@ -54,6 +58,10 @@ def converted(physics: Physics, device: Any = None, dtype: torch.dtype | None = 
     """
 
     def cast(value: Any) -> Any:
+        if type(value) is dict:
+            return {key: cast(item) for key, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(cast(item) for item in value)
         if not isinstance(value, Tensor):
             return value
         kind = None
@@ -65,13 +73,13 @@ def converted(physics: Physics, device: Any = None, dtype: torch.dtype | None = 
 
     new = snapshot(physics)
     for part in parts(new):
-        for table in (part._buffers, vars(part)):
-            for name, value in list(table.items()):
-                table[name] = cast(value)
+        attributes = vars(part)
+        part._buffers.update(cast(part._buffers))
+        for name in [name for name in attributes if not name.startswith("_")]:
+            attributes[name] = cast(attributes[name])
         for name, parameter in list(part._parameters.items()):
             if parameter is not None:
                 part._parameters[name] = nn.Parameter(cast(parameter), requires_grad=False)
-        attributes = vars(part)
         kind = attributes.get("dtype")
         if dtype is not None and isinstance(kind, torch.dtype):
             attributes["dtype"] = dtype.to_complex() if kind.is_complex else dtype
@@ -84,15 +92,12 @@ def converted(physics: Physics, device: Any = None, dtype: torch.dtype | None = 
 class Signature:
     """What a physics held, to tell later whether its A is still the same.
 
-    Tensors are compared by value, functions and other objects by identity: what a function reads
-    from elsewhere is not noticed.
+    Tensors and arrays are compared by value, functions and other objects by identity: what a
+    function reads from elsewhere is not noticed.
     """
 
     def __init__(self, physics: Physics) -> None:
-        self._held = [
-            (name, value.detach().clone() if isinstance(value, Tensor) else value)
-            for name, value in _state(physics)
-        ]
+        self._held = [(name, _kept(value)) for name, value in _state(physics)]
 
     def matches(self, physics: Physics) -> bool:
         """Whether the physics holds the same now."""
@@ -116,11 +121,20 @@ def _state(physics: Physics) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(f"{name}[{key!r}]", item)
+    elif isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _leaves(f"{name}[{i}]", item)
     elif not isinstance(value, nn.Module):
         yield name, value
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _same(then: Any, now: Any) -> bool:
@@ -133,6 +147,8 @@ def _same(then: Any, now: Any) -> bool:
             and then.device == now.device
             and torch.equal(then, now)
         )
-    if isinstance(then, (bool, int, float, str, torch.dtype, torch.Size, type(None))):
+    if isinstance(then, np.ndarray):
+        return isinstance(now, np.ndarray) and np.array_equal(then, now)
+    if isinstance(then, (bool, int, float, str, torch.dtype, type(None))):
         return type(then) is type(now) and then == now
     return then is now
