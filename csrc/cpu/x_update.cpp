@@ -24,27 +24,32 @@ struct Pixels {
   typedef double Wide __attribute__((vector_size(kLanes * sizeof(double))));
 
   T noise;
+  // Without a weight they are the same for every pixel.
+  T plain = kFinite ? T(1) / (T(1) + noise) : T(1);
+  bool data_outweigh = T(1) > noise;
   Wide weighted{}, gap{};
 
   JPMAP_INLINE void step(const T* decoded, const T* y, const T* weight, T* x) {
     const Value g = *reinterpret_cast<const Stored*>(decoded);
     const Value v = *reinterpret_cast<const Stored*>(y);
-    Value w = Value{} + T(1);
-    if constexpr (kWeighted) w = *reinterpret_cast<const Stored*>(weight);
     Value r = v - g;
+    Value q = Value{} + plain, d{}, sum = g;
+    // Where the data outweigh the prior, G + d would cancel: take the weighted mean instead.
     if constexpr (kWeighted) {
       // One rounding on every processor: J1 is made of what this cancellation leaves.
       T left[kLanes];
       for (int i = 0; i < kLanes; ++i) left[i] = std::fma(-weight[i], decoded[i], y[i]);
       std::memcpy(&r, left, sizeof(r));
-    }
-    Value q = Value{} + T(1), d{}, sum = g;
-    if constexpr (kFinite) {
-      const Value square = w * w;
-      q = T(1) / (square + noise);
-      d = w * r * q;
-      // Where the data outweigh the prior, G + d would cancel: take the weighted mean instead.
-      sum = square > noise ? (w * v + noise * g) * q : g + d;
+      if constexpr (kFinite) {
+        const Value w = *reinterpret_cast<const Stored*>(weight);
+        const Value square = w * w;
+        q = T(1) / (square + noise);
+        d = w * r * q;
+        sum = square > noise ? (w * v + noise * g) * q : g + d;
+      }
+    } else if constexpr (kFinite) {
+      d = r * q;
+      sum = data_outweigh ? (v + noise * g) * q : g + d;
     }
     *reinterpret_cast<Stored*>(x) = sum;
     weighted += __builtin_convertvector(r, Wide) * __builtin_convertvector(r * q, Wide);

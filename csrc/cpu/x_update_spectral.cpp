@@ -16,14 +16,15 @@ struct Sums {
 };
 
 template <class T>
-struct Row {
+struct Rows {
   const T* decoded;  // [H, W / 2 + 1, 2] of this image and channel
   const T* kernel;   // the same of h
-  const T* y;        // [W / f / 2 + 1, 2], row u of the small spectrum
+  const T* y;        // [H / f, W / f / 2 + 1, 2]
   T* step;           // as decoded
-  int64_t height, width, factor, u;
-  T noise;      // beta sigma^2
-  bool finite;  // beta < inf
+  int64_t height, width, factor;
+  int64_t begin, end;  // rows of y
+  T noise;             // beta sigma^2
+  bool finite;         // beta < inf
 };
 
 // Frequencies that a real image's half spectrum holds once: the first column, and the last one of
@@ -38,44 +39,99 @@ JPMAP_INLINE void add(Sums& sums, double count, T re, T im, T power, T q, bool f
   if (finite) sums.gap += count * square * q * q * power;
 }
 
-// Row u for f = 1: r = y - h G,  step = conj(h) r q. Reads y, G and h, writes the step: 32 bytes a
-// frequency in float32.
-template <class T>
-JPMAP_INLINE Sums blur_row(const Row<T>& a) {
-  const int64_t columns = a.width / 2 + 1, offset = 2 * a.u * columns;
-  const T* __restrict__ g = a.decoded + offset;
-  const T* __restrict__ h = a.kernel + offset;
-  const T* __restrict__ y = a.y;
-  T* __restrict__ step = a.step + offset;
-  const T scale = a.finite ? T(1) / (static_cast<T>(a.height) * a.width) : T(0);
-  double weighted[kLanes] = {}, gap[kLanes] = {};
-  const auto one = [&](int64_t v, int lane) {
-    const T hr = h[2 * v], hi = h[2 * v + 1], gr = g[2 * v], gi = g[2 * v + 1];
-    const T re = y[2 * v] - (hr * gr - hi * gi), im = y[2 * v + 1] - (hr * gi + hi * gr);
-    const T power = hr * hr + hi * hi;
-    const T q = a.finite ? T(1) / (power + a.noise) : T(1);
-    const T factor = q * scale;
-    step[2 * v] = (hr * re + hi * im) * factor;
-    step[2 * v + 1] = (hr * im - hi * re) * factor;
-    const double square = static_cast<double>(re) * re + static_cast<double>(im) * im;
-    weighted[lane] += square * q;
-    gap[lane] += square * q * q * power;
-  };
-  int64_t v = 0;
-  for (; v + kLanes <= columns; v += kLanes) {
-#pragma GCC unroll 16
-    for (int lane = 0; lane < kLanes; ++lane) one(v + lane, lane);
+// kLanes numbers of interleaved complex ones, each of which holds the sums of both its halves:
+//   r = y - h G,  p = |h|^2,  q = 1 / (p + beta sigma^2),  step = conj(h) r q;  adds |r|^2 q and
+// |r q|^2 p.
+template <class T, bool kFinite>
+struct Frequencies {
+  typedef T Value __attribute__((vector_size(kLanes * sizeof(T))));
+  typedef T Stored __attribute__((vector_size(kLanes * sizeof(T)), aligned(sizeof(T)), may_alias));
+  typedef double Wide __attribute__((vector_size(kLanes * sizeof(double))));
+
+  T noise, scale;
+  Wide weighted{}, gap{};
+
+  JPMAP_INLINE static Value real(const Value& v) {
+    return __builtin_shufflevector(v, v, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
   }
-  for (int lane = 0; v < columns; ++v, ++lane) one(v, lane);
-  Sums sums{2 * lane_sum(weighted), a.finite ? 2 * lane_sum(gap) : 0};
-  for (const int64_t alone : {int64_t(0), columns - 1}) {
-    if (!once(alone, a.width)) continue;
-    const T hr = h[2 * alone], hi = h[2 * alone + 1], gr = g[2 * alone], gi = g[2 * alone + 1];
-    const T re = y[2 * alone] - (hr * gr - hi * gi);
-    const T im = y[2 * alone + 1] - (hr * gi + hi * gr);
-    const T power = hr * hr + hi * hi;
-    add(sums, -1, re, im, power, a.finite ? T(1) / (power + a.noise) : T(1), a.finite);
-    if (columns == 1) break;
+  JPMAP_INLINE static Value imaginary(const Value& v) {
+    return __builtin_shufflevector(v, v, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15);
+  }
+  JPMAP_INLINE static Value turned(const Value& v) {  // times i, but for the sign of the real part
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+  }
+
+  JPMAP_INLINE void step(const T* decoded, const T* kernel, const T* y, T* out) {
+    const Value sign = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+    const Value g = *reinterpret_cast<const Stored*>(decoded);
+    const Value h = *reinterpret_cast<const Stored*>(kernel);
+    const Value target = *reinterpret_cast<const Stored*>(y);
+    const Value hr = real(h), hi = imaginary(h) * sign;
+    const Value r = target - (hr * g + hi * turned(g));
+    const Value power = h * h + turned(h * h);
+    Value q = Value{} + T(1);
+    if constexpr (kFinite) q = T(1) / (power + noise);
+    const Value gain = r * q;
+    const Value scaled = gain * scale;
+    *reinterpret_cast<Stored*>(out) = hr * scaled - hi * turned(scaled);
+    const Wide wide = __builtin_convertvector(gain, Wide);
+    weighted += __builtin_convertvector(r, Wide) * wide;
+    if constexpr (kFinite) gap += wide * __builtin_convertvector(gain * power, Wide);
+  }
+
+  JPMAP_INLINE Sums total() const {
+    Sums sums{0, 0};
+    for (int i = 0; i < kLanes; ++i) sums.weighted += weighted[i], sums.gap += gap[i];
+    return sums;
+  }
+};
+
+// A run of `size` numbers at a time, every frequency counted twice.
+template <class T, bool kFinite>
+JPMAP_INLINE Sums blur_run(const T* decoded, const T* kernel, const T* y, T* step, int64_t size,
+                           T noise, T scale) {
+  Frequencies<T, kFinite> frequencies{noise, scale};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    frequencies.step(decoded + i, kernel + i, y + i, step + i);
+  }
+  if (i < size) {
+    // The last ones, filled up with zeros that add nothing.
+    T tail[4][kLanes] = {};
+    for (int64_t k = i; k < size; ++k) {
+      tail[0][k - i] = decoded[k];
+      tail[1][k - i] = kernel[k];
+      tail[2][k - i] = y[k];
+    }
+    if (kFinite && noise == 0) std::fill(tail[1] + (size - i), tail[1] + kLanes, T(1));
+    frequencies.step(tail[0], tail[1], tail[2], tail[3]);
+    for (int64_t k = i; k < size; ++k) step[k] = tail[3][k - i];
+  }
+  const Sums sums = frequencies.total();
+  return {2 * sums.weighted, 2 * sums.gap};
+}
+
+// Rows for f = 1, which lie side by side. Reads y, G and h, writes the step: 32 bytes a frequency
+// in float32.
+template <class T, bool kFinite>
+JPMAP_INLINE Sums blur_rows(const Rows<T>& a) {
+  const int64_t columns = a.width / 2 + 1, offset = 2 * a.begin * columns;
+  const T scale = kFinite ? T(1) / (static_cast<T>(a.height) * a.width) : T(0);
+  const T *g = a.decoded + offset, *h = a.kernel + offset, *y = a.y + offset;
+  Sums sums = blur_run<T, kFinite>(g, h, y, a.step + offset, 2 * (a.end - a.begin) * columns,
+                                   a.noise, scale);
+  // Columns that a half spectrum holds once were counted twice.
+  for (int64_t row = 0; row < a.end - a.begin; ++row) {
+    for (const int64_t column : {int64_t(0), columns - 1}) {
+      if (!once(column, a.width)) continue;
+      const int64_t at = 2 * (row * columns + column);
+      const T hr = h[at], hi = h[at + 1];
+      const T re = y[at] - (hr * g[at] - hi * g[at + 1]);
+      const T im = y[at + 1] - (hr * g[at + 1] + hi * g[at]);
+      const T power = hr * hr + hi * hi;
+      add(sums, -1, re, im, power, kFinite ? T(1) / (power + a.noise) : T(1), kFinite);
+      if (columns == 1) break;
+    }
   }
   return sums;
 }
@@ -83,9 +139,10 @@ JPMAP_INLINE Sums blur_row(const Row<T>& a) {
 // Row u for any f: the f^2 aliases of every small frequency are read where the half spectrum holds
 // them, as they are or mirrored and conjugated, and the step is written to the same places.
 template <class T>
-JPMAP_INLINE Sums folded_row(const Row<T>& a, T* __restrict__ scratch) {
+JPMAP_INLINE Sums folded_row(const Rows<T>& a, int64_t u, T* __restrict__ scratch) {
   const int64_t f = a.factor, columns = a.width / 2 + 1;
   const int64_t low_height = a.height / f, low_width = a.width / f, count = low_width / 2 + 1;
+  const T* y = a.y + 2 * u * count;
   T* __restrict__ re = scratch;
   T* __restrict__ im = scratch + count;
   T* __restrict__ power = scratch + 2 * count;
@@ -95,7 +152,7 @@ JPMAP_INLINE Sums folded_row(const Row<T>& a, T* __restrict__ scratch) {
     return std::max<int64_t>(0, std::min(count, a.width / 2 - j * low_width + 1));
   };
   for (int64_t i = 0; i < f; ++i) {
-    const int64_t k = a.u + i * low_height, mirror = (a.height - k) % a.height;
+    const int64_t k = u + i * low_height, mirror = (a.height - k) % a.height;
     for (int64_t j = 0; j < f; ++j) {
       const int64_t border = direct(j);
       const int64_t here = 2 * (k * columns + j * low_width);
@@ -115,14 +172,14 @@ JPMAP_INLINE Sums folded_row(const Row<T>& a, T* __restrict__ scratch) {
   const T mean = T(1) / static_cast<T>(f * f);
   const T scale = a.finite ? T(1) / (static_cast<T>(a.height) * a.width) : T(0);
   for (int64_t v = 0; v < count; ++v) {
-    const T rr = a.y[2 * v] - mean * re[v], ri = a.y[2 * v + 1] - mean * im[v];
+    const T rr = y[2 * v] - mean * re[v], ri = y[2 * v + 1] - mean * im[v];
     const T p = mean * power[v], q = a.finite ? T(1) / (p + a.noise) : T(1);
     add(sums, once(v, low_width) ? 1.0 : 2.0, rr, ri, p, q, a.finite);
     re[v] = rr * q * scale;
     im[v] = ri * q * scale;
   }
   for (int64_t i = 0; i < f; ++i) {
-    const int64_t k = a.u + i * low_height, mirror = (a.height - k) % a.height;
+    const int64_t k = u + i * low_height, mirror = (a.height - k) % a.height;
     for (int64_t j = 0; j < f; ++j) {
       const int64_t border = direct(j);
       const int64_t here = 2 * (k * columns + j * low_width);
@@ -143,35 +200,48 @@ JPMAP_INLINE Sums folded_row(const Row<T>& a, T* __restrict__ scratch) {
 }
 
 template <class T>
-JPMAP_INLINE Sums any_row(const Row<T>& a, T* scratch) {
-  return a.factor == 1 ? blur_row(a) : folded_row(a, scratch);
+JPMAP_INLINE Sums any_rows(const Rows<T>& a, T* scratch) {
+  if (a.factor == 1) return a.finite ? blur_rows<T, true>(a) : blur_rows<T, false>(a);
+  Sums sums{0, 0};
+  for (int64_t u = a.begin; u < a.end; ++u) {
+    const Sums row = folded_row(a, u, scratch);
+    sums.weighted += row.weighted;
+    sums.gap += row.gap;
+  }
+  return sums;
 }
 
-JPMAP_CLONES Sums run(const Row<float>& a, float* scratch) { return any_row(a, scratch); }
-JPMAP_CLONES Sums run(const Row<double>& a, double* scratch) { return any_row(a, scratch); }
+JPMAP_CLONES Sums run(const Rows<float>& a, float* scratch) { return any_rows(a, scratch); }
+JPMAP_CLONES Sums run(const Rows<double>& a, double* scratch) { return any_rows(a, scratch); }
 
 template <class T>
 void x_update(const SpectralSizes& s, const T* decoded, const T* y, const T* kernel, const T* z,
               const T* beta, const T* sigma, T* step, T* objective, T* gap) {
-  const int64_t rows = s.low_height, each = s.channels * rows;
-  const int64_t plane = 2 * s.height * s.columns;
+  // An item is a group of rows of one channel; its size depends on the image's alone.
+  const int64_t rows = s.low_height;
+  const int64_t row_size = 2 * s.factor * s.factor * s.low_columns;
+  const int64_t group = std::min(rows, std::max<int64_t>(1, kChunk / row_size));
+  const int64_t groups = (rows + group - 1) / group, each = s.channels * groups;
+  const int64_t plane = 2 * s.height * s.columns, low_plane = 2 * rows * s.low_columns;
   std::vector<Sums> partial(s.batch * each);
-  for_each_item(s.batch * each, s.factor * s.factor * s.low_columns * 2, [&](int64_t item) {
+  for_each_item(s.batch * each, group * row_size, [&](int64_t item) {
     thread_local std::vector<T> scratch;
     scratch.resize(3 * s.low_columns);
-    const int64_t b = item / each, c = item % each / rows, u = item % rows;
+    const int64_t b = item / each, c = item % each / groups, begin = item % groups * group;
+    const int64_t image = b * s.channels + c;
     const double deviation = sigma[b];
-    const Row<T> row{decoded + (b * s.channels + c) * plane,
-                     kernel + 2 * (b * s.kernel_image_stride + c * s.kernel_channel_stride),
-                     y + 2 * item * s.low_columns,
-                     step + (b * s.channels + c) * plane,
-                     s.height,
-                     s.width,
-                     s.factor,
-                     u,
-                     static_cast<T>(beta[b] * deviation * deviation),
-                     !std::isinf(beta[b])};
-    partial[item] = run(row, scratch.data());
+    const Rows<T> part{decoded + image * plane,
+                       kernel + 2 * (b * s.kernel_image_stride + c * s.kernel_channel_stride),
+                       y + image * low_plane,
+                       step + image * plane,
+                       s.height,
+                       s.width,
+                       s.factor,
+                       begin,
+                       std::min(rows, begin + group),
+                       static_cast<T>(beta[b] * deviation * deviation),
+                       !std::isinf(beta[b])};
+    partial[item] = run(part, scratch.data());
   });
   const double pixels = static_cast<double>(rows) * s.low_width;
   for (int64_t b = 0; b < s.batch; ++b) {

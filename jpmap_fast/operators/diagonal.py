@@ -143,6 +143,8 @@ class Inpainting(_Diagonal):
     def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Inpainting:
         shape = tuple(image_shape)
         mask = self.mask
+        if mask.shape == shape or (batch is not None and mask.shape == (batch, *shape)):
+            return self
         if tuple(mask.shape[-2:]) != shape[-2:] or (
             mask.dim() > 2 and mask.shape[-3] not in (1, shape[0])
         ):
