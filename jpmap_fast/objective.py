@@ -255,35 +255,56 @@ class WeightedLeastSquares(LatentObjective):
         )
 
 
+class _LastSolutions:
+    """What the solves of a batch found last, for the next ones to begin from."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._rows: dict[str, Tensor] = {}
+
+    def get(self, name: str, index: Tensor | None) -> Tensor | None:
+        """The solutions of the images ``index``, None for all; None before the first solve."""
+        rows = self._rows.get(name)
+        return rows if rows is None or index is None else rows[index]
+
+    def put(self, name: str, index: Tensor | None, rows: Tensor) -> None:
+        """Keep the solutions of the images ``index``, None for all."""
+        if index is None:
+            self._rows[name] = rows
+            return
+        if name not in self._rows:
+            self._rows[name] = rows.new_zeros(self._batch, *rows.shape[1:])
+        self._rows[name][index] = rows
+
+
 class MatrixFreeLeastSquares(LatentObjective):
     """f for an A known only through its action, with W = (sigma^2 I + A A^T / beta)^{-1}.
 
     Every solve begins from the last one's solutions, image by image: an image's iterates depend on
-    nothing but its own past.
+    nothing but its own past. Selections share that memory with what they were selected from.
 
     Args:
         decoder: G.
         system: A and the solves with W.
         target: y [B, m].
-        last: solutions to begin from, of the residual [B, 1, m] and the columns [B, k, m].
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        system: LinearSystem,
-        target: Tensor,
-        last: tuple[Tensor | None, Tensor | None] = (None, None),
-    ) -> None:
+    def __init__(self, decoder: Decoder, system: LinearSystem, target: Tensor) -> None:
         self.decoder = decoder
         self.system = system
         self.target = target
-        self._last = last
+        self._last = _LastSolutions(target.shape[0])
+        self._index: Tensor | None = None  # of these images in the memory; None for all
+
+    def _solve(self, name: str, rhs: Tensor) -> tuple[Tensor, Tensor]:
+        """W b [B, c, m], and what it leaves of b."""
+        solved, left = self.system.solve(rhs, self._last.get(name, self._index))
+        self._last.put(name, self._index, solved)
+        return solved, left
 
     def _solve_one(self, residual: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Value f [B] and W r [B, m]."""
-        solved, left = self.system.solve(residual[:, None], self._last[0])
-        self._last = (solved, self._last[1])
+        solved, left = self._solve("residual", residual[:, None])
         return self._total(residual, solved[:, 0], left[:, 0], z), solved[:, 0]
 
     def _total(self, residual: Tensor, solved: Tensor, left: Tensor, z: Tensor) -> Tensor:
@@ -320,8 +341,7 @@ class MatrixFreeLeastSquares(LatentObjective):
 
         expansion = self.decoder.expand(z, cotangent, second_order)
         columns = self.system.measure(expansion.columns)  # [B, k, m]
-        inverse, _ = self.system.solve(columns, self._last[1])
-        self._last = (self._last[0], inverse)
+        inverse, _ = self._solve("columns", columns)
         matrix = batched_product(inverse, columns.mT)
         matrix = 0.5 * (matrix + matrix.mT)  # inexact solves leave it a little unsymmetric
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
@@ -338,7 +358,7 @@ class MatrixFreeLeastSquares(LatentObjective):
         return product
 
     def select(self, index: Tensor) -> MatrixFreeLeastSquares:
-        residual, columns = (None if part is None else part[index] for part in self._last)
-        return MatrixFreeLeastSquares(
-            self.decoder, self.system.select(index), self.target[index], (residual, columns)
-        )
+        new = MatrixFreeLeastSquares(self.decoder, self.system.select(index), self.target[index])
+        new._last = self._last
+        new._index = index if self._index is None else self._index[index]
+        return new

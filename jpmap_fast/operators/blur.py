@@ -11,7 +11,7 @@ from jpmap_fast._validate import choice, image_batch
 from jpmap_fast.operators.base import Projection
 from jpmap_fast.operators.boundary import BOUNDARIES, extend, extend_adjoint
 from jpmap_fast.operators.convolution import Convolution, as_kernel
-from jpmap_fast.operators.fourier import irfft2, kernel_spectrum, rfft2
+from jpmap_fast.operators.fourier import irfft2, kernel_spectrum, product, rfft2
 from jpmap_fast.operators.matrix_free import MatrixFree
 from jpmap_fast.priors.decoder import Decoder
 
@@ -91,7 +91,7 @@ class Blur(Convolution, MatrixFree):
             for dim, size in ((-2, self.kernel.shape[-2]), (-1, self.kernel.shape[-1])):
                 x = extend(x, dim, (size - 1) // 2, size // 2, self.boundary)
         spectrum, (height, width), rows, columns = bound._padded()
-        wide = irfft2(rfft2(x) * spectrum, height, width)
+        wide = irfft2(product(spectrum, rfft2(x)), height, width)
         return wide[..., rows, columns]
 
     def A_adjoint(self, y: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Blur(Convolution, MatrixFree):
         spectrum, (height, width), rows, columns = bound._padded()
         wide = y.new_zeros(*y.shape[:2], height, width)
         wide[..., rows, columns] = y
-        x = irfft2(rfft2(wide) * spectrum.conj(), height, width)
+        x = irfft2(product(spectrum, rfft2(wide), conjugate=True), height, width)
         if self.boundary != "valid":
             for dim, size in ((-1, kw), (-2, kh)):
                 x = extend_adjoint(x, dim, (size - 1) // 2, size // 2, self.boundary)

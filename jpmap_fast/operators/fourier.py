@@ -90,7 +90,7 @@ class FourierMap:
 
     def measure(self, x: Tensor) -> Tensor:
         """A x [..., C, H/f, W/f] of images [..., C, H, W]."""
-        low = self._fold(self._spectrum_for(x) * rfft2(x))
+        low = self._fold(product(self._spectrum_for(x), rfft2(x)))
         return irfft2(low, self.low_height, self.low_width)
 
     def measure_adjoint(self, y: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class FourierMap:
 
     def __call__(self, x: Tensor) -> Tensor:
         images = x.reshape(*x.shape[:-1], *self.image_shape)
-        return self._flatten(self._fold(self._spectrum_for(images) * rfft2(images)))
+        return self._flatten(self._fold(product(self._spectrum_for(images), rfft2(images))))
 
     @property
     def adjoint(self) -> Callable[[Tensor], Tensor]:
@@ -157,7 +157,23 @@ class FourierMap:
             full = torch.cat((low, mirrored(low, (self.low_width - 1) // 2)), dim=-1) / f
             columns = torch.arange(self.width // 2 + 1, device=low.device) % self.low_width
             low = full[..., columns].repeat(*[1] * (low.dim() - 2), f, 1)
-        return irfft2(self._spectrum_for(low).conj() * low, self.height, self.width)
+        return irfft2(
+            product(self._spectrum_for(low), low, conjugate=True), self.height, self.width
+        )
+
+
+def product(h: Tensor, spectrum: Tensor, conjugate: bool = False) -> Tensor:
+    """H times a spectrum, or conj(h) times it.
+
+    In real arithmetic on the CPU, where torch rounds a complex product differently in the last
+    numbers of a tensor: an image would depend on its place in the batch.
+    """
+    if spectrum.device.type != "cpu":
+        return (h.conj() if conjugate else h) * spectrum
+    a, b, c, d = h.real, h.imag, spectrum.real, spectrum.imag
+    if conjugate:
+        return torch.complex(a * c + b * d, a * d - b * c)
+    return torch.complex(a * c - b * d, a * d + b * c)
 
 
 def rfft2(x: Tensor, norm: str = "ortho") -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.operators.fourier import product
 
 
 class Transform(ABC):
@@ -40,6 +41,7 @@ class CosineTransform(Transform):
     def __init__(self, image_shape: tuple[int, ...], like: Tensor) -> None:
         self.image_shape = image_shape
         self._factors = {n: _cosine_factors(n, like) for n in image_shape if n > 1}
+        self._inverses = {n: 1 / factor for n, factor in self._factors.items()}
         self._orders = {n: _makhoul_order(n, like.device) for n in image_shape if n > 1}
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ class CosineTransform(Transform):
 
     def _forward(self, x: Tensor) -> Tensor:
         n = x.shape[-1]
-        turned = torch.fft.rfft(x[..., self._orders[n][0]]) * self._factors[n]
+        turned = product(self._factors[n], torch.fft.rfft(x[..., self._orders[n][0]]))
         rest = turned[..., 1 : (n - 1) // 2 + 1].imag.flip(-1)
         return torch.cat((turned.real, -rest), dim=-1)
 
@@ -71,8 +73,8 @@ class CosineTransform(Transform):
         half = n // 2 + 1
         imaginary = torch.zeros_like(x[..., :half])
         imaginary[..., 1:] = -x[..., n - half + 1 :].flip(-1)
-        # |factor|^2 is 2 / n but for the constant's 1 / n: dividing by it turns back and rescales.
-        turned = torch.complex(x[..., :half].contiguous(), imaginary) / self._factors[n]
+        turned = torch.complex(x[..., :half].contiguous(), imaginary)
+        turned = product(self._inverses[n], turned)
         return torch.fft.irfft(turned, n)[..., self._orders[n][1]]
 
 
@@ -121,8 +123,8 @@ class HadamardTransform(Transform):
         shape = x.shape
         x = x.reshape(-1, shape[-1])
         for size in reversed(self.sizes):
-            product = self._products[size].adjoint if transposed else self._products[size]
-            x = product(x.reshape(x.shape[0], shape[-1] // size, size)).mT.flatten(1)
+            matrix = self._products[size].adjoint if transposed else self._products[size]
+            x = matrix(x.reshape(x.shape[0], shape[-1] // size, size)).mT.flatten(1)
         return x.reshape(shape)
 
 
