@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jpmap_fast.activations import ACTIVATIONS
+
 
 def x_update_diagonal(
     decoded: Tensor,  # [B, n]
@@ -104,3 +106,37 @@ def conjugate_gradient_direction(
     """See ``jpmap_fast.kernels.conjugate_gradient_direction``."""
     ratio = torch.where(rho == 0, 0.0, rho_new / rho)[:, None]
     p.copy_(torch.where(active[:, None], r + ratio * p, p))
+
+
+def tangent_activation(
+    t: Tensor,  # [B or 1, k, n]
+    add: Tensor | None,
+    before: Tensor,  # [B, C, S]
+    after: Tensor,
+    cotangent: Tensor | None,
+    curvature: Tensor | None,  # [B, slots, k, k], added to in place
+    activation: str,
+    width: int = 1,
+    t_shuffled: bool = False,
+    add_shuffled: bool = False,
+) -> Tensor:
+    """``tangent_kernels.tangent_activation``, in the types it is given."""
+    channels, positions = before.shape[1:]
+
+    def in_order(rows: Tensor, shuffled: bool) -> Tensor:
+        if not shuffled:
+            return rows
+        shape = (*rows.shape[:2], positions // width // 2, width // 2, 2, 2, channels)
+        return rows.reshape(shape).permute(0, 1, 2, 4, 3, 5, 6).reshape(rows.shape)
+
+    def innermost(value: Tensor) -> Tensor:
+        return value.mT.reshape(value.shape[0], 1, -1)
+
+    u = in_order(t, t_shuffled)
+    if add is not None:
+        u = u + in_order(add, add_shuffled)
+    act = ACTIVATIONS[activation]
+    if cotangent is not None and curvature is not None:
+        weight = innermost(cotangent * act.second(before, after))
+        curvature[:, 0] += (u.to(weight.dtype) * weight) @ u.to(weight.dtype).mT
+    return u * innermost(act.derivative(before, after)).to(u.dtype)

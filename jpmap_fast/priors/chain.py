@@ -14,17 +14,52 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jpmap_fast.activations import ACTIVATIONS, Activation
+from jpmap_fast import tangent_kernels
+from jpmap_fast.activations import ACTIVATIONS
 from jpmap_fast.batch_invariant import batched_product
 from jpmap_fast.priors.conv_vae import Residual
 
 # What an activation saw and gave, [B, ...] each.
 Tape = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Tangents:
+    """Tangents on their way, with moves that the next activation does in passing.
+
+    Attributes:
+        t: [B or 1, k, n] or [B or 1, k, C, H, W]; a leading 1 stands for tangents that are the same
+            for every image.
+        shuffled: a pixel shuffle by two is still to be done; channels are in the order (i, j, c).
+        plus: a second summand.
+    """
+
+    t: Tensor
+    shuffled: bool = False
+    plus: Tangents | None = None
+
+    def settle(self) -> Tensor:
+        """The tangents with everything done."""
+        t = self.t
+        if self.shuffled:
+            batch, k, channels, height, width = t.shape
+            t = t.reshape(batch, k, 2, 2, channels // 4, height, width)
+            t = t.permute(0, 1, 4, 5, 2, 6, 3)
+            t = t.reshape(batch, k, channels // 4, 2 * height, 2 * width)
+        return t if self.plus is None else t + self.plus.settle()
+
+    def rows(self) -> Tensor:
+        """T [B or 1, k, n] with channels innermost."""
+        t = self.t
+        if t.dim() == 5:
+            t = t.permute(0, 1, 3, 4, 2).reshape(*t.shape[:2], -1)
+        return t.contiguous()
 
 
 class Sweep:
@@ -43,27 +78,76 @@ class Sweep:
         self._dtype = dtype
         self._cotangents = cotangents
         self._next = 0
-        self.curvature: Tensor | None = None  # [B, k, k] float32 or float64
+        self._slots: Tensor | None = None  # [B, slots, k, k], of the compiled pass
+        self._sum: Tensor | None = None  # [B, k, k], of the rest
 
-    def through(self, activation: Activation, t: Tensor) -> Tensor:
-        """Tangents [B or 1, k, ...] through the next activation."""
+    @property
+    def curvature(self) -> Tensor | None:
+        """The second derivative of the chain against the cotangents [B, k, k]."""
+        parts = [] if self._sum is None else [self._sum]
+        if self._slots is not None:
+            parts.append(self._slots.sum(dim=1))
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def through(self, name: str, tangents: Tangents) -> Tangents:
+        """Tangents through the next activation."""
         before, after = self._tape[self._next]
-        if self._cotangents is not None:
-            bend = self._cotangents[self._next] * activation.second(before, after)
-            self._add(t, bend.to(self._dtype))
+        cotangent = None if self._cotangents is None else self._cotangents[self._next]
         self._next += 1
-        return t * activation.derivative(before, after).to(self._dtype)[:, None]
+        if tangent_kernels.supported(tangents.t, before.shape[1], before[0].numel()):
+            return self._compiled(name, tangents, before, after, cotangent)
+        t = tangents.settle()
+        activation = ACTIVATIONS[name]
+        if cotangent is not None:
+            weight = cotangent * activation.second(before, after)
+            part = _weighted_product(t, weight.to(self._dtype))
+            self._sum = part if self._sum is None else self._sum + part
+        return Tangents(t * activation.derivative(before, after).to(self._dtype)[:, None])
 
-    def _add(self, t: Tensor, weight: Tensor) -> None:
-        weighted = t * weight[:, None]
-        if t.dim() == 5:  # channels are innermost in memory
-            weighted, t = weighted.permute(0, 1, 3, 4, 2), t.permute(0, 1, 3, 4, 2)
-        left, right = weighted.flatten(2), t.flatten(2).expand(weighted.shape[0], -1, -1).mT
-        if left.dtype == torch.bfloat16:
-            product = torch.bmm(left, right, out_dtype=torch.float32)
-        else:
-            product = batched_product(left, right)
-        self.curvature = product if self.curvature is None else self.curvature + product
+    def _compiled(
+        self,
+        name: str,
+        tangents: Tangents,
+        before: Tensor,
+        after: Tensor,
+        cotangent: Tensor | None,
+    ) -> Tangents:
+        def planes(value: Tensor) -> Tensor:
+            return value.reshape(value.shape[0], value.shape[1], -1).contiguous()
+
+        plus = tangents.plus
+        if plus is not None and plus.plus is not None:
+            plus = Tangents(plus.settle())
+        if cotangent is not None and self._slots is None:
+            widest = max(tensor[0].numel() for tensor, _ in self._tape)
+            k = tangents.t.shape[1]
+            slots = -(-widest // tangent_kernels.SPLIT)
+            self._slots = before.new_zeros(before.shape[0], slots, k, k)
+        out = tangent_kernels.tangent_activation(
+            tangents.rows(),
+            None if plus is None else plus.rows(),
+            planes(before),
+            planes(after),
+            None if cotangent is None else planes(cotangent),
+            None if cotangent is None else self._slots,
+            name,
+            before.shape[-1] if before.dim() == 4 else 1,
+            tangents.shuffled,
+            plus is not None and plus.shuffled,
+        )
+        if before.dim() == 4:
+            channels, height, width = before.shape[1:]
+            out = out.unflatten(2, (height, width, channels)).permute(0, 1, 4, 2, 3)
+        return Tangents(out)
+
+
+def _weighted_product(t: Tensor, weight: Tensor) -> Tensor:
+    """T diag(weight) T^T [B, k, k] of tangents [B or 1, k, ...] and weights [B, ...]."""
+    weighted = t * weight[:, None]
+    left, right = weighted.flatten(2), t.flatten(2).expand(weighted.shape[0], -1, -1).mT
+    if left.dtype == torch.bfloat16:
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return batched_product(left, right)
 
 
 class Link(ABC):
@@ -74,19 +158,27 @@ class Link(ABC):
         """The module on h [B, ...]; activations note on the tape what ``tangents`` needs."""
 
     @abstractmethod
-    def tangents(self, t: Tensor, sweep: Sweep) -> Tensor:
-        """Tangents [B or 1, k, ...] through the module.
-
-        A leading 1 stands for tangents that are the same for every image.
-        """
+    def tangents(self, t: Tangents, sweep: Sweep) -> Tangents:
+        """Tangents through the module."""
 
 
 class _Linear(Link):
-    """A linear module, with a batch normalisation after it folded into its tangents' weights."""
+    """A linear module with what follows it: a batch normalisation, or a pixel shuffle by two.
 
-    def __init__(self, module: nn.Module, norm: nn.BatchNorm2d | None, dtype: torch.dtype) -> None:
+    Both are folded into the weights of its tangents, the latter as an order of the outputs in which
+    the shuffle moves whole runs of channels.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        norm: nn.BatchNorm2d | None,
+        shuffle: nn.PixelShuffle | None,
+        dtype: torch.dtype,
+    ) -> None:
         self.module = module
         self.norm = norm
+        self.shuffle = shuffle
         weight = module.weight.detach()  # type: ignore[union-attr, operator]
         if norm is not None:
             assert norm.running_var is not None
@@ -94,6 +186,8 @@ class _Linear(Link):
             scale = scale if norm.weight is None else scale * norm.weight.detach()
             outputs = 1 if isinstance(module, nn.ConvTranspose2d) else 0
             weight = weight * scale.reshape(*[1] * outputs, -1, *[1] * (3 - outputs))
+        if shuffle is not None:
+            weight = weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
         weight = weight.to(dtype)
         if weight.dim() == 4:
             weight = weight.contiguous(memory_format=torch.channels_last)
@@ -101,10 +195,13 @@ class _Linear(Link):
 
     def value(self, h: Tensor, tape: Tape | None) -> Tensor:
         out: Tensor = self.module(h)
-        return out if self.norm is None else self.norm(out)
+        for after in (self.norm, self.shuffle):
+            out = out if after is None else after(out)
+        return out
 
-    def tangents(self, t: Tensor, sweep: Sweep) -> Tensor:
-        flat = t.flatten(0, 1)
+    def tangents(self, t: Tangents, sweep: Sweep) -> Tangents:
+        given = t.settle()
+        flat = given.flatten(0, 1)
         m = self.module
         if isinstance(m, nn.Linear):
             out = F.linear(flat, self.weight)
@@ -122,7 +219,10 @@ class _Linear(Link):
                 m.groups,
                 m.dilation,  # type: ignore[arg-type]
             )
-        return out.unflatten(0, t.shape[:2])
+        moved = Tangents(out.unflatten(0, given.shape[:2]), self.shuffle is not None)
+        if moved.shuffled and not moved.t.is_cuda:
+            return Tangents(moved.settle())
+        return moved
 
 
 class _Scale(Link):
@@ -137,24 +237,25 @@ class _Scale(Link):
     def value(self, h: Tensor, tape: Tape | None) -> Tensor:
         return self.norm(h)
 
-    def tangents(self, t: Tensor, sweep: Sweep) -> Tensor:
-        return t * self.scale.to(t.dtype)[:, None, None]
+    def tangents(self, t: Tangents, sweep: Sweep) -> Tangents:
+        given = t.settle()
+        return Tangents(given * self.scale.to(given.dtype)[:, None, None])
 
 
 class _Pointwise(Link):
     """An activation, by name."""
 
     def __init__(self, name: str) -> None:
-        self.activation = ACTIVATIONS[name]
+        self.name = name
 
     def value(self, h: Tensor, tape: Tape | None) -> Tensor:
-        out = self.activation.value(h)
+        out = ACTIVATIONS[self.name].value(h)
         if tape is not None:
             tape.append((h, out))
         return out
 
-    def tangents(self, t: Tensor, sweep: Sweep) -> Tensor:
-        return sweep.through(self.activation, t)
+    def tangents(self, t: Tangents, sweep: Sweep) -> Tangents:
+        return sweep.through(self.name, t)
 
 
 class _Reshape(Link):
@@ -167,12 +268,12 @@ class _Reshape(Link):
         out: Tensor = self.module(h)
         return out
 
-    def tangents(self, t: Tensor, sweep: Sweep) -> Tensor:
-        out = self.module(t.flatten(0, 1))
+    def tangents(self, t: Tangents, sweep: Sweep) -> Tangents:
+        given = t.settle()
+        out = self.module(given.flatten(0, 1))
         if out.dim() == 4:
             out = out.contiguous(memory_format=torch.channels_last)
-        result: Tensor = out.unflatten(0, t.shape[:2])
-        return result
+        return Tangents(out.unflatten(0, given.shape[:2]))
 
 
 class _Residual(Link):
@@ -184,8 +285,13 @@ class _Residual(Link):
     def value(self, h: Tensor, tape: Tape | None) -> Tensor:
         return h + self.body.value(h, tape)
 
-    def tangents(self, t: Tensor, sweep: Sweep) -> Tensor:
-        return self.body.tangents(t, sweep) + t
+    def tangents(self, t: Tangents, sweep: Sweep) -> Tangents:
+        if t.plus is not None:
+            t = Tangents(t.settle())
+        around = self.body.tangents(t, sweep)
+        if around.plus is not None:
+            around = Tangents(around.settle())
+        return Tangents(around.t, around.shuffled, t)
 
 
 class Chain(Link):
@@ -199,7 +305,7 @@ class Chain(Link):
             h = link.value(h, tape)
         return h
 
-    def tangents(self, t: Tensor, sweep: Sweep) -> Tensor:
+    def tangents(self, t: Tangents, sweep: Sweep) -> Tangents:
         for link in self.links:
             t = link.tangents(t, sweep)
         return t
@@ -238,10 +344,10 @@ def read_chain(module: nn.Module, dtype: torch.dtype) -> Chain | None:
         elif type(part) in _LINEAR:
             if getattr(part, "padding_mode", "zeros") != "zeros":
                 return None
-            norm = pending[0] if pending and _is_fixed_norm(pending[0]) else None
-            if norm is not None:
-                pending.pop(0)
-            links.append(_Linear(part, norm, dtype))  # type: ignore[arg-type]
+            norm = pending.pop(0) if pending and _is_fixed_norm(pending[0]) else None
+            doubled = norm is None and isinstance(part, nn.Conv2d) and pending
+            shuffle = pending.pop(0) if doubled and _is_double_shuffle(pending[0]) else None
+            links.append(_Linear(part, norm, shuffle, dtype))  # type: ignore[arg-type]
         elif _is_fixed_norm(part):
             links.append(_Scale(part))  # type: ignore[arg-type]
         elif type(part) in _POINTWISE and _POINTWISE[type(part)][1](part):
@@ -261,3 +367,7 @@ def _flattened(module: nn.Module) -> list[nn.Module]:
 
 def _is_fixed_norm(module: nn.Module) -> bool:
     return type(module) is nn.BatchNorm2d and module.running_var is not None
+
+
+def _is_double_shuffle(module: nn.Module) -> bool:
+    return type(module) is nn.PixelShuffle and module.upscale_factor == 2

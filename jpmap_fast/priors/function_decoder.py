@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from jpmap_fast.priors.chain import Sweep, Tape, read_chain
+from jpmap_fast.priors.chain import Sweep, Tangents, Tape, read_chain
 from jpmap_fast.priors.decoder_base import Decoder, Expansion, Linearisation
 from jpmap_fast.priors.precision import products
 
@@ -139,7 +139,7 @@ class ChainDecoder(FunctionDecoder):
 
     def _columns(self, z: Tensor, sweep: Sweep) -> Tensor:
         basis = torch.eye(self.latent_dim, dtype=self._tangent_dtype, device=z.device)
-        columns = self._chain.tangents(basis[None], sweep).flatten(2)
+        columns = self._chain.tangents(Tangents(basis[None]), sweep).settle().flatten(2)
         columns = columns.expand(z.shape[0], -1, -1)
         return (columns if self.rows is None else columns[:, :, self.rows]).to(z.dtype)
 
@@ -172,7 +172,11 @@ class ChainDecoder(FunctionDecoder):
 
         def push(direction: Tensor) -> Tensor:
             with products("tf32", z.device):
-                out = chain.tangents(direction[:, None], Sweep(tape, z.dtype)).flatten(1)
+                out = (
+                    chain.tangents(Tangents(direction[:, None]), Sweep(tape, z.dtype))
+                    .settle()
+                    .flatten(1)
+                )
             return out if self.rows is None else out[:, self.rows]
 
         return Linearisation(push, pull)
