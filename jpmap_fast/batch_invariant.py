@@ -121,3 +121,15 @@ def batched_product(left: Tensor, right: Tensor) -> Tensor:
     if left.shape[0] == 1 and left.device.type == "cpu":
         return torch.bmm(left.expand(2, -1, -1), right.expand(2, -1, -1))[:1]
     return torch.bmm(left, right)
+
+
+def weighted_product(rows: Tensor, weight: Tensor) -> Tensor:
+    """T diag(w) T^T [B, k, k] of rows T [B or 1, k, n] and weights [B, n] or [B, 1].
+
+    In bfloat16 the sums are float32, and the result is.
+    """
+    weighted = rows * weight.to(rows.dtype)[:, None]
+    right = rows.expand(weighted.shape[0], -1, -1).mT
+    if rows.dtype == torch.bfloat16:
+        return torch.bmm(weighted, right, out_dtype=torch.float32)
+    return batched_product(weighted, right)

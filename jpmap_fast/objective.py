@@ -28,7 +28,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import RowProduct, batched_product
+from jpmap_fast.batch_invariant import RowProduct, weighted_product
 from jpmap_fast.mlp_kernels import MLPLeastSquares, pack_network, supports
 from jpmap_fast.priors.decoder import Decoder, MLPDecoder
 
@@ -184,8 +184,12 @@ class WeightedLeastSquares(LatentObjective):
             return self._observe_adjoint(weighted)
 
         expansion = self.decoder.expand(z, cotangent, second_order)
-        columns = self._observe(expansion.columns)  # [B, k, p]
-        matrix = batched_product(columns * self.weight[:, None], columns.mT)
+        columns, weight = expansion.columns, self.weight
+        if self.matrix is not None:
+            columns = self.matrix(columns.to(z.dtype))  # [B, k, p]
+        elif self.scale is not None:
+            weight = weight * self.scale.square()
+        matrix = weighted_product(columns, weight).to(z.dtype)
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
         return total, z - expansion.pulled, matrix, hessian_of(matrix, expansion.curvature)
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from jpmap_fast import tangent_kernels
 from jpmap_fast.activations import ACTIVATIONS
-from jpmap_fast.batch_invariant import batched_product
+from jpmap_fast.batch_invariant import weighted_product
 from jpmap_fast.priors.conv_vae import Residual
 
 # What an activation saw and gave, [B, ...] each.
@@ -100,7 +100,7 @@ class Sweep:
         activation = ACTIVATIONS[name]
         if cotangent is not None:
             weight = cotangent * activation.second(before, after)
-            part = _weighted_product(t, weight.to(self._dtype))
+            part = weighted_product(t.flatten(2), weight.flatten(1))
             self._sum = part if self._sum is None else self._sum + part
         return Tangents(t * activation.derivative(before, after).to(self._dtype)[:, None])
 
@@ -139,15 +139,6 @@ class Sweep:
             channels, height, width = before.shape[1:]
             out = out.unflatten(2, (height, width, channels)).permute(0, 1, 4, 2, 3)
         return Tangents(out)
-
-
-def _weighted_product(t: Tensor, weight: Tensor) -> Tensor:
-    """T diag(weight) T^T [B, k, k] of tangents [B or 1, k, ...] and weights [B, ...]."""
-    weighted = t * weight[:, None]
-    left, right = weighted.flatten(2), t.flatten(2).expand(weighted.shape[0], -1, -1).mT
-    if left.dtype == torch.bfloat16:
-        return torch.bmm(left, right, out_dtype=torch.float32)
-    return batched_product(left, right)
 
 
 class Link(ABC):

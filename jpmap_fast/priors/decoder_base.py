@@ -34,7 +34,7 @@ class Expansion:
     """G about a point z, as a step of Newton's method wants it.
 
     Attributes:
-        columns: the transposed Jacobian [B, k, n].
+        columns: the transposed Jacobian [B, k, n], perhaps in low precision.
         pulled: dG^T c [B, k], to working precision.
         curvature: sum_j c_j times the Hessian of G_j [B, k, k]; None where it is not asked for or
             not to be had at about the cost of the columns.

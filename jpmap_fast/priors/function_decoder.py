@@ -135,13 +135,13 @@ class ChainDecoder(FunctionDecoder):
         with products("ieee", z.device):
             value = self._chain.value(z, tape).flatten(1)
             columns = self._columns(z, Sweep(tape, self._tangent_dtype))
-        return value if self.rows is None else value[:, self.rows], columns
+        return value if self.rows is None else value[:, self.rows], columns.to(z.dtype)
 
     def _columns(self, z: Tensor, sweep: Sweep) -> Tensor:
         basis = torch.eye(self.latent_dim, dtype=self._tangent_dtype, device=z.device)
         columns = self._chain.tangents(Tangents(basis[None]), sweep).settle().flatten(2)
         columns = columns.expand(z.shape[0], -1, -1)
-        return (columns if self.rows is None else columns[:, :, self.rows]).to(z.dtype)
+        return columns if self.rows is None else columns[:, :, self.rows]
 
     def expand(
         self, z: Tensor, cotangent: Callable[[Tensor], Tensor], second_order: bool
