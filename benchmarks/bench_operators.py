@@ -35,7 +35,6 @@ class Case:
         batch, image_shape: of the images.
         ours: the operator.
         theirs: DeepInverse's.
-        flat: whether ``theirs`` wants y as [B, m].
     """
 
     name: str
@@ -65,7 +64,7 @@ def cases(device: torch.device) -> Iterator[Case]:
         for name, ours, theirs in pairs:
             bound = ours.to(device).bind(shape)
             yield Case(name, batch, shape, bound, theirs.to(device))
-    for batch, shape, m in MATRICES[:1]:
+    for batch, shape, m in MATRICES:
         g = torch.Generator().manual_seed(0)
         sensing = jf.CompressedSensing.gaussian(m, shape, generator=g).to(device)
         theirs = physics.CompressedSensing(m, shape, device=device)

@@ -305,6 +305,8 @@ def _matrix(op: str, name: str, tensor: Tensor) -> tuple[int, int]:
 
 
 def _fits(op: str, like: Tensor, name: str, tensor: Tensor, shape: Sequence[int]) -> None:
+    if tensor.shape == shape and tensor.dtype == like.dtype and tensor.device == like.device:
+        return
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{op}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}")
     if tensor.dtype != like.dtype:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
+from jpmap_fast.cli._kernels import read_kernel
 from jpmap_fast.cli._outputs import png_names
 
 SIGMA = ["--sigma", "10"]
@@ -102,6 +103,9 @@ def test_simulated_measurements_can_be_restored_again(pictures: Path, tmp_path: 
         ("inpainting", ("--missing", 0.8), "--mask"),
         ("compressed-sensing", ("--measurements", 140), "--matrix"),
         ("denoising", (), None),
+        ("blur", ("--kernel", "motion:5:30"), "--kernel"),
+        ("super-resolution", ("--factor", 2, "--kernel", "gaussian:1"), "--kernel"),
+        ("super-resolution", ("--factor", 2), None),
     ):
         first, second = tmp_path / f"{operator}1", tmp_path / f"{operator}2"
         common = ("--operator", operator, *SIGMA)
@@ -112,10 +116,27 @@ def test_simulated_measurements_can_be_restored_again(pictures: Path, tmp_path: 
         assert summary["mean_psnr"] == pytest.approx(sum(values) / len(values))
         measured = first / "measured.npz"
         files = () if source is None else (source, measured)
+        if "--factor" in degraded:
+            files = (*files, "--factor", 2)
         _run("restore", measured, *common, *files, "--seed", 3, "-o", second)
         with np.load(first / "restored.npz") as a, np.load(second / "restored.npz") as b:
             assert np.allclose(a["x"], b["x"], rtol=0, atol=1e-5)
         assert "psnr" not in _summary(second)["images"][0]
+
+
+def test_kernels_come_from_formulas_and_files(tmp_path: Path) -> None:
+    kernel = jf.gaussian_kernel(1.0)
+    np.save(tmp_path / "k.npy", kernel.numpy())
+    assert torch.equal(read_kernel(str(tmp_path / "k.npy")), read_kernel("gaussian:1"))
+    assert torch.equal(read_kernel("box:3"), jf.box_kernel(3))
+    assert torch.equal(read_kernel("motion:9:30"), jf.motion_kernel(9, 30))
+    grey = Image.fromarray((255 * kernel / kernel.max()).round().byte().numpy())
+    grey.save(tmp_path / "k.png")
+    # 8-bit levels: half a level of the largest weight.
+    assert (read_kernel(str(tmp_path / "k.png")) - kernel).abs().max() < kernel.max() / 255
+    Image.new("L", (3, 3)).save(tmp_path / "black.png")
+    with pytest.raises(ValueError, match="black image"):
+        read_kernel(str(tmp_path / "black.png"))
 
 
 def test_an_unreadable_file_is_named_and_the_others_are_done(
@@ -165,7 +186,17 @@ def test_method_options_reach_the_algorithm(tmp_path: Path) -> None:
     [
         (["--operator", "denoising", "--sigma", "0"], "--sigma: expected a number > 0"),
         (["--operator", "denoising", "--sigma", "nan"], "--sigma: expected a number > 0"),
-        (["--operator", "blur", "--sigma", "10"], "--operator"),
+        (["--operator", "fog", "--sigma", "10"], "--operator"),
+        (["--operator", "blur", *SIGMA], "expected --kernel"),
+        (["--operator", "blur", *SIGMA, "--kernel", "gaussian:-1"], "sigma: expected a finite"),
+        (["--operator", "blur", *SIGMA, "--kernel", "box:big"], "--kernel box:big"),
+        (["--operator", "blur", *SIGMA, "--kernel", "motion:9"], "motion:LENGTH:ANGLE"),
+        (["--operator", "blur", *SIGMA, "--kernel", "nowhere.png"], "or a file, got 'nowhere.png'"),
+        (["--operator", "blur", *SIGMA, "--kernel", "box:99"], "kernel: expected at most"),
+        (["--operator", "denoising", *SIGMA, "--kernel", "box:3"], "--kernel: only for"),
+        (["--operator", "super-resolution", *SIGMA], "expected --factor"),
+        (["--operator", "super-resolution", *SIGMA, "--factor", "3"], "divisor of the image sides"),
+        (["--operator", "blur", *SIGMA, "--kernel", "box:3", "--factor", "2"], "--factor: only"),
         (["--operator", "inpainting", *SIGMA], "expected --mask FILE"),
         (["--operator", "denoising", *SIGMA, "--mask", "{mask}"], "only for --operator inpainting"),
         (["--operator", "inpainting", *SIGMA, "--missing", "0.8"], "only with --simulate"),

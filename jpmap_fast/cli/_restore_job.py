@@ -17,6 +17,7 @@ import jpmap_fast as jf
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
 from jpmap_fast.cli._common import pick_device
 from jpmap_fast.cli._inputs import Inputs, read_inputs, read_mask, read_matrix
+from jpmap_fast.cli._kernels import read_kernel
 from jpmap_fast.cli._outputs import png_names, write_arrays, write_json, write_png
 from jpmap_fast.cli._restore_options import OperatorName, RestoreOptions
 from jpmap_fast.masks import random_masks
@@ -57,7 +58,7 @@ def run(options: RestoreOptions, progress: bool) -> list[tuple[str, str]]:
     shape = tuple(prior.image_shape)
     inputs = read_inputs(
         options.inputs,
-        shape,
+        shape if options.simulate else _measured_shape(options, shape),
         key=options.key,
         sigma=sigma,
         vectors=options.operator is OperatorName.compressed_sensing,
@@ -102,6 +103,14 @@ def _algorithm(options: RestoreOptions) -> Algorithm:
     return ALGORITHMS[name](**settings)
 
 
+def _measured_shape(options: RestoreOptions, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of measurements that are images."""
+    if options.factor is None:
+        return image_shape
+    small = jf.SuperResolution(options.factor).bind(image_shape)
+    return small.measurement_shape(image_shape, torch.zeros(()))
+
+
 def _operator(
     options: RestoreOptions,
     count: int,
@@ -116,7 +125,10 @@ def _operator(
         return jf.CompressedSensing(read_matrix(options.matrix), image_shape)
     if options.measurements is not None:
         return jf.CompressedSensing.gaussian(options.measurements, image_shape, generator=generator)
-    return jf.Denoising()
+    kernel = None if options.kernel is None else read_kernel(options.kernel)
+    if options.factor is not None:
+        return jf.SuperResolution(options.factor, kernel)
+    return jf.Denoising() if kernel is None else jf.Blur(kernel)
 
 
 def _targets(options: RestoreOptions, inputs: Inputs) -> list[Path]:
@@ -191,12 +203,14 @@ def _write(
 
 
 def _write_measured(path: Path, done: _Done) -> None:
-    """Y with the mask or the matrix it was made with: an INPUT for another run."""
+    """Y with the mask, matrix or kernel it was made with: an INPUT for another run."""
     arrays = {"y": done.y.cpu().numpy()}
     if isinstance(done.operator, jf.Inpainting):
         arrays["mask"] = done.operator.mask.cpu().numpy()
     if isinstance(done.operator, jf.CompressedSensing):
         arrays["A"] = done.operator.matrix.cpu().numpy()
+    if isinstance(done.operator, (jf.Blur, jf.SuperResolution)):
+        arrays["kernel"] = done.operator.kernel.cpu().numpy()
     np.savez(path, **arrays)  # type: ignore[arg-type]  # the stub takes a flag among the keywords
 
 

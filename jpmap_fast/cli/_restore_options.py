@@ -14,6 +14,8 @@ class OperatorName(str, Enum):
     denoising = "denoising"
     inpainting = "inpainting"
     compressed_sensing = "compressed-sensing"
+    blur = "blur"
+    super_resolution = "super-resolution"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class RestoreOptions:
     output: Path
     mask: Path | None
     matrix: Path | None
+    kernel: str | None
+    factor: int | None
     simulate: bool
     missing: float | None
     measurements: int | None
@@ -52,6 +56,7 @@ class RestoreOptions:
             "--measurements",
             self.measurements,
         )
+        self._check_convolution()
         if self.missing is not None and not 0 <= self.missing < 1:
             raise ValueError(f"--missing: expected a fraction in [0, 1), got {self.missing}")
         if self.measurements is not None and self.measurements < 1:
@@ -60,6 +65,24 @@ class RestoreOptions:
             raise ValueError(f"--starts: expected at least 1, got {self.starts}")
         if self.alpha is not None and self.method != "map-z":
             raise ValueError(f"--alpha: only for --method map-z, got {self.method}")
+
+    def _check_convolution(self) -> None:
+        blur, super_resolution = OperatorName.blur, OperatorName.super_resolution
+        if self.kernel is not None and self.operator not in (blur, super_resolution):
+            raise ValueError(
+                f"--kernel: only for --operator {blur.value} or {super_resolution.value}, "
+                f"got {self.operator.value}"
+            )
+        if self.factor is not None and self.operator is not super_resolution:
+            raise ValueError(
+                f"--factor: only for --operator {super_resolution.value}, got {self.operator.value}"
+            )
+        if self.factor is not None and self.factor < 1:
+            raise ValueError(f"--factor: expected at least 1, got {self.factor}")
+        if self.operator is blur and self.kernel is None:
+            raise ValueError(f"--operator {blur.value}: expected --kernel")
+        if self.operator is super_resolution and self.factor is None:
+            raise ValueError(f"--operator {super_resolution.value}: expected --factor")
 
     def _check_source(
         self,

@@ -9,6 +9,8 @@ OPERATORS = {
     "denoising": "y = x + noise",
     "inpainting": "y = mask x + noise",
     "compressed-sensing": "y = A x + noise, A a dense matrix",
+    "blur": "y = kernel * x + noise",
+    "super-resolution": "y = every FACTOR-th pixel of kernel * x, + noise",
 }
 
 

@@ -43,6 +43,21 @@ def restore(
             exists=True, dir_okay=False, help="For compressed-sensing: A [m, n], .npy or .npz."
         ),
     ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KERNEL",
+            help="For blur and super-resolution: gaussian:SIGMA, box:SIZE, motion:LENGTH:ANGLE, "
+            "an image (over its sum), or .npy or .npz. Images are continued periodically.",
+        ),
+    ] = None,
+    factor: Annotated[
+        int | None,
+        typer.Option(
+            help="For super-resolution: one pixel of FACTOR x FACTOR is kept; without --kernel, "
+            "their mean."
+        ),
+    ] = None,
     simulate: Annotated[
         bool,
         typer.Option(
@@ -88,6 +103,8 @@ def restore(
             output=output,
             mask=mask,
             matrix=matrix,
+            kernel=kernel,
+            factor=factor,
             simulate=simulate,
             missing=missing,
             measurements=measurements,

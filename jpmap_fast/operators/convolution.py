@@ -62,10 +62,15 @@ class Convolution(Diagonalised):
         shared = self.batch == 1 and batch != 1
         if shape == self.image_shape and not shared:
             return self
-        self._check_shape(shape)
-        new = self._with(self.kernel[0] if shared else self.kernel)
-        new.image_shape = shape
-        return new
+        # Kept, with its spectra: the same operator is bound again at every restoration.
+        key = f"bound to {shape}, {shared}"
+        if key not in self._cache:
+            self._check_shape(shape)
+            new = self._with(self.kernel[0] if shared else self.kernel)
+            new.image_shape = shape
+            self._cache[key] = new
+        bound: _Self = self._cache[key]
+        return bound
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 3 or self.kernel.shape[-3] not in (1, shape[0]):

@@ -12,7 +12,8 @@ from torch import Tensor
 from jpmap_fast import kernels
 from jpmap_fast._validate import count, positive
 from jpmap_fast.conjugate_gradient import conjugate_gradient
-from jpmap_fast.objective import LatentObjective, MatrixFreeLeastSquares
+from jpmap_fast.matrix_free_objective import MatrixFreeLeastSquares
+from jpmap_fast.objective import LatentObjective
 from jpmap_fast.operators.base import Operator, Projection
 from jpmap_fast.priors.decoder import Decoder
 

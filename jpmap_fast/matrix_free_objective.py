@@ -1,0 +1,141 @@
+"""The objective for an A known only by its action: solves by conjugate gradients in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from jpmap_fast.batch_invariant import batched_product
+from jpmap_fast.objective import LatentObjective, half_squared_norm, hessian_of
+from jpmap_fast.priors.decoder import Decoder
+
+
+class LinearSystem(Protocol):
+    """A of a batch and W = (sigma^2 I + A A^T / beta)^{-1}, each known by its action alone."""
+
+    def measure(self, x: Tensor) -> Tensor:
+        """A on [B, n] or [B, c, n]."""
+        ...
+
+    def measure_adjoint(self, y: Tensor) -> Tensor:
+        """A^T on [B, m]."""
+        ...
+
+    def solve(self, rhs: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        """W applied to b [B, c, m], begun from ``start``, and what is left, b - W^{-1} W b."""
+        ...
+
+    def select(self, index: Tensor) -> LinearSystem:
+        """That of the images ``index``."""
+        ...
+
+
+class _LastSolutions:
+    """What the solves of a batch found last, for the next ones to begin from."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._rows: dict[str, Tensor] = {}
+
+    def get(self, name: str, index: Tensor | None) -> Tensor | None:
+        """The solutions of the images ``index``, None for all; None before the first solve."""
+        rows = self._rows.get(name)
+        return rows if rows is None or index is None else rows[index]
+
+    def put(self, name: str, index: Tensor | None, rows: Tensor) -> None:
+        """Keep the solutions of the images ``index``, None for all."""
+        if index is None:
+            self._rows[name] = rows
+            return
+        if name not in self._rows:
+            self._rows[name] = rows.new_zeros(self._batch, *rows.shape[1:])
+        self._rows[name][index] = rows
+
+
+class MatrixFreeLeastSquares(LatentObjective):
+    """f for an A known only through its action, with W = (sigma^2 I + A A^T / beta)^{-1}.
+
+    Every solve begins from the last one's solutions, image by image: an image's iterates depend on
+    nothing but its own past. Selections share that memory with what they were selected from.
+
+    Args:
+        decoder: G.
+        system: A and the solves with W.
+        target: y [B, m].
+    """
+
+    def __init__(self, decoder: Decoder, system: LinearSystem, target: Tensor) -> None:
+        self.decoder = decoder
+        self.system = system
+        self.target = target
+        self._last = _LastSolutions(target.shape[0])
+        self._index: Tensor | None = None  # of these images in the memory; None for all
+
+    def _solve(self, name: str, rhs: Tensor) -> tuple[Tensor, Tensor]:
+        """W b [B, c, m], and what it leaves of b."""
+        solved, left = self.system.solve(rhs, self._last.get(name, self._index))
+        self._last.put(name, self._index, solved)
+        return solved, left
+
+    def _solve_one(self, residual: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Value f [B] and W r [B, m]."""
+        solved, left = self._solve("residual", residual[:, None])
+        return self._total(residual, solved[:, 0], left[:, 0], z), solved[:, 0]
+
+    def _total(self, residual: Tensor, solved: Tensor, left: Tensor, z: Tensor) -> Tensor:
+        # r^T s + s^T (r - S s) is r^T S^{-1} r less the square of what s lacks: the error of an
+        # inexact solve enters f in second order alone.
+        return 0.5 * ((residual + left).double() * solved).sum(dim=-1) + half_squared_norm(z)
+
+    def value(self, z: Tensor) -> Tensor:
+        residual = self.target - self.system.measure(self.decoder.value(z))
+        return self._solve_one(residual, z)[0]
+
+    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        total = z.new_empty(0)
+
+        def cotangent(decoded: Tensor) -> Tensor:
+            nonlocal total
+            residual = self.target - self.system.measure(decoded)
+            total, solved = self._solve_one(residual, z)
+            return self.system.measure_adjoint(solved)
+
+        _, pulled = self.decoder.pullback(z, cotangent)
+        return total, z - pulled
+
+    def newton_system(
+        self, z: Tensor, second_order: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        total = z.new_empty(0)
+
+        def cotangent(decoded: Tensor) -> Tensor:
+            nonlocal total
+            residual = self.target - self.system.measure(decoded)
+            total, solved = self._solve_one(residual, z)
+            return self.system.measure_adjoint(solved)
+
+        expansion = self.decoder.expand(z, cotangent, second_order)
+        columns = self.system.measure(expansion.columns.to(z.dtype))  # [B, k, m]
+        inverse, _ = self._solve("columns", columns)
+        matrix = batched_product(inverse, columns.mT)
+        matrix = 0.5 * (matrix + matrix.mT)  # inexact solves leave it a little unsymmetric
+        matrix.diagonal(dim1=-2, dim2=-1).add_(1)
+        return total, z - expansion.pulled, matrix, hessian_of(matrix, expansion.curvature)
+
+    def gauss_newton_product(self, z: Tensor) -> Callable[[Tensor], Tensor]:
+        jacobian = self.decoder.linearisation(z)
+
+        def product(v: Tensor) -> Tensor:
+            seen = self.system.measure(jacobian.push(v))
+            solved, _ = self.system.solve(seen[:, None], None)
+            return v + jacobian.pull(self.system.measure_adjoint(solved[:, 0]))
+
+        return product
+
+    def select(self, index: Tensor) -> MatrixFreeLeastSquares:
+        new = MatrixFreeLeastSquares(self.decoder, self.system.select(index), self.target[index])
+        new._last = self._last
+        new._index = index if self._index is None else self._index[index]
+        return new
