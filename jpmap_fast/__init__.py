@@ -35,7 +35,15 @@ from jpmap_fast.operators import (
     gaussian_kernel,
     motion_kernel,
 )
-from jpmap_fast.priors import MLPVAE, ModulePrior, Prior, available_priors, load_prior
+from jpmap_fast.priors import (
+    MLPVAE,
+    ConvVAE,
+    ModulePrior,
+    Prior,
+    available_priors,
+    load_prior,
+    save_prior,
+)
 from jpmap_fast.restore import restore
 from jpmap_fast.restorer import Restoration, Restorer
 from jpmap_fast.result import Result
@@ -55,6 +63,7 @@ __all__ = [
     "Blur",
     "Composition",
     "CompressedSensing",
+    "ConvVAE",
     "Denoising",
     "GaussNewton",
     "History",
@@ -81,6 +90,7 @@ __all__ = [
     "mnist_test_digits",
     "motion_kernel",
     "restore",
+    "save_prior",
 ]
 
 

@@ -110,6 +110,14 @@ def count(name: str, value: Any, minimum: int) -> None:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
 
 
+def counts(name: str, values: Any, minimum: int) -> None:
+    """Raise unless ``values`` is a sequence of integers >= ``minimum``."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{name}: expected a sequence of integers, got {values!r}")
+    for value in values:
+        count(name, value, minimum)
+
+
 def positive(name: str, value: Any) -> None:
     """Raise unless ``value`` is a finite number > 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

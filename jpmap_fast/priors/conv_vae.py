@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jpmap_fast._validate import SCALE_HINT, choice, count
+from jpmap_fast._validate import SCALE_HINT, choice, count, counts
 from jpmap_fast.priors.gamma import LearnedGamma
 
 ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
@@ -78,19 +78,20 @@ class ConvVAE(LearnedGamma):
         choice("activation", activation, tuple(ACTIVATION_MODULES))
         count("latent_dim", latent_dim, 1)
         count("hidden", hidden, 1)
-        for width in channels:
-            count("channels", width, 1)
+        counts("channels", channels, 1)
+        counts("image_shape", image_shape, 1)
         if blocks == "plain" and len(channels) != 4 or not channels:
-            raise ValueError(f"channels: expected four widths for plain blocks, got {channels!r}")
+            number = "four widths for plain blocks" if blocks == "plain" else "at least one width"
+            raise ValueError(f"channels: expected {number}, got {channels!r}")
         reduction = 8 if blocks == "plain" else 2 ** len(channels)
-        if len(image_shape) != 3 or min(image_shape) < 1:
+        if len(image_shape) != 3:
             raise ValueError(f"image_shape: expected (C, H, W), got {tuple(image_shape)}")
         if image_shape[1] % reduction or image_shape[2] % reduction:
             raise ValueError(
                 f"image_shape: expected sides that are multiples of {reduction} for "
                 f"{len(channels)} levels, got {tuple(image_shape)}"
             )
-        self.image_shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.latent_dim = latent_dim
         self.channels = tuple(channels)
         self.blocks = blocks

@@ -15,7 +15,7 @@ class LearnedGamma(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.log_gamma = nn.Parameter(torch.zeros(()))
-        self._gamma: tuple[int, float] | None = None
+        self._gamma: tuple[nn.Parameter, int, float] | None = None
 
     @property
     def gamma(self) -> float:
@@ -23,10 +23,13 @@ class LearnedGamma(nn.Module):
         if self.training:
             return math.exp(float(self.log_gamma.detach()))
         # Reading a GPU parameter waits for the device: in evaluation mode it is read once.
-        version = self.log_gamma._version
-        if self._gamma is None or self._gamma[0] != version:
-            self._gamma = (version, math.exp(float(self.log_gamma.detach())))
-        return self._gamma[1]
+        held = self.log_gamma
+        # Weights loaded in inference mode count no versions: nobody can change them either.
+        version = 0 if held.is_inference() else held._version
+        kept = self._gamma
+        if kept is None or kept[0] is not held or kept[1] != version:
+            kept = self._gamma = (held, version, math.exp(float(held.detach())))
+        return kept[2]
 
     def train(self, mode: bool = True) -> Any:
         """Switch to training mode, or out of it; see ``torch.nn.Module.train``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jpmap_fast._validate import SCALE_HINT, choice, count
+from jpmap_fast._validate import SCALE_HINT, choice, count, counts
 from jpmap_fast.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
 from jpmap_fast.priors.gamma import LearnedGamma
 
@@ -42,16 +42,16 @@ class MLPVAE(LearnedGamma):
         output_activation: str = "sigmoid",
     ) -> None:
         super().__init__()
-        if len(image_shape) != 3 or min(image_shape) < 1:
+        counts("image_shape", image_shape, 1)
+        if len(image_shape) != 3:
             raise ValueError(f"image_shape: expected (C, H, W), got {tuple(image_shape)}")
         count("latent_dim", latent_dim, 1)
-        for width in hidden:
-            count("hidden", width, 1)
+        counts("hidden", hidden, 1)
         if not hidden:
             raise ValueError("hidden: expected at least one width, got none")
         choice("hidden_activation", hidden_activation, HIDDEN_ACTIVATIONS)
         choice("output_activation", output_activation, OUTPUT_ACTIVATIONS)
-        self.image_shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.latent_dim = latent_dim
         self.hidden = tuple(hidden)
         self.hidden_activation = hidden_activation

@@ -86,6 +86,10 @@ _CONVOLUTIONAL = {
 
 
 def _convolutional(settings: dict[str, Any], state: dict[str, Tensor]) -> Described:
+    for layer in _CONVOLUTIONAL:
+        of_norm = ("running_mean", "running_var") if layer.startswith("batchnorm") else ()
+        for kind in ("weight", "bias", *of_norm):
+            state[f"{layer}.{kind}"]  # named as the folder names it if it is missing
     tensors = {}
     for name, value in state.items():
         layer, _, kind = name.partition(".")

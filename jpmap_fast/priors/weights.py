@@ -33,6 +33,9 @@ def save_prior(
         recipe: how it was trained, kept in the header.
         half: store weights in float16, half the size; gamma keeps its precision. They are read
             back as float32.
+
+    Raises:
+        ValueError: half precision cannot hold a weight.
     """
     from safetensors.torch import save_file
 
@@ -45,8 +48,14 @@ def save_prior(
     tensors = {}
     for name, value in prior.state_dict().items():
         value = value.detach().cpu().contiguous()
-        shrink = half and value.is_floating_point() and value.dim() > 0
-        tensors[name] = value.half() if shrink else value
+        if half and value.is_floating_point() and value.dim() > 0:
+            if bool((value.abs() > torch.finfo(torch.float16).max).any()):
+                raise ValueError(
+                    f"half: expected {name} within the range of float16, +-65504, got "
+                    f"{float(value.abs().max()):g}; store the prior without half=True"
+                )
+            value = value.half()
+        tensors[name] = value
     save_file(tensors, str(path), metadata=header)
 
 
@@ -76,7 +85,11 @@ def read_prior(path: str | Path) -> Network:
             f"{path}: expected weights written by jpmap_fast (header {FORMAT!r}), got a foreign "
             f"safetensors file with header {header or 'none'}"
         )
-    return build(header["class"], json.loads(header["architecture"]), tensors, str(path))
+    try:
+        settings = dict(json.loads(header["architecture"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected its architecture in the header ({error})") from error
+    return build(header["class"], settings, tensors, str(path))
 
 
 def build(
