@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from jpmap_fast._validate import as_float_tensor, choice, count, per_image, same_device
 from jpmap_fast.algorithms import (
@@ -36,6 +38,7 @@ NOT_FINITE = (
 )
 
 
+@torch.inference_mode(False)  # derivatives of a decoder need what inference mode leaves out
 @torch.no_grad()
 def restore(
     y: Any,
@@ -154,6 +157,12 @@ def prior_of(prior: Prior | str) -> Prior:
             "prior: expected an object with encode, decode, gamma, latent_dim and image_shape "
             f"(see load_prior), got {type(prior).__name__}"
         )
+    for name, module in prior.named_modules() if isinstance(prior, nn.Module) else ():
+        if module.training and isinstance(module, (_BatchNorm, _DropoutNd)):
+            raise ValueError(
+                f"prior: expected evaluation mode, got {name} ({type(module).__name__}) in "
+                "training mode, where an image depends on its batch or on chance; call prior.eval()"
+            )
     return prior
 
 
@@ -182,6 +191,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     same_device("y", y.device, "the prior", like.device)
     if operator.device is not None:
         same_device("y", y.device, "the operator", operator.device)
+    y = y.clone() if y.is_inference() else y
     y = y.to(like.dtype)
 
     image_shape = tuple(prior.image_shape)

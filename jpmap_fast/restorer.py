@@ -92,6 +92,7 @@ class Restorer:
     Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648, Algorithm 2.3.
     """
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def __init__(
         self,
@@ -153,6 +154,7 @@ class Restorer:
         if self.captured:
             self._capture()
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def __call__(self, y: Tensor) -> Restoration:
         """Restore measurements y, [B, ...] as the operator gives them.

@@ -140,7 +140,9 @@ def make_decoder(prior: Prior) -> Decoder:
         size *= extent
     low_precision = bool(getattr(prior, "low_precision", True))
     module = getattr(prior, "decoder", None)
-    if isinstance(module, nn.Sequential) and isinstance(prior, (ModulePrior, ConvVAE)):
+    # A subclass may decode in its own way.
+    plain = getattr(type(prior), "decode", None) in (ModulePrior.decode, ConvVAE.decode)
+    if isinstance(module, nn.Sequential) and plain:
         chain = ChainDecoder.of(module, prior.latent_dim, size, low_precision)
         if chain is not None:
             return chain
@@ -173,10 +175,15 @@ _kept: WeakKeyDictionary[Any, tuple[Any, RowProduct]] = WeakKeyDictionary()
 def _product(layer: Any) -> RowProduct:
     weight, bias = layer.weight.detach(), layer.bias
     tensors = [weight] if bias is None else [weight, bias]
-    state = [(t.data_ptr(), t._version, t.dtype, t.device, tuple(t.shape)) for t in tensors]
+    state = [(t.data_ptr(), _version(t), t.dtype, t.device, tuple(t.shape)) for t in tensors]
     kept = _kept.get(layer)
     if kept is None or kept[0] != state:
         zeros = weight.new_zeros(weight.shape[0])
         kept = (state, RowProduct(weight, zeros if bias is None else bias.detach()))
         _kept[layer] = kept
     return kept[1]
+
+
+def _version(tensor: Tensor) -> int:
+    # Tensors of inference mode count no versions.
+    return 0 if tensor.is_inference() else tensor._version

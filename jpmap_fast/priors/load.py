@@ -17,6 +17,7 @@ def available_priors() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
 
 
+@torch.inference_mode(False)
 def load_prior(
     name_or_path: str | Path,
     device: torch.device | str | None = None,
