@@ -85,9 +85,9 @@ class RowProduct:
         return product.reshape(*x.shape[:-1], outputs)
 
     @property
-    def dense(self) -> RowProduct:
-        """This product: it is a matrix already."""
-        return self
+    def dense(self) -> tuple[RowProduct, None]:
+        """This product, and no diagonal in front of it: it is a matrix already."""
+        return self, None
 
     def select(self, index: Tensor) -> RowProduct:
         """The product of the images ``index``: one W serves them all."""

@@ -23,8 +23,13 @@ class LinearSystem(Protocol):
         """A^T on [B, m]."""
         ...
 
-    def solve(self, rhs: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
-        """W applied to b [B, c, m], begun from ``start``, and what is left, b - W^{-1} W b."""
+    def solve(
+        self, rhs: Tensor, start: Tensor | None, rough: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """W applied to b [B, c, m], begun from ``start``, and what is left, b - W^{-1} W b.
+
+        ``rough``: the square root of the tolerance will do.
+        """
         ...
 
     def select(self, index: Tensor) -> LinearSystem:
@@ -73,9 +78,9 @@ class MatrixFreeLeastSquares(LatentObjective):
         self._last = _LastSolutions(target.shape[0])
         self._index: Tensor | None = None  # of these images in the memory; None for all
 
-    def _solve(self, name: str, rhs: Tensor) -> tuple[Tensor, Tensor]:
+    def _solve(self, name: str, rhs: Tensor, rough: bool = False) -> tuple[Tensor, Tensor]:
         """W b [B, c, m], and what it leaves of b."""
-        solved, left = self.system.solve(rhs, self._last.get(name, self._index))
+        solved, left = self.system.solve(rhs, self._last.get(name, self._index), rough)
         self._last.put(name, self._index, solved)
         return solved, left
 

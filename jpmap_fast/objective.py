@@ -46,8 +46,11 @@ class LinearMap(Protocol):
         ...
 
     @property
-    def dense(self) -> RowProduct | None:
-        """The same H as a matrix for the fused solvers; None where that would be no gain."""
+    def dense(self) -> tuple[RowProduct, Tensor | None] | None:
+        """The same H for the fused solvers, as a matrix and a diagonal [p] or [B, p] before it.
+
+        No diagonal means ones. None where a matrix would be no gain.
+        """
         ...
 
     def select(self, index: Tensor) -> LinearMap:
@@ -208,11 +211,12 @@ class WeightedLeastSquares(LatentObjective):
         if not isinstance(decoder, MLPDecoder):
             return None
         layers, activations = list(decoder.layers), list(decoder.activations)
+        scale = self.scale
         if self.matrix is not None:
-            dense = self.matrix.dense
-            if dense is None:
+            if self.matrix.dense is None:
                 return None
-            layers.append(dense)
+            matrix, scale = self.matrix.dense
+            layers.append(matrix)
             activations.append("identity")
         widths = [layer.weight.shape[0] for layer in layers]
         if not supports(decoder.latent_dim, widths, activations, self.target):
@@ -221,7 +225,7 @@ class WeightedLeastSquares(LatentObjective):
             pack_network(layers, activations),
             self.target,
             self.weight,
-            self.scale,
+            scale,
             self.constant,
         )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -44,8 +44,31 @@ def mirrored(half: Tensor, columns: int) -> Tensor:
     return half[..., 1 : columns + 1].flip(-1, -2).roll(1, -2).conj()
 
 
+def _column_weights(width: int, like: Tensor) -> Tensor:
+    """Sqrt(2) for columns of a half spectrum that stand for two, else 1: [W // 2 + 1, 1]."""
+    weights = torch.full((width // 2 + 1, 1), math.sqrt(2), dtype=torch.float64)
+    weights[0] = 1
+    if width % 2 == 0:
+        weights[-1] = 1
+    return weights.to(like.device, like.dtype)
+
+
+@lru_cache(maxsize=8)
+def _fourier_matrix(
+    image_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> RowProduct:
+    """F [p, n] of images of a shape; one serves all kernels."""
+    n = math.prod(image_shape)
+    images = torch.eye(n, dtype=dtype, device=device).reshape(n, *image_shape)
+    columns = torch.view_as_real(rfft2(images)) * _column_weights(image_shape[-1], images)
+    return RowProduct(columns.flatten(1).T)
+
+
 class FourierMap:
-    """H = F A on flat images, of the real coordinates above: [.., n] to [.., p].
+    """H on flat images, [.., n] to [.., p], in the real coordinates above.
+
+    Of a blur, the coordinates of y are turned by the phase of h, which leaves H = |h| F: all
+    kernels have F in common. Of every f-th pixel H is F A.
 
     Args:
         spectrum: h [C or 1, H, W // 2 + 1], or with a leading [B] for one an image.
@@ -60,13 +83,7 @@ class FourierMap:
         channels, self.height, self.width = image_shape
         self.low_height, self.low_width = self.height // factor, self.width // factor
         self.low_shape = (channels, self.low_height, self.low_width)
-        columns = self.low_width // 2 + 1
-        weights = torch.full((columns,), math.sqrt(2), dtype=torch.float64)
-        weights[0] = 1
-        if self.low_width % 2 == 0:
-            weights[-1] = 1
-        self._weights = weights.to(spectrum.device, spectrum.real.dtype)
-        self._dense: RowProduct | None = None
+        self._weights = _column_weights(self.low_width, spectrum.real)
 
     @property
     def per_image(self) -> bool:
@@ -99,10 +116,27 @@ class FourierMap:
 
     def coordinates(self, y: Tensor) -> Tensor:
         """The coordinates [..., p] of measurements [..., C, H/f, W/f]."""
-        return self._flatten(rfft2(y))
+        spectrum = rfft2(y)
+        if self.factor == 1:
+            spectrum = product(self._phase, spectrum, conjugate=True)
+        return self._flatten(spectrum)
+
+    @cached_property
+    def _magnitude(self) -> Tensor:
+        """|h| for real and imaginary parts, [C or 1, H, W // 2 + 1, 1] or one an image."""
+        return self.spectrum.abs()[..., None]
+
+    @cached_property
+    def _phase(self) -> Tensor:
+        """H over |h|, 1 where h = 0."""
+        size = self.spectrum.abs()
+        return torch.where(size == 0, 1, self.spectrum / size)
 
     def __call__(self, x: Tensor) -> Tensor:
         images = x.reshape(*x.shape[:-1], *self.image_shape)
+        if self.factor == 1:
+            parts, scale = torch.view_as_real(rfft2(images)), self._magnitude * self._weights
+            return (parts * _beside(scale, parts, self.per_image)).flatten(-4)
         return self._flatten(self._fold(product(self._spectrum_for(images), rfft2(images))))
 
     @property
@@ -112,22 +146,30 @@ class FourierMap:
         def apply(rows: Tensor) -> Tensor:
             channels, height, width = self.low_shape
             parts = rows.reshape(*rows.shape[:-1], channels, height, width // 2 + 1, 2)
-            return self._back(torch.view_as_complex(parts) / self._weights).flatten(-3)
+            if self.factor == 1:
+                scale = self._magnitude / self._weights
+                parts = parts * _beside(scale, parts, self.per_image)
+                low = torch.view_as_complex(parts)
+                return irfft2(low, self.height, self.width).flatten(-3)
+            return self._back(torch.view_as_complex(parts / self._weights)).flatten(-3)
 
         return apply
 
-    @property
-    def dense(self) -> RowProduct | None:
-        """H as a matrix; None if there is one for each image, or if it is large."""
+    @cached_property
+    def dense(self) -> tuple[RowProduct, Tensor | None] | None:
+        """H as a matrix and a diagonal in front of it; None if it is large."""
         n = math.prod(self.image_shape)
         p = math.prod(self.low_shape[:2]) * (self.low_width // 2 + 1) * 2
-        if self.per_image or n * p > DENSE_ENTRIES:
+        if n * p > DENSE_ENTRIES:
             return None
-        if self._dense is None:
-            real = self._weights
-            columns = self(torch.eye(n, dtype=real.dtype, device=real.device))
-            self._dense = RowProduct(columns.T)
-        return self._dense
+        real = self._weights
+        if self.factor == 1:
+            shape = (*self.spectrum.shape[:-3], *self.image_shape[:2], self.width // 2 + 1, 2)
+            scale = self._magnitude.expand(shape).flatten(-4)
+            return _fourier_matrix(self.image_shape, real.dtype, real.device), scale
+        if self.per_image:
+            return None
+        return RowProduct(self(torch.eye(n, dtype=real.dtype, device=real.device)).T), None
 
     def select(self, index: Tensor) -> FourierMap:
         if not self.per_image:
@@ -139,7 +181,7 @@ class FourierMap:
         return self.spectrum[:, None] if self.per_image and images.dim() == 5 else self.spectrum
 
     def _flatten(self, spectrum: Tensor) -> Tensor:
-        return torch.view_as_real(spectrum * self._weights).flatten(-4)
+        return (torch.view_as_real(spectrum) * self._weights).flatten(-4)
 
     def _fold(self, half: Tensor) -> Tensor:
         """1/f times the sum over aliases, of half spectra."""
@@ -160,6 +202,11 @@ class FourierMap:
         return irfft2(
             product(self._spectrum_for(low), low, conjugate=True), self.height, self.width
         )
+
+
+def _beside(values: Tensor, parts: Tensor, per_image: bool) -> Tensor:
+    """Values, one an image or not, beside [B, C, H, W, 2] or [B, k, C, H, W, 2]."""
+    return values[:, None] if per_image and parts.dim() == 6 else values
 
 
 def product(h: Tensor, spectrum: Tensor, conjugate: bool = False) -> Tensor:

@@ -134,7 +134,9 @@ class _System:
     def measure_adjoint(self, y: Tensor) -> Tensor:
         return self.operator.A_adjoint(y.reshape(-1, *self.measured_shape)).flatten(1)
 
-    def solve(self, rhs: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, rhs: Tensor, start: Tensor | None, rough: bool = False
+    ) -> tuple[Tensor, Tensor]:
         batch, count, size = rhs.shape
         operator = self._for_each(count)
         variance = self.sigma.square().repeat_interleave(count)[:, None]
@@ -145,12 +147,13 @@ class _System:
             image = operator.A(back.reshape(-1, *self.image_shape)).flatten(1)
             return torch.addcmul(variance * v, inverse_beta, image)
 
-        default = 1e-6 if rhs.dtype == torch.float32 else 1e-12
         tolerance = self.operator.tolerance
+        if tolerance is None:
+            tolerance = 1e-6 if rhs.dtype == torch.float32 else 1e-12
         found = conjugate_gradient(
             apply,
             rhs.reshape(-1, size),
-            tolerance=default if tolerance is None else tolerance,
+            tolerance=tolerance**0.5 if rough else tolerance,
             max_iterations=self.operator.max_iterations,
             x0=None if start is None else start.reshape(-1, size),
         )

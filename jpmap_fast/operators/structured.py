@@ -44,11 +44,12 @@ class _SampledTransform:
         return apply
 
     @cached_property
-    def dense(self) -> RowProduct | None:
+    def dense(self) -> tuple[RowProduct, None] | None:
         n = self._signs.numel()
         if n * self._rows.numel() > DENSE_ENTRIES:
             return None
-        return RowProduct(self(torch.eye(n, dtype=self._signs.dtype, device=self._signs.device)).T)
+        images = torch.eye(n, dtype=self._signs.dtype, device=self._signs.device)
+        return RowProduct(self(images).T), None
 
     def select(self, index: Tensor) -> _SampledTransform:
         return self
