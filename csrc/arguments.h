@@ -65,6 +65,40 @@ inline ObjectiveSizes check_objective(const Tensor& x,         // [B, n]
   return sizes;
 }
 
+struct DampedSizes {
+  int64_t batch, latent;
+};
+
+inline DampedSizes check_damped_solve(const Tensor& matrix,                    // [B, k, k]
+                                      const std::optional<Tensor>& hessian,    // [B, k, k]
+                                      const Tensor& gradient,                  // [B, k]
+                                      const std::optional<Tensor>& damping) {  // [B] double
+  constexpr const char* op = "damped_solve";
+  STD_TORCH_CHECK(gradient.dim() == 2, op, ": expected gradient [B, k]");
+  const DampedSizes sizes{gradient.size(0), gradient.size(1)};
+  STD_TORCH_CHECK(sizes.latent >= 1 && sizes.latent <= 128, op, ": expected k from 1 to 128, got ",
+                  sizes.latent);
+  check_shape(op, "matrix", matrix, {sizes.batch, sizes.latent, sizes.latent});
+  check(op, "gradient", gradient, matrix, {sizes.batch, sizes.latent});
+  if (hessian.has_value()) {
+    check(op, "hessian", *hessian, matrix, {sizes.batch, sizes.latent, sizes.latent});
+  }
+  if (damping.has_value()) {
+    check_shape(op, "damping", *damping, {sizes.batch});
+    STD_TORCH_CHECK(damping->scalar_type() == torch::headeronly::ScalarType::Double &&
+                        damping->is_cuda() == matrix.is_cuda(),
+                    op, ": expected damping in float64 on the device of matrix");
+  }
+  return sizes;
+}
+
+// Solution [B, k] and whether the Hessian was used [B].
+inline std::tuple<Tensor, Tensor> damped_results(const DampedSizes& sizes, const Tensor& like) {
+  return {torch::stable::new_empty(like, {sizes.batch, sizes.latent},
+                                   torch::headeronly::ScalarType::Double),
+          torch::stable::new_empty(like, {sizes.batch}, torch::headeronly::ScalarType::Bool)};
+}
+
 struct LinearSizes {
   int64_t rows, inputs, outputs;
 };

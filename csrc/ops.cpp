@@ -30,5 +30,8 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "tangent_activation(Tensor t, Tensor? add, Tensor before, Tensor after, Tensor? cotangent, "
       "Tensor(a!)? curvature, int activation, int width, bool t_shuffled, bool add_shuffled) "
       "-> Tensor");
+  m.def(
+      "damped_solve(Tensor matrix, Tensor? hessian, Tensor gradient, Tensor? damping) "
+      "-> (Tensor, Tensor)");
   m.def("linear(Tensor x, Tensor packed, Tensor? bias, int outputs) -> Tensor");
 }

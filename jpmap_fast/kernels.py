@@ -176,6 +176,51 @@ def objective(
     return value, gap
 
 
+MAX_DAMPED_SYSTEM = 128
+
+
+def damped_solve(
+    matrix: Tensor,  # [B, k, k]
+    hessian: Tensor | None,  # [B, k, k]
+    gradient: Tensor,  # [B, k]
+    damping: Tensor | None = None,  # [B]
+) -> tuple[Tensor, Tensor]:
+    r"""S = (H + mu I)^{-1} g of every image, by Cholesky in double.
+
+    H is ``hessian`` where H + mu I is positive definite, ``matrix`` elsewhere.
+
+    Args:
+        matrix: symmetric positive definite [B, k, k], k <= 128, float32 or float64; of it and of
+            ``hessian`` the lower triangle counts.
+        hessian: symmetric [B, k, k]; None for ``matrix`` everywhere.
+        gradient: g [B, k].
+        damping: mu [B], float64, >= 0; None for 0.
+
+    Returns:
+        s [B, k], float64, NaN where neither is positive definite, and whether ``hessian`` was used
+        [B].
+
+    Raises:
+        ValueError: shapes or devices do not fit. TypeError: types do not.
+    """
+    op = "damped_solve"
+    batch, k = _matrix(op, "gradient", gradient)
+    if not 1 <= k <= MAX_DAMPED_SYSTEM:
+        raise ValueError(f"{op}: expected 1 to {MAX_DAMPED_SYSTEM} unknowns, got {k}")
+    _fits(op, gradient, "matrix", matrix, (batch, k, k))
+    if hessian is not None:
+        _fits(op, gradient, "hessian", hessian, (batch, k, k))
+    if damping is not None:
+        _fits(op, gradient.double(), "damping", damping, (batch,))
+    solution, used = _ops.damped_solve(
+        matrix.contiguous(),
+        None if hessian is None else hessian.contiguous(),
+        gradient.contiguous(),
+        None if damping is None else damping.contiguous(),
+    )
+    return solution, used
+
+
 def pack_linear(weight: Tensor) -> Tensor:
     """The layout ``linear`` wants of a weight [out, in]: [panels, in, w], w outputs a panel.
 
@@ -367,6 +412,14 @@ def _(x: Tensor, r: Tensor, p: Tensor, q: Tensor, rho: Tensor, active: Tensor) -
 @torch.library.register_fake("jpmap::conjugate_gradient_direction")
 def _(p: Tensor, r: Tensor, rho_new: Tensor, rho: Tensor, active: Tensor) -> None:
     return None
+
+
+@torch.library.register_fake("jpmap::damped_solve")
+def _(
+    matrix: Tensor, hessian: Tensor | None, gradient: Tensor, damping: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    solution = torch.empty_like(gradient, dtype=torch.float64)
+    return solution, gradient.new_empty(gradient.shape[0], dtype=torch.bool)
 
 
 @torch.library.register_fake("jpmap::linear")

@@ -140,3 +140,24 @@ def tangent_activation(
         weight = innermost(cotangent * act.second(before, after))
         curvature[:, 0] += (u.to(weight.dtype) * weight) @ u.to(weight.dtype).mT
     return u * innermost(act.derivative(before, after)).to(u.dtype)
+
+
+def damped_solve(
+    matrix: Tensor,  # [B, k, k]
+    hessian: Tensor | None,  # [B, k, k]
+    gradient: Tensor,  # [B, k]
+    damping: Tensor | None = None,  # [B]
+) -> tuple[Tensor, Tensor]:
+    """``kernels.damped_solve``, for any k."""
+    system = matrix.double()
+    shift = 0 if damping is None else torch.diag_embed(damping[:, None].expand_as(gradient))
+    used = torch.zeros(gradient.shape[0], dtype=torch.bool, device=gradient.device)
+    if hessian is not None:
+        _, failed = torch.linalg.cholesky_ex(hessian.double() + shift)
+        used = failed == 0
+        system = torch.where(used[:, None, None], hessian.double(), system)
+    factor, failed = torch.linalg.cholesky_ex(system + shift)
+    # Triangular solves rather than cholesky_solve, which allocates while a graph is captured.
+    half = torch.linalg.solve_triangular(factor, gradient.double()[:, :, None], upper=False)
+    solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, :, 0]
+    return torch.where((failed == 0)[:, None], solution, torch.nan), used

@@ -15,8 +15,6 @@ from jpmap_fast.solvers.quadratic_model import (
     DirectModel,
     ImplicitModel,
     QuadraticModel,
-    newton_matrix,
-    solve,
 )
 
 # Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients.
@@ -128,37 +126,32 @@ class GaussNewton:
         self, objective: LatentObjective, z: Tensor, active: Tensor | None
     ) -> LatentSolution:
         resolution = 8 * torch.finfo(z.dtype).eps
-        identity = torch.eye(z.shape[1], dtype=torch.float64, device=z.device)
-        f, g, h = newton_matrix(objective, z, self.second_order)
+        f, model = DirectModel.at(objective, z, self.second_order)
         running = torch.ones_like(f, dtype=torch.bool) if active is None else active
         f = torch.where(running, f, torch.nan)
-        mu = self.initial_damping * h.diagonal(dim1=-2, dim2=-1).amax(dim=-1).double()
+        mu = self.initial_damping * model.largest
         growth = torch.full_like(mu, 2.0)
         count = torch.zeros_like(f, dtype=torch.int64)
         converged = torch.zeros_like(running)
         for step_number in range(self.max_steps + 1):
-            h64, g64 = h.double(), g.double()
-            newton = solve(h64, g64)
-            finite = torch.isfinite(f) & torch.isfinite(newton).all(dim=-1)
-            done = newton.square().mean(dim=-1).sqrt() <= self.tolerance
-            done |= (g64 * newton).sum(dim=-1) <= resolution * f.abs()
-            done |= mu > h64.diagonal(dim1=-2, dim2=-1).amax(dim=-1) / resolution
+            step = model.step(mu)
+            finite = torch.isfinite(f) & torch.isfinite(step.size)
+            done = step.size <= self.tolerance
+            done |= step.decrement <= resolution * f.abs()
+            done |= mu > model.largest / resolution
             converged |= running & done & finite
             running = running & ~done & finite
             if step_number == self.max_steps or (z.device.type == "cpu" and not running.any()):
                 break
-            step = -solve(h64 + mu[:, None, None] * identity, g64)
-            trial = torch.where(running[:, None], z + step.to(z.dtype), z)
-            f_new, g_new, h_new = newton_matrix(objective, trial, self.second_order)
-            promised = 0.5 * (step * (mu[:, None] * step - g64)).sum(dim=-1)
+            trial = torch.where(running[:, None], z + step.d.to(z.dtype), z)
+            f_new, there = DirectModel.at(objective, trial, self.second_order)
             accept = running & (f_new < f)
-            shrink = (1 - (2 * (f - f_new) / promised - 1) ** 3).clamp(1 / 3, 2)
+            shrink = (1 - (2 * (f - f_new) / step.promised - 1) ** 3).clamp(1 / 3, 2)
             mu = torch.where(accept, mu * shrink, torch.where(running, mu * growth, mu))
             growth = torch.where(accept, 2.0, 2 * growth)
             z = torch.where(accept[:, None], trial, z)
             f = torch.where(accept, f_new, f)
-            g = torch.where(accept[:, None], g_new, g)
-            h = torch.where(accept[:, None, None], h_new, h)
+            model = there.where(accept, model)
             count = count + running
         return LatentSolution(z, f, count, converged)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from jpmap_fast import kernels, reference
 from jpmap_fast.conjugate_gradient import conjugate_gradient
 from jpmap_fast.objective import LatentObjective
 
@@ -53,39 +54,37 @@ class QuadraticModel(Protocol):
 
 @dataclass(frozen=True)
 class DirectModel:
-    """H as a k x k matrix of each image: k columns of the Jacobian, then Cholesky in float64.
+    """H as a k x k matrix of each image, from the k columns of the Jacobian; solved in float64."""
 
-    k x k systems cost nothing beside a decode, so they are solved in float64.
-    """
-
-    gradient: Tensor  # [B, k] float64
-    matrix: Tensor  # [B, k, k] float64
-    newton: Tensor  # H^{-1} g [B, k]
+    gradient: Tensor  # [B, k]
+    matrix: Tensor  # [B, k, k]
+    newton: Tensor  # H^{-1} g [B, k] float64
     second_order: bool
 
     @classmethod
     def at(
         cls, objective: LatentObjective, z: Tensor, second_order: bool
     ) -> tuple[Tensor, DirectModel]:
-        """f(z) [B] and the model about z."""
-        f, gradient, matrix = newton_matrix(objective, z, second_order)
-        g, h = gradient.double(), matrix.double()
-        return f, cls(g, h, solve(h, g), second_order)
+        """f(z) [B] and the model about z: the Hessian where it is positive definite."""
+        f, gradient, matrix, hessian = objective.newton_system(z, second_order)
+        newton, used = _solve(matrix, hessian, gradient, None)
+        if hessian is not None:
+            matrix = torch.where(used[:, None, None], hessian, matrix)
+        return f, cls(gradient, matrix, newton, second_order)
 
     @property
     def largest(self) -> Tensor:
         """See ``QuadraticModel``."""
-        return self.matrix.diagonal(dim1=-2, dim2=-1).amax(dim=-1)
+        return self.matrix.diagonal(dim1=-2, dim2=-1).amax(dim=-1).double()
 
     def step(self, mu: Tensor) -> Step:
         """See ``QuadraticModel``."""
-        identity = torch.eye(self.matrix.shape[-1], dtype=torch.float64, device=mu.device)
-        d = -solve(self.matrix + mu[:, None, None] * identity, self.gradient)
+        d, g = -_solve(self.matrix, None, self.gradient, mu)[0], self.gradient.double()
         return Step(
             d,
-            0.5 * (d * (mu[:, None] * d - self.gradient)).sum(dim=-1),
+            0.5 * (d * (mu[:, None] * d - g)).sum(dim=-1),
             self.newton.square().mean(dim=-1).sqrt(),
-            (self.gradient * self.newton).sum(dim=-1),
+            (g * self.newton).sum(dim=-1),
         )
 
     def select(self, index: Tensor) -> DirectModel:
@@ -95,6 +94,15 @@ class DirectModel:
             gradient=self.gradient[index],
             matrix=self.matrix[index],
             newton=self.newton[index],
+        )
+
+    def where(self, condition: Tensor, other: DirectModel) -> DirectModel:
+        """These models where ``condition`` [B] holds, ``other`` elsewhere."""
+        return replace(
+            self,
+            gradient=torch.where(condition[:, None], self.gradient, other.gradient),
+            matrix=torch.where(condition[:, None, None], self.matrix, other.matrix),
+            newton=torch.where(condition[:, None], self.newton, other.newton),
         )
 
     def renewed(self, rows: Tensor, z: Tensor, objective: LatentObjective) -> DirectModel:
@@ -183,22 +191,9 @@ class ImplicitModel:
         return self.at(objective, z, self.forcing)[1]
 
 
-def newton_matrix(
-    objective: LatentObjective, z: Tensor, second_order: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """f, gradient and the matrix of the model: the Hessian where it is positive definite."""
-    f, g, matrix, hessian = objective.newton_system(z, second_order)
-    if hessian is None:
-        return f, g, matrix
-    _, failed = torch.linalg.cholesky_ex(hessian.double())
-    return f, g, torch.where((failed == 0)[:, None, None], hessian, matrix)
-
-
-def solve(matrix: Tensor, vector: Tensor) -> Tensor:
-    """matrix^{-1} vector for symmetric positive definite matrices [B, k, k], vectors [B, k].
-
-    Triangular solves rather than ``cholesky_solve``, which allocates while a graph is captured.
-    """
-    factor, _ = torch.linalg.cholesky_ex(matrix)
-    half = torch.linalg.solve_triangular(factor, vector[:, :, None], upper=False)
-    return torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, :, 0]
+def _solve(
+    matrix: Tensor, hessian: Tensor | None, gradient: Tensor, mu: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """``damped_solve``, compiled up to the size that it is made for."""
+    small = gradient.shape[1] <= kernels.MAX_DAMPED_SYSTEM
+    return (kernels if small else reference).damped_solve(matrix, hessian, gradient, mu)

@@ -1,0 +1,94 @@
+"""Damped k x k systems: the compiled operator against its float64 twin."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jpmap_fast import kernels, reference
+
+DTYPES = [torch.float32, torch.float64]
+
+
+def systems(k, device, dtype=torch.float64, batch=6):
+    """A positive definite matrix, a Hessian that is not for images 1 and 4, g and mu."""
+    g = torch.Generator().manual_seed(k)
+    rows = torch.randn(batch, k, k + 3, generator=g, dtype=torch.float64)
+    matrix = rows @ rows.mT / k + torch.eye(k, dtype=torch.float64)
+    hessian = matrix + 0.1 * torch.eye(k, dtype=torch.float64)
+    hessian[1] -= 100 * torch.eye(k, dtype=torch.float64)
+    hessian[4, -1, -1] = -1e-3
+    gradient = torch.randn(batch, k, generator=g, dtype=torch.float64)
+    damping = torch.logspace(-3, 3, batch, dtype=torch.float64).to(device)
+    return *(t.to(device, dtype) for t in (matrix, hessian, gradient)), damping
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 2, 31, 64, 97, 128])
+def test_solves_with_the_hessian_where_it_is_positive_definite(device, k, dtype):
+    matrix, hessian, gradient, damping = systems(k, device, dtype)
+    for mu in (None, damping):
+        found, used = kernels.damped_solve(matrix, hessian, gradient, mu)
+        expected, should = reference.damped_solve(matrix, hessian, gradient, mu)
+        assert torch.equal(used, should)
+        # Cholesky in double of systems with a condition number below 1e4.
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+        chosen = torch.where(used[:, None, None], hessian, matrix).double()
+        if mu is not None:
+            chosen = chosen + torch.diag_embed(mu[:, None].expand(-1, k))
+        torch.testing.assert_close(
+            (chosen @ found[:, :, None])[:, :, 0], gradient.double(), rtol=1e-8, atol=1e-8
+        )
+    assert kernels.damped_solve(matrix, hessian, gradient)[1].tolist() == [
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_one_image_does_not_spoil_another(device):
+    matrix, hessian, gradient, damping = systems(8, device)
+    clean, _ = kernels.damped_solve(matrix, hessian, gradient, damping)
+    matrix[2], hessian[2] = torch.nan, torch.nan
+    matrix[3], hessian[3] = -matrix[3], -hessian[3]
+    found, used = kernels.damped_solve(matrix, hessian, gradient, damping)
+    assert found[2].isnan().all() and not used[2]
+    assert found[3].isnan().all() and not used[3]
+    kept = torch.tensor([0, 1, 4, 5], device=device)
+    assert torch.equal(found[kept], clean[kept])
+
+
+def test_bits_do_not_depend_on_the_batch(device):
+    given = systems(64, device, torch.float32)
+    whole, _ = kernels.damped_solve(*given)
+    for b in range(6):
+        alone, _ = kernels.damped_solve(*(t[b : b + 1] for t in given))
+        assert torch.equal(alone[0], whole[b])
+
+
+def test_empty_batch(device):
+    empty = [t[:0] for t in systems(4, device)]
+    solution, used = kernels.damped_solve(*empty)
+    assert solution.shape == (0, 4) and used.shape == (0,)
+
+
+def test_operator_passes_opcheck(device):
+    matrix, hessian, gradient, damping = systems(5, device, torch.float32)
+    torch.library.opcheck(torch.ops.jpmap.damped_solve, (matrix, hessian, gradient, damping))
+    torch.library.opcheck(torch.ops.jpmap.damped_solve, (matrix, None, gradient, None))
+
+
+def test_bad_arguments_are_named():
+    matrix, hessian, gradient, damping = systems(4, "cpu")
+    with pytest.raises(ValueError, match="matrix"):
+        kernels.damped_solve(matrix[:, :3], hessian, gradient, damping)
+    with pytest.raises(ValueError, match="damping"):
+        kernels.damped_solve(matrix, hessian, gradient, damping[:2])
+    with pytest.raises(TypeError, match="hessian"):
+        kernels.damped_solve(matrix, hessian.float(), gradient, damping)
+    with pytest.raises(ValueError, match="128"):
+        big = torch.eye(129)[None]
+        kernels.damped_solve(big, None, torch.ones(1, 129))
