@@ -86,6 +86,30 @@ def test_curvature_is_the_weighted_sum_of_hessians(hidden, output):
         torch.testing.assert_close(decoder.curvature(z, c)[i], expected)
 
 
+@pytest.mark.parametrize("hidden", sorted(ACTIVATIONS))
+def test_products_one_by_one_and_the_expansion_are_those_of_the_jacobian(hidden):
+    analytic = mlp(hidden, "sigmoid")
+    g = torch.Generator().manual_seed(2)
+    z = torch.randn(5, 3, generator=g, dtype=torch.float64)
+    c = torch.randn(5, 11, generator=g, dtype=torch.float64)
+    v = torch.randn(5, 3, generator=g, dtype=torch.float64)
+    _, columns = analytic.linearise(z)
+    pushed, pulled = (v[:, None] @ columns)[:, 0], (columns @ c[:, :, None])[:, :, 0]
+    for decoder in (analytic, FunctionDecoder(plain(analytic), 3, 11)):
+        linear = decoder.linearisation(z)
+        for _ in range(2):  # a linearisation serves many products
+            torch.testing.assert_close(linear.push(v), pushed)
+            torch.testing.assert_close(linear.pull(c), pulled)
+        expansion = decoder.expand(z, lambda _: c, second_order=True)
+        torch.testing.assert_close(expansion.columns, columns)
+        torch.testing.assert_close(expansion.pulled, pulled)
+        assert decoder.expand(z, lambda _: c, second_order=False).curvature is None
+        if decoder is analytic:
+            torch.testing.assert_close(expansion.curvature, analytic.curvature(z, c))
+        else:
+            assert expansion.curvature is None
+
+
 def test_restricted_decoder_is_the_decoder_at_those_pixels():
     rows = torch.tensor([9, 0, 4])
     analytic = mlp("elu", "sigmoid")

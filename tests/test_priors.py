@@ -11,6 +11,7 @@ import pytest
 import torch
 from problems import IMAGE_SHAPE, small_mlp
 from safetensors.torch import save_file
+from torch import nn
 
 import jpmap_fast as jf
 from jpmap_fast.metrics import psnr
@@ -77,6 +78,18 @@ def test_safetensors_file_reads_back_the_same(tmp_path):
     assert jf.load_prior(tmp_path / "mine.safetensors", dtype=torch.float64).log_gamma.dtype == (
         torch.float64
     )
+
+
+def test_half_precision_rounds_the_weights_and_keeps_gamma(tmp_path):
+    prior = small_mlp(dtype=torch.float32)
+    path = tmp_path / "half.safetensors"
+    jf.save_prior(prior, path, half=True)
+    found = jf.load_prior(path)
+    assert torch.equal(found.log_gamma, prior.log_gamma)
+    for name, value in found.state_dict().items():
+        expected = prior.state_dict()[name]
+        assert value.dtype == torch.float32
+        assert torch.equal(value, expected.half().float() if expected.dim() else expected), name
 
 
 def test_folder_of_the_original_code_reads(tmp_path):
@@ -169,6 +182,7 @@ def test_unknown_names_and_missing_paths_say_what_there_is(tmp_path):
         ({"hidden_activation": "gelu"}, "elu"),
         ({"output_activation": "tanh"}, "sigmoid"),
         ({"image_shape": (28, 28)}, "image_shape"),
+        ({"image_shape": (1, 28, 0)}, "image_shape: expected at least 1, got 0"),
     ],
 )
 def test_impossible_architectures_are_refused(settings, message):
@@ -184,6 +198,49 @@ def test_integer_images_and_wrong_shapes_are_refused_by_the_encoder():
         prior.encode(torch.zeros(1, 1, 6, 6, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"expected shape \[B, 3\]"):
         prior.decode(torch.zeros(1, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("where", ["encoder", "decoder"])
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.BatchNorm1d])
+def test_a_prior_in_training_mode_is_refused_where_that_matters(where, kind):
+    def pair():
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(30, 16), nn.Linear(16, 6))
+        decoder = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 30))
+        return {"encoder": encoder, "decoder": decoder}
+
+    y = torch.rand(2, *IMAGE_SHAPE)
+    for parts, fine in ((pair(), True), (pair(), False)):
+        if not fine:
+            layer = nn.Dropout() if kind is nn.Dropout else nn.BatchNorm1d(16)
+            parts[where].insert(len(parts[where]) - 1, layer)
+        prior = jf.ModulePrior(**parts, gamma=0.1, latent_dim=3, image_shape=IMAGE_SHAPE)
+        assert prior.training
+        if not fine:
+            message = rf"expected evaluation mode, got {where}.\d \({kind.__name__}\) in tr"
+            with pytest.raises(ValueError, match=message):
+                jf.restore(y, jf.Denoising(), prior, 0.1)
+            with pytest.raises(ValueError, match=message):
+                jf.Restorer(jf.Denoising(), prior, 0.1, batch_size=2)
+            prior.eval()
+        assert jf.restore(y, jf.Denoising(), prior, 0.1).converged.all()
+
+
+@pytest.mark.parametrize("loaded_inside", [False, True])
+def test_inference_mode_changes_nothing(tmp_path, loaded_inside):
+    """torch.inference_mode forbids what derivatives need; restorations leave it on their own."""
+    path = tmp_path / "conv.safetensors"
+    jf.save_prior(jf.ConvVAE((1, 8, 8), 2, (4, 4)), path)
+    for name, shape in (("mnist", (1, 28, 28)), (path, (1, 8, 8))):
+        y = torch.rand(2, *shape)
+        prior = jf.load_prior(name)
+        expected = jf.restore(y, jf.Denoising(), prior, 0.3)
+        with torch.inference_mode():
+            prior = jf.load_prior(name) if loaded_inside else prior
+            found = jf.restore(y + 0, jf.Denoising(), prior, 0.3)
+            restorer = jf.Restorer(jf.Denoising(), prior, 0.3, batch_size=2, steps=100)
+            again = restorer(y + 0)
+        assert torch.equal(found.x, expected.x)
+        torch.testing.assert_close(again.objective, expected.objective, rtol=1e-5, atol=0)
 
 
 def test_any_pair_of_modules_is_a_prior():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from problems import CASE_NAMES, IMAGE_SHAPE, LinearPrior, case, joint_objective, small_mlp
@@ -137,7 +139,7 @@ def test_step_limits_are_kept_and_reported():
 def test_a_nan_target_stops_its_image_and_no_other():
     c, f = projected("denoising", small_mlp())
     z = torch.ones(4, 3, dtype=torch.float64)
-    for solver in (jf.GaussNewton(), jf.Adam(max_steps=50)):
+    for solver in (*SOLVERS.values(), jf.GaussNewton(), jf.Adam(max_steps=50)):
         clean = solver.minimise(f, z)
         f.target[1, 0] = torch.nan
         dirty = solver.minimise(f, z)
@@ -147,11 +149,132 @@ def test_a_nan_target_stops_its_image_and_no_other():
         assert torch.equal(clean.z[others], dirty.z[others])
 
 
+SOLVERS = {
+    "direct": jf.GaussNewton(fused=False),
+    "gauss-newton": jf.GaussNewton(fused=False, second_order=False),
+    "conjugate-gradient": jf.GaussNewton(linear_solver="conjugate-gradient"),
+}
+
+
+@pytest.mark.parametrize("name", CASE_NAMES[:7])
+def test_conjugate_gradient_steps_end_where_direct_ones_do(name):
+    """Started beside a minimum: elsewhere different steps may lead to different minima."""
+    _, f = projected(name, small_mlp())
+    z = jf.GaussNewton(tolerance=1e-3).minimise(f, torch.zeros(4, 3, dtype=torch.float64)).z + 0.02
+    direct, implicit = (
+        jf.GaussNewton(linear_solver=solver, tolerance=1e-8, fused=False).minimise(f, z)
+        for solver in ("direct", "conjugate-gradient")
+    )
+    assert direct.converged.all() and implicit.converged.all()
+    torch.testing.assert_close(implicit.objective, direct.objective, rtol=1e-9, atol=0)
+    torch.testing.assert_close(implicit.z, direct.z, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASE_NAMES)
+def test_conjugate_gradients_solve_a_linear_decoder(name):
+    """The minimum of a quadratic is known: z = -H^{-1} g from anywhere."""
+    _, f = projected(name, LinearPrior())
+    z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    _, gradient, matrix = f.normal_equations(z)
+    best = z - torch.linalg.solve(matrix, gradient[:, :, None])[:, :, 0]
+    found = jf.GaussNewton(linear_solver="conjugate-gradient", tolerance=1e-9).minimise(f, z)
+    assert found.converged.all()
+    torch.testing.assert_close(found.z, best, rtol=1e-6, atol=1e-6)
+
+
+def test_the_linear_solver_is_chosen_by_the_latent_dimension(monkeypatch):
+    from jpmap_fast.solvers import gauss_newton
+
+    made = []
+    for model in (gauss_newton.DirectModel, gauss_newton.ImplicitModel):
+
+        def at(*arguments, made_by=model.at, name=model.__name__):
+            made.append(name)
+            return made_by(*arguments)
+
+        monkeypatch.setattr(model, "at", staticmethod(at))
+
+    def models(solver):
+        made.clear()
+        _, f = projected("denoising", small_mlp())
+        solver.minimise(f, torch.zeros(4, 3, dtype=torch.float64))
+        return set(made)
+
+    assert models(jf.GaussNewton(fused=False)) == {"DirectModel"}
+    assert models(SOLVERS["conjugate-gradient"]) == {"ImplicitModel"}
+    monkeypatch.setattr(gauss_newton, "DIRECT_LATENT_DIM", 2)
+    assert models(jf.GaussNewton(fused=False)) == {"ImplicitModel"}
+    assert models(jf.GaussNewton(fused=False, linear_solver="direct")) == {"DirectModel"}
+    assert models(jf.GaussNewton()) == set()  # compiled
+
+
+@pytest.mark.parametrize("name", ["inpainting", "compressed-sensing", "linear-operator"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_f_never_rises_and_refused_steps_leave_z_where_it_is(name, solver):
+    """Stopped after 0, 1, 2, ... steps; hardly damped at first, so that many are refused."""
+    start = torch.randn(4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    before, z_before, refused = projected(name, small_mlp())[1].value(start), start, 0
+    for steps in range(1, 12):
+        settings = replace(SOLVERS[solver], initial_damping=1e-6, max_steps=steps, tolerance=1e-9)
+        _, f = projected(name, small_mlp())  # a matrix-free one remembers its last solutions
+        found = settings.minimise(f, start)
+        assert (found.objective <= before).all()
+        torch.testing.assert_close(found.objective, f.value(found.z), rtol=1e-9, atol=0)
+        still = found.objective == before
+        assert torch.equal(found.z[still], z_before[still])
+        refused += int((still & (found.steps == steps)).sum())
+        before, z_before = found.objective, found.z
+    assert refused >= 5, "the case should have refused steps"
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_refused_step_costs_one_decode(solver):
+    """Per image: as many values as steps, expansions for the start and accepted steps alone."""
+    _, f = projected("compressed-sensing", small_mlp())
+    counts = {"value": 0, "expand": 0, "pullback": 0}
+    for name in counts:
+        inner = getattr(f.decoder, name)
+
+        def counted(z, *rest, inner=inner, name=name):
+            counts[name] += len(z)
+            return inner(z, *rest)
+
+        setattr(f.decoder, name, counted)
+    start = torch.randn(4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    refused = 0
+    for image in range(4):
+        one = f.select(torch.tensor([image]))
+        settings = replace(SOLVERS[solver], initial_damping=1e-6)
+        counts.update(value=0, expand=0, pullback=0)
+        steps = int(settings.minimise(one, start[image : image + 1]).steps)
+        derivatives = counts["expand"] + counts["pullback"]
+        assert counts["value"] == steps
+        assert 1 < derivatives <= steps + 1
+        refused += steps + 1 - derivatives
+    assert refused >= 5, "the case should have refused steps"
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_an_images_solution_does_not_depend_on_its_batch(solver):
+    for name in ("inpainting-per-image", "compressed-sensing", "linear-operator"):
+        _, f = projected(name, small_mlp())
+        z = torch.randn(4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        settings = replace(SOLVERS[solver], tolerance=1e-7)
+        whole = settings.minimise(f, z)
+        for i in range(4):
+            alone = settings.minimise(f.select(torch.tensor([i])), z[i : i + 1])
+            torch.testing.assert_close(alone.z[0], whole.z[i], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
         (lambda: jf.GaussNewton(tolerance=0), "expected tolerance > 0"),
         (lambda: jf.GaussNewton(max_steps=-1), "expected max_steps > 0"),
+        (
+            lambda: jf.GaussNewton(linear_solver="lu"),
+            "linear_solver: expected one of 'auto', .*'lu'",
+        ),
         (lambda: jf.Adam(learning_rate=float("nan")), "expected learning_rate > 0"),
         (lambda: jf.Adam(betas=(0.9, 1.0)), r"expected betas in \[0, 1\)"),
     ],
