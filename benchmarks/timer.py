@@ -7,10 +7,11 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -38,6 +39,30 @@ def median_seconds(
         function()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def timed(
+    call: Callable[[], T], device: torch.device, repeats: int = 5, limit: float = 1.0
+) -> tuple[T, float, int]:
+    """Result of a call, its median seconds by the host's clock, and how many calls that is of.
+
+    The first call warms up, and is not timed unless it alone takes longer than ``limit`` seconds;
+    further ones, ``repeats`` at most, follow until they have taken that long together.
+    """
+
+    def once() -> tuple[T, float]:
+        begin = time.perf_counter()
+        result = call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return result, time.perf_counter() - begin
+
+    result, seconds = once()
+    times = [seconds] if seconds > limit else []
+    while not times or (len(times) < repeats and sum(times) < limit):
+        result, seconds = once()
+        times.append(seconds)
+    return result, statistics.median(times), len(times)
 
 
 def device_name(device: torch.device) -> str:
