@@ -123,9 +123,11 @@ class MatrixFreeLeastSquares(LatentObjective):
 
         expansion = self.decoder.expand(z, cotangent, second_order)
         columns = self.system.measure(expansion.columns.to(z.dtype))  # [B, k, m]
-        inverse, _ = self._solve("columns", columns)
-        matrix = batched_product(inverse, columns.mT)
-        matrix = 0.5 * (matrix + matrix.mT)  # inexact solves leave it a little unsymmetric
+        # V^T (C + C - S V), made symmetric, is C^T S^{-1} C less the square of what V lacks: rough
+        # solves do.
+        inverse, left = self._solve("columns", columns, rough=True)
+        matrix = batched_product(inverse, (columns + left).mT)
+        matrix = 0.5 * (matrix + matrix.mT)
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
         return total, z - expansion.pulled, matrix, hessian_of(matrix, expansion.curvature)
 
