@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from problems import small_mlp
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
 from jpmap_fast.training import Recipe, train
+from jpmap_fast.training.augmentation import augment
 from jpmap_fast.training.loss import negative_elbo
 
 SETTINGS = {"latent_dim": 2, "hidden": (12,), "batch_size": 16, "learning_rate": 1e-2}
+CONV = {"latent_dim": 2, "batch_size": 16, "learning_rate": 3e-3, "progress": False}
+NETWORKS = {
+    "conv-residual": {**CONV, "network": "conv-residual", "channels": (4, 6)},
+    "conv-plain": {**CONV, "network": "conv-plain", "channels": (4, 4, 6, 6)},
+}
+JUDGED = {"held_out": 0.25, "augment": True, "gamma": "closed-form", "patience": 3}
 
 
 def digits(number: int) -> torch.Tensor:
     return jf.mnist_test_digits(number)[0]
 
 
-def parameters(prior: jf.MLPVAE) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in prior.parameters()])
+def colours(number: int) -> torch.Tensor:
+    """Small smooth images in colour, [N, 3, 8, 16]."""
+    g = torch.Generator().manual_seed(0)
+    u = torch.rand(number, 3, 1, 1, generator=g)
+    rows, columns = torch.linspace(0, 3, 8)[:, None], torch.linspace(0, 3, 16)
+    waves = [torch.sin(u[:, i] * 3 + (1 + i) * rows + u[:, 2] * columns) for i in range(3)]
+    return 0.5 + 0.4 * torch.stack(waves, dim=1)
+
+
+def parameters(prior: jf.MLPVAE | jf.ConvVAE) -> torch.Tensor:
+    """Everything that a file of weights holds, statistics of batch normalisations included."""
+    return torch.cat([value.detach().flatten().double() for value in prior.state_dict().values()])
+
+
+class Interrupted(Exception):
+    """As by a user."""
+
+
+@pytest.fixture
+def epochs_seen(monkeypatch):
+    """What every epoch writes to its checkpoint; a number in ``stop`` interrupts after it."""
+    from jpmap_fast.training import trainer
+
+    written, seen = trainer.write_checkpoint, []
+
+    def noting(path, content):
+        written(path, content)
+        seen.append(copy.deepcopy(content))
+        if len(seen) == noting.stop:
+            raise Interrupted
+
+    noting.stop = 0
+    monkeypatch.setattr(trainer, "write_checkpoint", noting)
+    seen_with_stop = SimpleNamespace(contents=seen, stop=lambda n: setattr(noting, "stop", n))
+    return seen_with_stop
 
 
 def test_loss_is_the_negative_elbo_of_the_clean_image_given_the_noisy_one():
@@ -73,35 +117,254 @@ def test_same_seed_same_bits_and_another_seed_others():
     assert not torch.equal(first, parameters(train(images, epochs=2, seed=6, **SETTINGS)))
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, schedule):
-    images, path = digits(40), tmp_path / "run.pt"
-    whole = train(images, epochs=4, schedule=schedule, **SETTINGS)
-
-    class Interrupted(Exception):
-        pass
-
-    # Interrupted after two epochs, as by a user: the checkpoint of the second stands.
-    from jpmap_fast.training import trainer
-
-    written = trainer.write_checkpoint
-    calls = []
-
-    def interrupting(*arguments):
-        written(*arguments)
-        calls.append(1)
-        if len(calls) == 2:
-            raise Interrupted
-
-    trainer.write_checkpoint = interrupting
-    try:
-        with pytest.raises(Interrupted):
-            train(images, epochs=4, schedule=schedule, checkpoint=path, **SETTINGS)
-    finally:
-        trainer.write_checkpoint = written
-    resumed = train(images, epochs=4, schedule=schedule, checkpoint=path, resume=True, **SETTINGS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SETTINGS,
+        {**SETTINGS, "schedule": "cosine"},
+        {**SETTINGS, **JUDGED},
+        {**NETWORKS["conv-residual"], **JUDGED, "schedule": "cosine"},
+        {**NETWORKS["conv-plain"], **JUDGED, "weight_decay": 0.1},
+    ],
+    ids=["constant", "cosine", "judged", "conv-residual", "conv-plain"],
+)
+def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, settings, epochs_seen):
+    images = colours(41) if "network" in settings else digits(40)
+    path = tmp_path / "run.pt"
+    whole = train(images, epochs=5, **settings)
+    epochs_seen.stop(2)
+    with pytest.raises(Interrupted):
+        train(images, epochs=5, checkpoint=path, **settings)
+    assert epochs_seen.contents[-1]["epochs_done"] == 2
+    resumed = train(images, epochs=5, checkpoint=path, resume=True, **settings)
     assert torch.equal(parameters(whole), parameters(resumed))
     assert torch.equal(parameters(jf.load_prior(path)), parameters(whole))
+    # Resumed once more it has nothing left to do.
+    again = train(images, epochs=5, checkpoint=path, resume=True, **settings)
+    assert torch.equal(parameters(whole), parameters(again))
+
+
+# Fast enough to find its best in a few epochs, and to lose it again.
+RESTLESS = {**SETTINGS, "learning_rate": 0.04, "held_out": 0.3, "epochs": 20}
+
+
+@pytest.mark.parametrize("gamma", ["learned", "closed-form"])
+def test_the_weights_of_the_best_epoch_are_returned(tmp_path, gamma, epochs_seen):
+    path = tmp_path / "run.pt"
+    prior = train(digits(60), checkpoint=path, gamma=gamma, **RESTLESS)
+    contents = epochs_seen.contents
+    assert len(contents) == 20
+    _, best, loss = contents[-1]["best"]
+    assert 1 <= best < 20, "the case should have its best epoch before its last"
+    assert all(content["best"][2] >= loss for content in contents)
+    expected = contents[best - 1]["model"]
+    for name, value in prior.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    loaded = jf.load_prior(path)
+    assert torch.equal(parameters(loaded), parameters(prior))
+    assert not torch.equal(contents[-1]["model"]["log_gamma"], prior.log_gamma)
+
+
+def test_a_run_that_diverges_says_so_and_leaves_its_last_good_checkpoint(tmp_path):
+    path = tmp_path / "run.pt"
+    with pytest.raises(
+        ValueError, match="training diverged in epoch .*smaller learning_rate than 9"
+    ):
+        train(digits(60), checkpoint=path, epochs=30, **{**SETTINGS, "learning_rate": 9.0})
+    assert not path.exists() or torch.isfinite(parameters(jf.load_prior(path))).all()
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_patience_ends_the_run_so_many_epochs_after_its_best(tmp_path, patience, epochs_seen):
+    path = tmp_path / "run.pt"
+    settings = {**RESTLESS, "epochs": 60, "patience": patience}
+    prior = train(digits(60), checkpoint=path, **settings)
+    contents = epochs_seen.contents
+    best = contents[-1]["best"][1]
+    assert len(contents) == best + patience < 60
+    resumed = train(digits(60), checkpoint=path, resume=True, **settings)
+    assert torch.equal(parameters(prior), parameters(resumed))
+    assert len(contents) == best + patience
+
+
+def test_images_held_out_are_not_trained_on(monkeypatch):
+    """Nor shown twice: the two sets are the images."""
+    from jpmap_fast.training.step import TrainingStep
+
+    images = torch.rand(30, 1, 4, 4)
+    trained, judged = [], []
+    step, losses = TrainingStep.__call__, TrainingStep.losses
+
+    def noted_step(self, clean, *rest):
+        trained.extend(clean.clone())
+        return step(self, clean, *rest)
+
+    def noted_losses(self, clean, *rest):
+        if not torch.is_grad_enabled():
+            judged.extend(clean.clone())
+        return losses(self, clean, *rest)
+
+    monkeypatch.setattr(TrainingStep, "__call__", noted_step)
+    monkeypatch.setattr(TrainingStep, "losses", noted_losses)
+    train(images, epochs=1, held_out=0.2, **SETTINGS)
+    assert len(trained) == 24 and len(judged) == 6
+    shown = torch.stack(trained + judged).flatten(1)
+    distance = (shown[:, None] - images.flatten(1)).abs().amax(2)
+    assert torch.equal((distance == 0).sum(0), torch.ones(30, dtype=torch.int64))
+
+
+def test_closed_form_gamma_is_the_error_on_the_images_held_out():
+    """Over codes drawn from the encoder, so a little above that of their means."""
+    from jpmap_fast.training.trainer import _split
+
+    settings = {**SETTINGS, "gamma": "closed-form", "held_out": 0.25, "epochs": 30}
+    images = digits(96)
+    prior = train(images, progress=False, **settings)
+    _, held_out = _split(images, Recipe(**settings))
+    assert held_out is not None and len(held_out) == 24
+    with torch.no_grad():
+        error = float((prior.decode(prior.encode(held_out)[0]) - held_out).square().mean().sqrt())
+    assert 0.95 * error < prior.gamma < 1.3 * error
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("gamma", ["learned", "closed-form"])
+def test_convolutional_networks_learn_in_seconds(network, gamma):
+    images = colours(64)
+    settings = {**NETWORKS[network], "gamma": gamma, "batch_size": 8}
+    torch.manual_seed(0)
+
+    def error(prior) -> float:
+        with torch.no_grad():
+            return float((prior.decode(prior.encode(images)[0]) - images).square().mean().sqrt())
+
+    first = train(images, epochs=1, **settings)
+    prior = train(images, epochs=15, **settings)
+    assert isinstance(prior, jf.ConvVAE) and prior.image_shape == (3, 8, 16)
+    assert not prior.training and not any(p.requires_grad for p in prior.parameters())
+    assert error(prior) < 0.75 * error(first) and error(prior) < 0.75 * float(images.std())
+    if gamma == "closed-form":
+        assert 0.9 * error(prior) < prior.gamma < 1.6 * error(prior)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_last_batch_of_one_image_is_no_obstacle(network):
+    """A batch normalisation of one pixel of one image would have no variance."""
+    settings = {**NETWORKS[network], "batch_size": 4}
+    images = colours(9)[:, :, :, :8]
+    if network == "conv-residual":
+        settings["channels"] = (4, 4, 4)
+    assert math.isfinite(train(images, epochs=2, **settings).gamma)
+
+
+def test_bfloat16_is_a_matter_of_gpus():
+    images = colours(16)
+    one, other = (
+        train(images, epochs=1, precision=precision, **NETWORKS["conv-residual"])
+        for precision in ("float32", "bfloat16")
+    )
+    assert torch.equal(parameters(one), parameters(other))
+
+
+def test_cosine_schedule_falls_from_the_learning_rate_to_nothing():
+    recipe = Recipe(learning_rate=0.1, schedule="cosine", epochs=10)
+    rates = [recipe.learning_rate_of(epoch) for epoch in range(11)]
+    assert rates[0] == 0.1 and math.isclose(rates[5], 0.05) and abs(rates[10]) < 1e-12
+    assert rates == sorted(rates, reverse=True)
+    assert Recipe(learning_rate=0.1).learning_rate_of(7) == 0.1
+
+
+# Augmentation
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_augmented_images_keep_shape_and_range_and_are_reproducible():
+    images = torch.rand(40, 3, 6, 9)
+    kept = images.clone()
+    found = augment(images, generator())
+    assert found.shape == images.shape and found.dtype == images.dtype
+    assert ((found >= 0) & (found <= 1)).all()
+    assert torch.equal(images, kept)
+    assert torch.equal(found, augment(images, generator()))
+    assert not torch.equal(found, augment(images, generator(1)))
+    changed = (found - images).abs().flatten(1).amax(1) > 0.01
+    assert changed.all()
+
+
+STILL = {"shift": 0, "gain": 0.0, "offset": 0.0}
+
+
+def test_half_of_the_images_are_mirrored():
+    images = torch.rand(200, 3, 4, 5)
+    found = augment(images, generator(), **STILL)
+    as_is = torch.isclose(found, images, rtol=0, atol=1e-6).flatten(1).all(1)
+    mirrored = torch.isclose(found, images.flip(3), rtol=0, atol=1e-6).flatten(1).all(1)
+    assert (as_is ^ mirrored).all()
+    assert 70 <= int(mirrored.sum()) <= 130  # 100 +- 4 standard deviations
+
+
+def test_shifted_images_are_crops_of_the_reflected_ones_and_every_shift_occurs():
+    images = torch.rand(300, 2, 6, 7)
+    found = augment(images, generator(), **{**STILL, "shift": 2})
+    wide = np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="symmetric")
+    wide = torch.from_numpy(wide)
+    seen, explained = set(), torch.zeros(300, dtype=torch.bool)
+    for down in range(5):
+        for right in range(5):
+            crop = wide[:, :, down : down + 6, right : right + 7]
+            for mirrored in (False, True):
+                expected = crop.flip(3) if mirrored else crop
+                same = torch.isclose(found, expected, rtol=0, atol=1e-6).flatten(1).all(1)
+                if same.any():
+                    seen.add((down, right, mirrored))
+                explained |= same
+    assert explained.all()
+    assert len(seen) == 50
+
+
+def test_contrast_changes_by_channel_about_the_mean():
+    images = 0.4 + 0.2 * torch.rand(30, 3, 4, 5)
+    found = augment(images, generator(), **{**STILL, "gain": 0.3})
+    torch.testing.assert_close(found.mean((2, 3)), images.mean((2, 3)), rtol=0, atol=1e-6)
+    ratio = found.std((2, 3)) / images.std((2, 3))
+    assert (ratio > 0.7 - 1e-5).all() and (ratio < 1.3 + 1e-5).all()
+    assert ratio.std() > 0.1 and (ratio.std(1) > 1e-3).all()
+    centred = images - images.mean((2, 3), keepdim=True)
+    moved = found - found.mean((2, 3), keepdim=True)
+    scaled = centred * ratio[:, :, None, None]
+    as_is = torch.isclose(moved, scaled, rtol=0, atol=1e-5).flatten(1).all(1)
+    mirrored = torch.isclose(moved, scaled.flip(3), rtol=0, atol=1e-5).flatten(1).all(1)
+    assert (as_is | mirrored).all()
+
+
+def test_brightness_changes_alike_in_all_channels():
+    images = 0.4 + 0.2 * torch.rand(30, 3, 4, 5)
+    found = augment(images, generator(), **{**STILL, "offset": 0.1})
+    change = found.mean((2, 3)) - images.mean((2, 3))
+    torch.testing.assert_close(change, change[:, :1].expand(-1, 3), rtol=0, atol=1e-6)
+    assert change.abs().max() <= 0.1 + 1e-6 and change.std() > 0.03
+    bright = augment(torch.full((50, 1, 4, 4), 0.99), generator(), **{**STILL, "offset": 0.1})
+    assert bright.max() == 1
+
+
+def test_augmentation_is_for_training_images_alone(monkeypatch):
+    from jpmap_fast.training import trainer
+
+    sizes = []
+
+    def noted(images, generator):
+        sizes.append(len(images))
+        return augment(images, generator)
+
+    monkeypatch.setattr(trainer, "augment", noted)
+    train(digits(40), epochs=1, held_out=0.25, augment=True, **SETTINGS)
+    assert sum(sizes) == 30
+    sizes.clear()
+    train(digits(40), epochs=1, **SETTINGS)
+    assert not sizes
 
 
 def test_checkpoint_of_another_recipe_is_refused(tmp_path):
@@ -119,6 +382,18 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path):
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"sigma_dvae": -0.1}, "sigma_dvae"),
         ({"schedule": "step"}, "constant"),
+        ({"network": "conv"}, "network: expected one of 'mlp', .* got 'conv'"),
+        ({"gamma": "fixed"}, "gamma: expected one of 'learned', .* got 'fixed'"),
+        ({"precision": "half"}, "precision: expected one of 'float32', .* got 'half'"),
+        ({"held_out": 1.0}, r"held_out: expected a share in \[0, 1\), got 1.0"),
+        ({"held_out": -0.1}, r"held_out: expected a share in \[0, 1\), got -0.1"),
+        ({"held_out": 0.1}, "held_out: expected images on both sides, got 0 of 4 held out"),
+        ({"held_out": 0.9}, "held_out: expected images on both sides, got 4 of 4 held out"),
+        ({"patience": 2}, "patience: needs images to judge by; set held_out"),
+        ({"patience": -1}, "patience: expected at least 0, got -1"),
+        ({"weight_decay": -1.0}, "weight_decay: expected a number >= 0, got -1.0"),
+        ({"network": "conv-residual", "channels": (4, 4, 4)}, "multiples of 8 .*got"),
+        ({"network": "conv-plain", "channels": (4, 4)}, "expected four widths"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
@@ -149,8 +424,80 @@ def test_command_trains_resumes_and_writes_a_card(tmp_path):
     assert not torch.equal(parameters(first), parameters(jf.load_prior(out)))
 
 
+def test_command_trains_a_convolutional_prior(tmp_path):
+    data, out = tmp_path / "d.npz", tmp_path / "mine.safetensors"
+    images = (colours(40) * 255).round().byte().permute(0, 2, 3, 1)
+    np.savez(data, x=images.numpy())
+    common = ["train", str(data), "--output", str(out), "--latent-dim", "2", "--epochs", "30"]
+    common += ["--network", "conv-residual", "--channels", "4,6", "--gamma", "closed-form"]
+    common += ["--augment", "--held-out", "0.2", "--patience", "2", "--learning-rate", "0.3"]
+    common += ["--precision", "bfloat16", "--device", "cpu", "--checkpoint", str(tmp_path / "r")]
+    done = CliRunner().invoke(app, [*common, "--half"])
+    assert done.exit_code == 0, done.output
+    prior = jf.load_prior(out)
+    assert isinstance(prior, jf.ConvVAE) and prior.channels == (4, 6) and prior.latent_dim == 2
+    assert prior.image_shape == (3, 8, 16) and prior.blocks == "residual"
+    assert f"gamma: {prior.gamma:.4f}" in done.output
+    with safe_open(str(out), framework="pt") as file:
+        recipe = json.loads(file.metadata()["recipe"])
+        kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+    assert torch.float16 in kinds
+    assert recipe["network"] == "conv-residual" and recipe["augment"] is True
+    assert recipe["held_out"] == 0.2 and recipe["patience"] == 2
+    epochs = torch.load(tmp_path / "r", weights_only=True)["epochs_done"]
+    assert epochs < 30, "patience should have ended the run"
+    card = out.with_suffix(".md").read_text()
+    assert "- network: conv-residual" in card and "- gamma: closed-form" in card
+    done = CliRunner().invoke(app, common)
+    assert done.exit_code == 0, done.output
+    whole = jf.load_prior(out)
+    assert whole.gamma == prior.gamma  # the same run, stored without rounding
+    assert any(not torch.equal(p, p.half().float()) for p in whole.parameters())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--network", "conv"], "network: expected one of 'mlp'"),
+        (["--channels", "4,x"], "--channels: expected widths such as"),
+        (["--gamma", "2"], "gamma: expected one of"),
+        (["--held-out", "1.5"], "held_out: expected a share"),
+        (["--patience", "2"], "patience: needs images to judge by"),
+        (["--precision", "int8"], "precision: expected one of"),
+        (["--network", "conv-plain"], "multiples of 8"),
+        (["--resume"], "--checkpoint"),
+    ],
+)
+def test_bad_options_of_the_command_end_with_one_line(tmp_path, options, message):
+    data, out = tmp_path / "d.npy", tmp_path / "mine.safetensors"
+    np.save(data, digits(8)[:, 0].numpy())
+    done = CliRunner().invoke(app, ["train", str(data), "--output", str(out), *options])
+    errors = [line for line in done.output.splitlines() if line.startswith("Error")]
+    assert done.exit_code == 2 and len(errors) == 1 and message in errors[0], done.output
+    assert "Traceback" not in done.output and not out.exists()
+
+
 def test_command_says_in_one_line_what_is_wrong(tmp_path):
     out = tmp_path / "mine.safetensors"
     done = CliRunner().invoke(app, ["train", str(tmp_path / "none.npz"), "--output", str(out)])
     assert done.exit_code != 0 and "no such file" in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_convolutional_networks_learn_on_a_gpu(network, precision, tmp_path):
+    """By a captured graph, with everything on, and resumed."""
+    images = colours(70)
+    settings = {**NETWORKS[network], **JUDGED, "patience": 0, "batch_size": 8}
+    settings |= {"precision": precision, "schedule": "cosine", "device": "cuda", "epochs": 16}
+    path = tmp_path / "run.pt"
+    prior = train(images, checkpoint=path, **settings)
+    with torch.no_grad():
+        x = images.cuda()
+        error = float((prior.decode(prior.encode(x)[0]) - x).square().mean().sqrt())
+    assert error < 0.75 * float(images.std()) and 0.5 * error < prior.gamma < 2 * error
+    again = train(images, checkpoint=path, resume=True, **settings)
+    assert torch.equal(parameters(again), parameters(prior))
+    assert jf.load_prior(path).gamma == pytest.approx(prior.gamma, rel=1e-6)

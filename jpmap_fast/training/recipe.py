@@ -20,7 +20,8 @@ class Recipe:
         hidden: widths of the encoder's hidden layers (``network="mlp"``).
         sigma_dvae: standard deviation of the encoder's input noise, in [0, 1] units, >= 0.
         epochs: passes over the data.
-        batch_size: images a step; what an epoch leaves over is trained on as a shorter batch.
+        batch_size: images a step; what an epoch leaves over is trained on as a shorter batch, a
+            single image with the batch before it.
         learning_rate: of Adam.
         schedule: "constant", or "cosine": from learning_rate down to nothing over the epochs.
         weight_decay: decoupled weight decay of the weight matrices and biases, >= 0 (AdamW).

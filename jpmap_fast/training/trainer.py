@@ -54,7 +54,8 @@ def train(
         The trained prior, on ``device``, in evaluation mode, gradients off.
 
     Raises:
-        ValueError, TypeError: settings or images do not fit; a checkpoint of another recipe.
+        ValueError, TypeError: settings or images do not fit; a checkpoint of another recipe; the
+            training diverges.
 
     Source: arXiv 2103.01648 and D. Im et al., AAAI 2017.
     """
@@ -117,11 +118,20 @@ class _Run:
         return patience > 0 and self.epoch - self.best_epoch >= patience
 
     def one_epoch(self, images: Tensor, held_out: Tensor | None) -> list[float]:
-        """One pass over the images; the mean nll, kl and mse."""
+        """One pass over the images; the mean nll, kl and mse.
+
+        Raises:
+            ValueError: the weights went to infinity or NaN.
+        """
         self.step.set_learning_rate(self.recipe.learning_rate_of(self.epoch))
         prior = self.step.prior.train()
         losses = self._pass(images, self.epoch, self.step, self.recipe.augment)
         prior.eval()
+        if not all(map(math.isfinite, losses)):
+            raise ValueError(
+                f"training diverged in epoch {self.epoch + 1}; use a smaller learning_rate than "
+                f"{self.recipe.learning_rate:g} (a checkpoint holds the epoch before)"
+            )
         self.epoch += 1
         judged = losses
         if held_out is not None:
@@ -147,7 +157,11 @@ class _Run:
         generator.manual_seed(recipe.seed * 1_000_003 + epoch % 1_000_003)
         order = torch.randperm(len(images), generator=generator, device=images.device)
         total = torch.zeros(3, device=images.device)
-        for rows in order.split(recipe.batch_size):
+        batches = list(order.split(recipe.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            # One image has no variance of its own for a batch normalisation.
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for rows in batches:
             clean = as_float(images[rows])
             if augmented:
                 clean = augment(clean, generator).contiguous()
@@ -194,12 +208,12 @@ class _Run:
 
 def _split(images: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
     """Images to train on and images held out."""
-    number = round(recipe.held_out * len(images))
-    if number == 0:
+    if recipe.held_out == 0:
         return images, None
-    if number == len(images):
+    number = round(recipe.held_out * len(images))
+    if not 0 < number < len(images):
         raise ValueError(
-            f"held_out: expected images left to train on, got {len(images)} images in all"
+            f"held_out: expected images on both sides, got {number} of {len(images)} held out"
         )
     generator = torch.Generator().manual_seed(recipe.seed)
     order = torch.randperm(len(images), generator=generator).to(images.device)
