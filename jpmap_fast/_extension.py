@@ -21,7 +21,7 @@ if _torch_release() < MINIMUM_TORCH:
     )
 
 try:
-    from jpmap_fast import _C  # type: ignore[attr-defined]
+    import jpmap_fast._C as _C
 except ImportError as error:
     raise ImportError(
         f"jpmap_fast: the compiled module does not load with torch {torch.__version__} ({error}); "
@@ -35,7 +35,7 @@ elif not torch.version.cuda:
     _cuda_problem = "this torch has no CUDA"
 else:
     try:
-        from jpmap_fast import _C_cuda  # type: ignore[attr-defined]  # noqa: F401
+        import jpmap_fast._C_cuda  # noqa: F401
     except ImportError as error:
         _cuda_problem = f"the CUDA kernels do not load: {error}"
 

@@ -121,7 +121,7 @@ def supports(latent_dim: int, widths: list[int], activations: list[str], like: T
         return like.device.type == "cpu"
     if like.dtype != torch.float32 or not cuda_kernels_loaded():
         return False
-    properties = torch.cuda.get_device_properties(like.device)
+    properties: Any = torch.cuda.get_device_properties(like.device)
     room = int(properties.shared_memory_per_block_optin) - RESERVED_SHARED_MEMORY
     return _shared_memory(latent_dim, widths) <= room
 

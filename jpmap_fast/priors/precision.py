@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -18,7 +19,9 @@ def products(precision: str, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    # The types that torch declares for these change from release to release.
+    cudnn: Any = torch.backends.cudnn
+    settings: tuple[Any, ...] = (cudnn.conv, torch.backends.cuda.matmul)
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:
