@@ -45,9 +45,22 @@ class FunctionDecoder(Decoder):
         with products("ieee", z.device):
             return self._value(z)
 
+    def _everything(self, z: Tensor) -> Tensor:
+        return self.function(z).reshape(z.shape[0], self._full_size)
+
+    def _kept(self, image: Tensor) -> Tensor:
+        """The rows of an image [..., n] that this decoder has."""
+        return image if self.rows is None else image[..., self.rows]
+
+    def _spread(self, cotangent: Tensor) -> Tensor:
+        """The transpose of ``_kept`` on [B, rows], an assignment: each row is there once."""
+        if self.rows is None:
+            return cotangent
+        full = cotangent.new_zeros(cotangent.shape[0], self._full_size)
+        return full.index_copy_(1, self.rows, cotangent)
+
     def _value(self, z: Tensor) -> Tensor:
-        out = self.function(z).reshape(z.shape[0], self._full_size)
-        return out if self.rows is None else out[:, self.rows]
+        return self._kept(self._everything(z))
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         if self.exact_tangents(z):
@@ -69,12 +82,14 @@ class FunctionDecoder(Decoder):
 
     def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         with products("ieee", z.device):
-            value, vjp = torch.func.vjp(self._value, z)[:2]
-            return value, vjp(cotangent(value))[0]
+            # The transpose of an indexing, left to autograd, would be a sorted sum.
+            everything, vjp = torch.func.vjp(self._everything, z)[:2]
+            value = self._kept(everything)
+            return value, vjp(self._spread(cotangent(value)))[0]
 
     def linearisation(self, z: Tensor) -> Linearisation:
         with products("tf32", z.device):
-            _, vjp = torch.func.vjp(self._value, z)[:2]
+            _, vjp = torch.func.vjp(self._everything, z)[:2]
 
         def push(direction: Tensor) -> Tensor:
             with products("tf32", z.device):
@@ -83,7 +98,7 @@ class FunctionDecoder(Decoder):
 
         def pull(cotangent: Tensor) -> Tensor:
             with products("tf32", z.device):
-                return vjp(cotangent, retain_graph=True)[0]
+                return vjp(self._spread(cotangent), retain_graph=True)[0]
 
         return Linearisation(push, pull)
 
@@ -135,13 +150,13 @@ class ChainDecoder(FunctionDecoder):
         with products("ieee", z.device):
             value = self._chain.value(z, tape).flatten(1)
             columns = self._columns(z, Sweep(tape, self._tangent_dtype))
-        return value if self.rows is None else value[:, self.rows], columns.to(z.dtype)
+        return self._kept(value), columns.to(z.dtype)
 
     def _columns(self, z: Tensor, sweep: Sweep) -> Tensor:
         basis = torch.eye(self.latent_dim, dtype=self._tangent_dtype, device=z.device)
         columns = self._chain.tangents(Tangents(basis[None]), sweep).settle().flatten(2)
         columns = columns.expand(z.shape[0], -1, -1)
-        return columns if self.rows is None else columns[:, :, self.rows]
+        return self._kept(columns)
 
     def expand(
         self, z: Tensor, cotangent: Callable[[Tensor], Tensor], second_order: bool
@@ -151,9 +166,8 @@ class ChainDecoder(FunctionDecoder):
             with torch.enable_grad():
                 leaf = z.detach().requires_grad_()
                 value = self._chain.value(leaf, tape).flatten(1)
-                value = value if self.rows is None else value[:, self.rows]
                 with torch.no_grad():
-                    c = cotangent(value.detach())
+                    c = self._spread(cotangent(self._kept(value.detach())))
                 outputs = [after for _, after in tape]
                 found = torch.autograd.grad(value, [leaf, *outputs], c)
             noted = [(before.detach(), after.detach()) for before, after in tape]
@@ -177,7 +191,7 @@ class ChainDecoder(FunctionDecoder):
                     .settle()
                     .flatten(1)
                 )
-            return out if self.rows is None else out[:, self.rows]
+            return self._kept(out)
 
         return Linearisation(push, pull)
 
