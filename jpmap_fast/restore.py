@@ -220,7 +220,7 @@ def _is_physics(value: Any) -> bool:
 
 def _chunk_size(problem: Problem, algorithm: Algorithm) -> int:
     """Images whose Jacobians and iterates fit into the memory at hand."""
-    pixels = math.prod(problem.prior.image_shape)
+    pixels = max(math.prod(problem.prior.image_shape), problem.decoder.widest)
     columns = problem.decoder.latent_dim + 8
     # Four arrays the size of the Jacobian are alive at the peak of a Gauss-Newton step.
     each = 4 * columns * pixels * problem.y.element_size() * algorithm.number_of_starts

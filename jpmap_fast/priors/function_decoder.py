@@ -145,6 +145,13 @@ class ChainDecoder(FunctionDecoder):
             return None
         return cls(module, latent_dim, size, None, low_precision)
 
+    @property
+    def widest(self) -> int:
+        tape: Tape = []
+        parameter = next(self.module.parameters())
+        self._chain.value(parameter.new_zeros(1, self.latent_dim), tape)
+        return max(self._full_size, *(before.numel() for before, _ in tape), 0)
+
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         tape: Tape = []
         with products("ieee", z.device):

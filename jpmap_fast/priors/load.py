@@ -59,8 +59,9 @@ def _read(name_or_path: str | Path) -> Network:
 def _is_torch_file(path: Path) -> bool:
     """Whether a file is a zip archive, as torch.save writes, or a bare pickle."""
     with path.open("rb") as file:
-        head = file.read(2)
-    return head == b"PK" or head[:1] == b"\x80"
+        head = file.read(9)
+    # A safetensors file begins with the length of its header, which may look like either.
+    return head[8:] != b"{" and (head[:2] == b"PK" or head[:1] == b"\x80")
 
 
 def _read_checkpoint(path: Path) -> Network:
