@@ -169,7 +169,7 @@ def prior_of(prior: Prior | str) -> Prior:
 def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     """Arguments of ``restore``, checked."""
     prior = prior_of(prior)
-    if _is_physics(operator):
+    if is_physics(operator):
         from jpmap_fast.deepinv.translation import count_of, translate
 
         physics = operator
@@ -212,7 +212,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     return Task(problem, finite, batched)
 
 
-def _is_physics(value: Any) -> bool:
+def is_physics(value: Any) -> bool:
     """Whether this is a physics of deepinv; without deepinv imported there can be none."""
     module = sys.modules.get("deepinv.physics")
     return module is not None and isinstance(value, module.Physics)

@@ -15,7 +15,7 @@ from jpmap_fast.algorithms.base import as_solver
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.restore import as_algorithm, prepare, prior_of
+from jpmap_fast.restore import as_algorithm, is_physics, prepare, prior_of
 from jpmap_fast.solvers import GaussNewton
 from jpmap_fast.solvers.base import LatentSolution
 
@@ -64,7 +64,8 @@ class Restorer:
     those of ``restore`` to rounding, or to another local minimum where rounding decides.
 
     Args:
-        operator: A; its factorisation and masks are read once.
+        operator: A; its factorisation and masks are read once. A linear deepinv physics becomes an
+            operator, see ``jpmap_fast.deepinv.as_operator``.
         prior: from ``load_prior``, its name, or any ``Prior``. Its weights must not change.
         sigma: standard deviation of the noise > 0, a number or one an image [batch_size].
         batch_size: B >= 1.
@@ -96,7 +97,7 @@ class Restorer:
     @torch.no_grad()
     def __init__(
         self,
-        operator: Operator,
+        operator: Operator | Any,
         prior: Prior | str,
         sigma: Any,
         *,
@@ -113,6 +114,15 @@ class Restorer:
         algorithm = as_algorithm(method)
         self._solver = _checked_solver(algorithm)
         prior = prior_of(prior)
+        if is_physics(operator):
+            from jpmap_fast.deepinv import as_operator
+
+            operator = as_operator(operator, prior.image_shape)
+        if not isinstance(operator, Operator):
+            raise TypeError(
+                "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "
+                f"got {type(operator).__name__}"
+            )
         parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
         if parameter is not None:
             device, dtype = parameter.device, parameter.dtype
