@@ -82,7 +82,7 @@ def restored(
 def single_seconds(problem: Problem, method: jf.JPMAP, images: int, limit: float) -> float:
     """Median time of a call on one image, over the first so many or as fit in the limit."""
     times: list[float] = []
-    while len(times) < min(images, len(problem.y)) and sum(times) < limit:
+    while not times or (len(times) < min(images, len(problem.y)) and sum(times) < limit):
         which = slice(len(times), len(times) + 1)
         begin = time.perf_counter()
         restored(problem, method, images=which).objective.cpu()

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go: build, tests marked cuda, sanitizers, benchmarks.
 # usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
-# JPMAP_PARTS="tests sanitizers benchmarks" names the parts to run, all of them if unset.
+# JPMAP_PARTS="tests sanitizers benchmarks encoder restorations faces linear_solver" names the parts
+# to run, all of them if unset. The last four use JPMAP_DATA, a folder with mnist.npz and
+# faces_test.npz, and JPMAP_FACES_PRIOR, weights for faces where none are bundled, if given.
 # The package is installed outside the checkout and the tests run from a copy, so that what is
 # tested is what was built.
 set -uo pipefail
@@ -11,7 +13,10 @@ reference=${2:+$(cd "$2" && pwd)}
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$place/site"
-parts=" ${JPMAP_PARTS:-tests sanitizers benchmarks} "
+parts=" ${JPMAP_PARTS:-tests sanitizers benchmarks encoder restorations faces linear_solver} "
+images=()
+[ -n "${JPMAP_DATA:-}" ] && images+=(--data "$(cd "$JPMAP_DATA" && pwd)")
+[ -n "${JPMAP_FACES_PRIOR:-}" ] && images+=(--faces-prior "$(realpath "$JPMAP_FACES_PRIOR")")
 failed=0
 wanted() { case "$parts" in *" $1 "*) true ;; *) false ;; esac; }
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*"; failed=1; }; }
@@ -47,5 +52,15 @@ if wanted benchmarks; then
       --output "$out/reference_cases_cuda.json"
   fi
 fi
+measured() { # PART SCRIPT: a part that is one script
+  if wanted "$1"; then
+    step "$1" timeout 300 python3 "benchmarks/$2.py" --device cuda "${images[@]}" \
+      --output "$out/$1_cuda.json"
+  fi
+}
+measured encoder encoder
+measured restorations restorations
+measured faces bench_faces
+measured linear_solver bench_linear_solver
 echo "== $([ $failed = 0 ] && echo all passed || echo SOMETHING FAILED)"
 exit $failed

@@ -5,7 +5,10 @@ Between ``<!-- table: NAME -->`` and ``<!-- end -->`` stands the table of
 
     "table": {"columns": ["a", "b"], "rows": [["x", 1.5], ...], "note": "optional text"}
 
-A whole number is written as it is, any other number with four significant digits, null as a dash.
+``NAME.PART`` is the member PART of the file's "tables". ``A or B`` stands for the first of them
+that has been measured, and ``A or nothing`` leaves the place empty until A has.
+
+A whole number is written as it is, any other with four significant digits, null as a dash.
 
     python benchmarks/readme_tables.py            # rewrite README.md
     python benchmarks/readme_tables.py --check    # exit 1 if that would change it
@@ -23,7 +26,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(
-    r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL
+    r"(?P<open><!-- table: (?P<names>[\w. -]+?) -->\n)(?P<body>.*?)(?P<close><!-- end -->)",
+    re.DOTALL,
 )
 
 
@@ -58,6 +62,24 @@ def format_table(table: dict[str, Any]) -> str:
     return f"{text}\n{note}\n" if note else text
 
 
+def _file(results: Path, name: str) -> Path:
+    return results / f"{name.partition('.')[0]}.json"
+
+
+def _read(results: Path, name: str) -> dict[str, Any]:
+    """The table NAME or NAME.PART."""
+    path, part = _file(results, name), name.partition(".")[2]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if part:
+        content = content.get("tables", {})
+    member = part or "table"
+    if member not in content:
+        place = f'"tables" with "{part}"' if part else '"table"'
+        raise ValueError(f"{path.name}: expected a member {place}")
+    found: dict[str, Any] = content[member]
+    return found
+
+
 def fill(text: str, results: Path) -> str:
     """The text with every table written anew.
 
@@ -66,13 +88,13 @@ def fill(text: str, results: Path) -> str:
     """
 
     def replace(match: re.Match[str]) -> str:
-        path = results / f"{match['name']}.json"
-        if not path.is_file():
-            raise ValueError(f"table {match['name']}: expected results in {path.name}, none found")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if "table" not in content:
-            raise ValueError(f'{path.name}: expected a member "table"')
-        return f"{match['open']}{format_table(content['table'])}{match['close']}"
+        names = match["names"].split(" or ")
+        known = [name for name in names if name == "nothing" or _file(results, name).is_file()]
+        if not known:
+            files = " or ".join(_file(results, name).name for name in names)
+            raise ValueError(f"table {match['names']}: expected results in {files}, none found")
+        body = "" if known[0] == "nothing" else format_table(_read(results, known[0]))
+        return f"{match['open']}{body}{match['close']}"
 
     return PLACE.sub(replace, text)
 

@@ -55,6 +55,45 @@ def test_check_tells_an_old_table_and_changes_nothing(
     assert script.main([*options, "--check"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("absent or speed", "| what |"),
+        ("speed or nothing", "| what |"),
+        ("absent or nothing", "<!-- end -->"),
+        ("speed.part", "| of it |"),
+        ("absent.part or speed.part", "| of it |"),
+    ],
+)
+def test_the_first_table_measured_is_taken(
+    project: tuple[Path, list[str]], names: str, expected: str
+) -> None:
+    readme, options = project
+    readme.write_text(readme.read_text().replace("table: speed", f"table: {names}"))
+    results = readme.parent / "speed.json"
+    content = json.loads(results.read_text())
+    content["tables"] = {"part": {"columns": ["of it"], "rows": [["x"]]}}
+    results.write_text(json.dumps(content))
+    script = _script()
+    assert script.main(options) == 0
+    assert f"<!-- table: {names} -->\n{expected}" in readme.read_text()
+    assert "old" not in readme.read_text()
+    assert script.main([*options, "--check"]) == 0
+
+
+def test_a_missing_part_or_every_missing_file_is_named(
+    project: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme, options = project
+    before = readme.read_text()
+    readme.write_text(before.replace("table: speed", "table: speed.part"))
+    assert _script().main(options) == 2
+    assert 'expected a member "tables" with "part"' in capsys.readouterr().err
+    readme.write_text(before.replace("table: speed", "table: a or b"))
+    assert _script().main(options) == 2
+    assert "expected results in a.json or b.json" in capsys.readouterr().err
+
+
 def test_a_note_follows_its_table() -> None:
     table = {"columns": ["a"], "rows": [["x"]], "note": "Means of 8."}
     assert _script().format_table(table) == "| a |\n| --- |\n| x |\n\nMeans of 8.\n"
