@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
 
 from jpmap_fast.batch_invariant import batched_product
-from jpmap_fast.objective import LatentObjective, half_squared_norm, hessian_of
+from jpmap_fast.objective import LatentObjective, half_squared_norm
 from jpmap_fast.priors.decoder import Decoder
 
 
@@ -98,48 +97,21 @@ class MatrixFreeLeastSquares(LatentObjective):
         residual = self.target - self.system.measure(self.decoder.value(z))
         return self._solve_one(residual, z)[0]
 
-    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        total = z.new_empty(0)
+    def _at(self, decoded: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        total, solved = self._solve_one(self.target - self.system.measure(decoded), z)
+        return total, self.system.measure_adjoint(solved)
 
-        def cotangent(decoded: Tensor) -> Tensor:
-            nonlocal total
-            residual = self.target - self.system.measure(decoded)
-            total, solved = self._solve_one(residual, z)
-            return self.system.measure_adjoint(solved)
-
-        _, pulled = self.decoder.pullback(z, cotangent)
-        return total, z - pulled
-
-    def newton_system(
-        self, z: Tensor, second_order: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        total = z.new_empty(0)
-
-        def cotangent(decoded: Tensor) -> Tensor:
-            nonlocal total
-            residual = self.target - self.system.measure(decoded)
-            total, solved = self._solve_one(residual, z)
-            return self.system.measure_adjoint(solved)
-
-        expansion = self.decoder.expand(z, cotangent, second_order)
-        columns = self.system.measure(expansion.columns.to(z.dtype))  # [B, k, m]
+    def _gram(self, columns: Tensor) -> Tensor:
+        seen = self.system.measure(columns.to(self.target.dtype))  # [B, k, m]
         # V^T (C + C - S V), made symmetric, is C^T S^{-1} C less the square of what V lacks: rough
         # solves do.
-        inverse, left = self._solve("columns", columns, rough=True)
-        matrix = batched_product(inverse, (columns + left).mT)
-        matrix = 0.5 * (matrix + matrix.mT)
-        matrix.diagonal(dim1=-2, dim2=-1).add_(1)
-        return total, z - expansion.pulled, matrix, hessian_of(matrix, expansion.curvature)
+        inverse, left = self._solve("columns", seen, rough=True)
+        matrix = batched_product(inverse, (seen + left).mT)
+        return 0.5 * (matrix + matrix.mT)
 
-    def gauss_newton_product(self, z: Tensor) -> Callable[[Tensor], Tensor]:
-        jacobian = self.decoder.linearisation(z)
-
-        def product(v: Tensor) -> Tensor:
-            seen = self.system.measure(jacobian.push(v))
-            solved, _ = self.system.solve(seen[:, None], None)
-            return v + jacobian.pull(self.system.measure_adjoint(solved[:, 0]))
-
-        return product
+    def _weigh(self, tangent: Tensor) -> Tensor:
+        solved, _ = self.system.solve(self.system.measure(tangent)[:, None], None)
+        return self.system.measure_adjoint(solved[:, 0])
 
     def select(self, index: Tensor) -> MatrixFreeLeastSquares:
         new = MatrixFreeLeastSquares(self.decoder, self.system.select(index), self.target[index])

@@ -68,10 +68,29 @@ class LatentObjective(ABC):
         """f(z) [B] of z [B, k]."""
 
     @abstractmethod
-    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """f(z) [B] and its gradient [B, k]."""
+    def _at(self, decoded: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """F [B] and c = H^T W (t - H G) [B, n], with G = G(z) given."""
 
     @abstractmethod
+    def _gram(self, columns: Tensor) -> Tensor:
+        """J^T H^T W H J [B, k, k] of the transposed Jacobian [B, k, n]."""
+
+    @abstractmethod
+    def _weigh(self, tangent: Tensor) -> Tensor:
+        """H^T W H [B, n] of a change of the image [B, n]."""
+
+    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """f(z) [B] and its gradient [B, k]."""
+        f = z.new_empty(0)
+
+        def cotangent(decoded: Tensor) -> Tensor:
+            nonlocal f
+            f, c = self._at(decoded, z)
+            return c
+
+        _, pulled = self.decoder.pullback(z, cotangent)
+        return f, z - pulled
+
     def newton_system(
         self, z: Tensor, second_order: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -80,14 +99,29 @@ class LatentObjective(ABC):
         The Gauss-Newton matrix is I + J^T H^T W H J. The Hessian is None where it is not wanted or
         costs too much.
         """
+        f = z.new_empty(0)
+
+        def cotangent(decoded: Tensor) -> Tensor:
+            nonlocal f
+            f, c = self._at(decoded, z)
+            return c
+
+        expansion = self.decoder.expand(z, cotangent, second_order)
+        matrix = self._gram(expansion.columns).to(z.dtype)
+        matrix.diagonal(dim1=-2, dim2=-1).add_(1)
+        hessian = None
+        if expansion.curvature is not None:
+            hessian = matrix - 0.5 * (expansion.curvature + expansion.curvature.mT)
+        return f, z - expansion.pulled, matrix, hessian
 
     def normal_equations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``newton_system`` without the Hessian."""
         return self.newton_system(z, second_order=False)[:3]
 
-    @abstractmethod
     def gauss_newton_product(self, z: Tensor) -> Callable[[Tensor], Tensor]:
         """The product by the Gauss-Newton matrix at z, directions [B, k] to [B, k]."""
+        jacobian = self.decoder.linearisation(z)
+        return lambda v: v + jacobian.pull(self._weigh(jacobian.push(v)))
 
     @abstractmethod
     def select(self, index: Tensor) -> LatentObjective:
@@ -101,11 +135,6 @@ class LatentObjective(ABC):
 def half_squared_norm(z: Tensor) -> Tensor:
     """1/2 ||z||^2 of each row, in float64."""
     return 0.5 * z.double().square().sum(dim=-1)
-
-
-def hessian_of(matrix: Tensor, curvature: Tensor | None) -> Tensor | None:
-    """The Hessian of f, with c = H^T W (t - H G), less its derivative by G, in ``curvature``."""
-    return None if curvature is None else matrix - 0.5 * (curvature + curvature.mT)
 
 
 class WeightedLeastSquares(LatentObjective):
@@ -161,50 +190,19 @@ class WeightedLeastSquares(LatentObjective):
         residual = self.target - self._observe(self.decoder.value(z))
         return self._total(residual, self.weight * residual, z)
 
-    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        total = z.new_empty(0)
+    def _at(self, decoded: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        residual = self.target - self._observe(decoded)
+        weighted = self.weight * residual
+        return self._total(residual, weighted, z), self._observe_adjoint(weighted)
 
-        def cotangent(decoded: Tensor) -> Tensor:
-            nonlocal total
-            residual = self.target - self._observe(decoded)
-            weighted = self.weight * residual
-            total = self._total(residual, weighted, z)
-            return self._observe_adjoint(weighted)
-
-        _, pulled = self.decoder.pullback(z, cotangent)
-        return total, z - pulled
-
-    def newton_system(
-        self, z: Tensor, second_order: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        total = z.new_empty(0)
-
-        def cotangent(decoded: Tensor) -> Tensor:
-            nonlocal total
-            residual = self.target - self._observe(decoded)
-            weighted = self.weight * residual
-            total = self._total(residual, weighted, z)
-            return self._observe_adjoint(weighted)
-
-        expansion = self.decoder.expand(z, cotangent, second_order)
-        columns, weight = expansion.columns, self.weight
+    def _gram(self, columns: Tensor) -> Tensor:
         if self.matrix is not None:
-            columns = self.matrix(columns.to(z.dtype))  # [B, k, p]
-        elif self.scale is not None:
-            weight = weight * self.scale.square()
-        matrix = weighted_product(columns, weight).to(z.dtype)
-        matrix.diagonal(dim1=-2, dim2=-1).add_(1)
-        return total, z - expansion.pulled, matrix, hessian_of(matrix, expansion.curvature)
+            return weighted_product(self.matrix(columns.to(self.target.dtype)), self.weight)
+        weight = self.weight if self.scale is None else self.weight * self.scale.square()
+        return weighted_product(columns, weight)
 
-    def gauss_newton_product(self, z: Tensor) -> Callable[[Tensor], Tensor]:
-        jacobian = self.decoder.linearisation(z)
-
-        def product(v: Tensor) -> Tensor:
-            return v + jacobian.pull(
-                self._observe_adjoint(self.weight * self._observe(jacobian.push(v)))
-            )
-
-        return product
+    def _weigh(self, tangent: Tensor) -> Tensor:
+        return self._observe_adjoint(self.weight * self._observe(tangent))
 
     def fused(self) -> MLPLeastSquares | None:
         decoder = self.decoder

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jpmap_fast._validate import SCALE_HINT, choice, count, counts
-from jpmap_fast.priors.gamma import LearnedGamma
+from jpmap_fast._validate import choice, count, counts
+from jpmap_fast.priors.vae import VAE
 
 ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -32,7 +32,7 @@ class Residual(nn.Module):
         return out
 
 
-class ConvVAE(LearnedGamma):
+class ConvVAE(VAE):
     r"""Convolutional encoder and decoder with one gamma.
 
     Model: p(x|z) = N(G(z), gamma^2 I), q(z|x) = N(mu_phi(x), exp(log_std_phi(x))^2).
@@ -123,11 +123,7 @@ class ConvVAE(LearnedGamma):
         Raises:
             TypeError: integer images. ValueError: another shape.
         """
-        if not x.is_floating_point():
-            raise TypeError(f"x: expected floating-point images, got {x.dtype}; {SCALE_HINT}")
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
-            expected = ", ".join(map(str, ("B", *self.image_shape)))
-            raise ValueError(f"x: expected shape [{expected}], got {list(x.shape)}")
+        self._check_images(x)
         h = self.encoder(x)
         return self.encoder_mean(h), self.encoder_log_std(h)
 
@@ -137,8 +133,7 @@ class ConvVAE(LearnedGamma):
         Raises:
             ValueError: z is not [B, k].
         """
-        if z.dim() != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z: expected shape [B, {self.latent_dim}], got {list(z.shape)}")
+        self._check_codes(z)
         out: Tensor = self.decoder(z)
         return out
 

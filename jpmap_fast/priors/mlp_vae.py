@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jpmap_fast._validate import SCALE_HINT, choice, count, counts
+from jpmap_fast._validate import choice, count, counts
 from jpmap_fast.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
-from jpmap_fast.priors.gamma import LearnedGamma
+from jpmap_fast.priors.vae import VAE
 
 
-class MLPVAE(LearnedGamma):
+class MLPVAE(VAE):
     r"""Encoder n - hidden - {k, k} and decoder k - hidden reversed - n, with one learned gamma.
 
     Model: p(x|z) = N(G(z), gamma^2 I), q(z|x) = N(mu_phi(x), exp(log_std_phi(x))^2). The defaults
@@ -85,14 +85,7 @@ class MLPVAE(LearnedGamma):
         Raises:
             TypeError: integer images. ValueError: another shape.
         """
-        if not x.is_floating_point():
-            raise TypeError(f"x: expected floating-point images, got {x.dtype}; {SCALE_HINT}")
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(
-                f"x: expected shape {['B', *self.image_shape]}, got {list(x.shape)}".replace(
-                    "'", ""
-                )
-            )
+        self._check_images(x)
         h = x.flatten(1)
         activation = ACTIVATIONS[self.hidden_activation].value
         for layer in self.encoder_layers:
@@ -105,8 +98,7 @@ class MLPVAE(LearnedGamma):
         Raises:
             ValueError: z is not [B, k].
         """
-        if z.dim() != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z: expected shape [B, {self.latent_dim}], got {list(z.shape)}")
+        self._check_codes(z)
         h = z
         activation = ACTIVATIONS[self.hidden_activation].value
         for layer in self.decoder_layers[:-1]:

@@ -1,4 +1,4 @@
-"""The standard deviation of p(x|z), as a parameter that networks share."""
+"""What the networks share: gamma as a parameter, and checks of what they are given."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from jpmap_fast._validate import SCALE_HINT
 
 
-class LearnedGamma(nn.Module):
+class VAE(nn.Module):
     """A network with ``log_gamma``, read as ``gamma``."""
+
+    image_shape: tuple[int, int, int]
+    latent_dim: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,3 +41,16 @@ class LearnedGamma(nn.Module):
         # A CUDA graph changes parameters without counting their versions.
         self._gamma = None
         return super().train(mode)
+
+    def _check_images(self, x: Tensor) -> None:
+        """Raise TypeError or ValueError unless x is [B, C, H, W], floating point."""
+        if not x.is_floating_point():
+            raise TypeError(f"x: expected floating-point images, got {x.dtype}; {SCALE_HINT}")
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
+            expected = ", ".join(map(str, ("B", *self.image_shape)))
+            raise ValueError(f"x: expected shape [{expected}], got {list(x.shape)}")
+
+    def _check_codes(self, z: Tensor) -> None:
+        """Raise ValueError unless z is [B, k]."""
+        if z.dim() != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z: expected shape [B, {self.latent_dim}], got {list(z.shape)}")
