@@ -51,7 +51,7 @@ class TimedAdam:
     def __init__(self, seconds: float) -> None:
         self._adam = jf.Adam()
         self._end = time.perf_counter() + seconds
-        self._step_seconds = 0.0
+        self._spent = 0.0
         self.steps = 0
         self.cut = 0
 
@@ -60,20 +60,19 @@ class TimedAdam:
     ) -> LatentSolution:
         """Descend from z [B, k] for as long as time is left."""
         begin = time.perf_counter()
+        first = self.steps == 0
         allowed = self._adam.max_steps
-        if self._step_seconds:
-            allowed = min(allowed, int((self._end - begin) / self._step_seconds))
-        if allowed < 1:
-            self.cut = self.cut or len(z)
-            nothing = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-            return LatentSolution(z, objective.value(z), nothing, nothing > 0)
-        if not self._step_seconds:
+        if first:
             allowed = 20  # enough to learn what a step takes
+        else:
+            allowed = min(allowed, int((self._end - begin) / (self._spent / self.steps)))
+        if allowed < 1 or begin > self._end:
+            self.cut = self.cut or len(z)
+            none = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+            return LatentSolution(z, objective.value(z), none, none > 0)
         found = replace(self._adam, max_steps=allowed).minimise(objective, z, scale)
-        taken = int(found.steps.max())
-        self.steps += taken
-        first = not self._step_seconds
-        self._step_seconds = (time.perf_counter() - begin) / max(taken, 1)
+        self.steps += max(int(found.steps.max()), 1)
+        self._spent += time.perf_counter() - begin
         if first:
             return self.minimise(objective, z, scale)
         if allowed < self._adam.max_steps:
@@ -283,6 +282,7 @@ def main() -> None:
     parser.add_argument("--baseline-seconds", type=float, default=60)
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of a method, at most")
     parser.add_argument("--limit", type=float, default=3, help="seconds of them, about, at most")
+    parser.add_argument("--latency-limit", type=float, default=8, help="the same, one by one")
     options = parser.parse_args()
     options.digits, options.faces = 0, options.batch
     device = torch.device(options.device)
@@ -296,7 +296,7 @@ def main() -> None:
     print(f"batch of {len(problem.y)}", flush=True)
     speed = throughput(problem, options.repeats, options.limit)
     print("one image", flush=True)
-    single = latency(problem, options.latency_images, options.limit)
+    single = latency(problem, options.latency_images, options.latency_limit)
     against = None
     if options.baseline_images:
         print(f"against Adam, {len(part.y)} images", flush=True)
