@@ -198,10 +198,9 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def tables(
-    rows: list[dict[str, Any]], overall: dict[str, dict[str, Any]], device: torch.device
-) -> dict[str, Any]:
-    """All tables."""
+def document(rows: list[dict[str, Any]], device: torch.device) -> dict[str, Any]:
+    """Everything measured, and all tables."""
+    overall = summary(rows)
     names = [label(setting) for setting in SETTINGS]
     lines = []
     for row in rows:
@@ -252,7 +251,7 @@ def tables(
                 name,
                 percent(value["mean_within"]),
                 percent(value["least_within"]),
-                f"+{100 * value['mean_excess']:.2g}%",
+                f"+{100 * value['mean_excess']:.1f}%",
                 *(
                     None if value[key] is None else f"{value[key]:.2f}"
                     for key in ("relative_time", "relative_time_single")
@@ -263,7 +262,13 @@ def tables(
         "note": f"JPMAP(starts, n2) on {', '.join(row['problem'] for row in rows)}; times relative "
         f"to {label(UNIT)}, geometric means over problems. {where}",
     }
-    return {"table": main_table, "tables": {"winners": winners, "summary": means}}
+    return {
+        "what": "which start of JPMAP finds the least J1, and what more starts cost",
+        "summary": overall,
+        "rows": rows,
+        "table": main_table,
+        "tables": {"winners": winners, "summary": means},
+    }
 
 
 def main() -> None:
@@ -276,7 +281,8 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=8, help="images restored one by one")
     options = parser.parse_args()
     device = torch.device(options.device)
-    rows = []
+    output = options.output or RESULTS / f"encoder_{device.type}.json"
+    rows: list[dict[str, Any]] = []
     for images, (prior, clean) in image_sets(options).items():
         for name in NAMES[images]:
             if options.problems and not any(part in name for part in options.problems):
@@ -285,8 +291,9 @@ def main() -> None:
             problem = make_problem(images, name, prior, clean[:number])
             print(f"{problem.title}, {len(problem.y)} images", flush=True)
             rows.append(measure(problem, options.repeats, options.limit, options.singles))
-    overall = summary(rows)
-    for name, value in overall.items():
+            # After every problem: a run that is cut short leaves what it has.
+            write(output, document(rows, device), device)
+    for name, value in summary(rows).items():
         times = [
             f"{title} x {value[key]:.2f}"
             for title, key in (("all", "relative_time"), ("one image", "relative_time_single"))
@@ -297,13 +304,6 @@ def main() -> None:
             f"{percent(value['least_within'])}; J1 +{100 * value['mean_excess']:.2f}%; "
             f"time: {', '.join(times)}"
         )
-    document = {
-        "what": "which start of JPMAP finds the least J1, and what more starts cost",
-        "summary": overall,
-        "rows": rows,
-        **tables(rows, overall, device),
-    }
-    write(options.output or RESULTS / f"encoder_{device.type}.json", document, device)
 
 
 if __name__ == "__main__":
