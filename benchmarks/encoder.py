@@ -293,7 +293,7 @@ def main() -> None:
             rows.append(measure(problem, options.repeats, options.limit, options.singles))
             # After every problem: a run that is cut short leaves what it has.
             write(output, document(rows, device), device)
-    for name, value in summary(rows).items():
+    for name, value in summary(rows).items() if rows else ():
         times = [
             f"{title} x {value[key]:.2f}"
             for title, key in (("all", "relative_time"), ("one image", "relative_time_single"))
