@@ -20,6 +20,11 @@ from jpmap_fast.solvers.quadratic_model import (
 # Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients.
 DIRECT_LATENT_DIM = 256
 
+# On a GPU a working set is compacted once it is no fuller than this, and expanded as a whole if more
+# than this part of it has moved: a new number of images is a new set of convolution plans, which
+# costs more than a few images of work. On a CPU it is free.
+FULL_ON_GPU = 0.75
+
 # Relative residual of a step by conjugate gradients.
 FORCING = 0.02
 
@@ -165,36 +170,42 @@ class GaussNewton:
         if batch == 0:
             return LatentSolution(final_z, final_f, steps, converged)
 
-        # Everything below is indexed by the images still at work; `index` says which they are.
+        # Everything below is indexed by the images in the working set; `index` says which they are
+        # and `alive` which of them are still at work.
         index = torch.arange(batch, device=z.device)
+        alive = torch.ones_like(index, dtype=torch.bool)
         f, model = self._model(objective, z)
         mu = self.initial_damping * model.largest
         growth = torch.full_like(mu, 2.0)
         count = torch.zeros_like(index)
+        full = FULL_ON_GPU if z.is_cuda else 1.0
         while True:
             step = model.step(mu)
             finite = torch.isfinite(f) & torch.isfinite(step.size)
             done = step.size <= self.tolerance
             done |= step.decrement <= resolution * f.abs()
             # A damping this large moves z by less than its last digit: no descent is left.
-            stuck = mu > model.largest / resolution
-            stop = done | stuck | ~finite | (count >= self.max_steps)
+            done |= mu > model.largest / resolution
+            stop = alive & (done | ~finite | (count >= self.max_steps))
             d, promised = step.d, step.promised
-            if bool(stop.any()):
-                left = index[stop]
-                final_z[left], final_f[left] = z[stop], f[stop]
-                steps[left], converged[left] = count[stop], (done | stuck)[stop] & finite[stop]
-                keep = (~stop).nonzero()[:, 0]
-                if keep.numel() == 0:
-                    return LatentSolution(final_z, final_f, steps, converged)
+            stopped, left = torch.stack((stop.sum(), (alive & ~stop).sum())).tolist()
+            if stopped:
+                ended = index[stop]
+                final_z[ended], final_f[ended] = z[stop], f[stop]
+                steps[ended], converged[ended] = count[stop], (done & finite)[stop]
+                alive = alive & ~stop
+            if left == 0:
+                return LatentSolution(final_z, final_f, steps, converged)
+            if left <= full * alive.numel() and left < alive.numel():
+                keep = alive.nonzero()[:, 0]
                 objective, model = objective.select(keep), model.select(keep)
                 index, z, f, d, promised = index[keep], z[keep], f[keep], d[keep], promised[keep]
-                mu, growth, count = mu[keep], growth[keep], count[keep]
+                mu, growth, count, alive = mu[keep], growth[keep], count[keep], alive[keep]
 
-            trial = z + d.to(z.dtype)
+            trial = torch.where(alive[:, None], z + d.to(z.dtype), z)
             f_new = objective.value(trial)
             gain = (f - f_new) / promised
-            accept = f_new < f
+            accept = alive & (f_new < f)
             z = torch.where(accept[:, None], trial, z)
             f = torch.where(accept, f_new, f)
             shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
@@ -203,6 +214,8 @@ class GaussNewton:
             count = count + 1
             # A refused step costs one decode: only what moved is expanded again.
             moved = accept.nonzero()[:, 0]
+            if moved.numel() > full * accept.numel():
+                moved = torch.arange(accept.numel(), device=z.device)
             if moved.numel():
                 model = model.renewed(moved, z, objective)
 
