@@ -146,26 +146,9 @@ CHAINS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-# Known to fail with the present read_chain; the marks go with the mistakes.
-MISREAD = pytest.mark.xfail(strict=True, reason="read_chain folds or trusts too much")
-MISTAKES = {
-    "norm-after-transposed-groups",
-    "norm-after-linear",
-    "shuffle-groups",
-    "own-residual",
-    "hook-on-norm",
-    "hook-on-shuffle",
-    "hook-on-body",
-    "hook-on-sequence",
-    "pre-hook-on-sequence",
-    "hook-on-nested",
-}
-
-
 def named(table):
-    """Names of a table as parameters, those known to fail marked."""
-    marks = {name: MISREAD if name in MISTAKES else () for name in table}
-    return pytest.mark.parametrize("name", [pytest.param(n, marks=m) for n, m in marks.items()])
+    """Names of a table as parameters."""
+    return pytest.mark.parametrize("name", list(table))
 
 
 def prepared(module: nn.Module) -> nn.Module:
@@ -403,7 +386,7 @@ def test_a_norm_without_statistics_is_no_chain():
     assert read_chain(module, torch.float64) is None
 
 
-@pytest.mark.parametrize("after_conv", [pytest.param(True, marks=MISREAD), False])
+@pytest.mark.parametrize("after_conv", [True, False])
 def test_a_norm_in_training_mode_is_no_chain(after_conv):
     module = prepared(image(*[nn.Conv2d(4, 4, 1)] * after_conv, nn.BatchNorm2d(4), nn.Tanh()))
     assert read_chain(module, torch.float64) is not None
@@ -418,7 +401,6 @@ def test_a_dropout_in_training_mode_is_no_chain():
     assert read_chain(module, torch.float64) is None
 
 
-@MISREAD
 def test_training_mode_is_no_matter_where_it_changes_nothing():
     module = prepared(CHAINS["residual-in-residual"]()).train()
     check_derivatives(decoder_of(module), module, codes())

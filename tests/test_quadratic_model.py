@@ -20,9 +20,6 @@ NAMES = ["inpainting-per-image", "compressed-sensing", "linear-operator"]
 CLOSE = {"rtol": 1e-7, "atol": 1e-9}
 DAMPINGS = [0.0, 0.3, 20.0]
 
-# Known to fail with the present ImplicitModel; the marks go with the mistake.
-LOOSE = pytest.mark.xfail(strict=True, reason="ImplicitModel.step leaves its residual out")
-
 
 def problem(name: str, spread: float = 1.0) -> tuple[LatentObjective, Tensor]:
     c = case(name)
@@ -136,7 +133,7 @@ def check_bounds(f: LatentObjective, z: Tensor, forcing: float) -> None:
         assert (step.decrement <= (1 + mu) * decrement * (1 + 1e-7) + left**2).all()
 
 
-@pytest.mark.parametrize("forcing", [1e-9, pytest.param(0.02, marks=LOOSE)])
+@pytest.mark.parametrize("forcing", [1e-9, 0.02])
 @pytest.mark.parametrize("name", NAMES)
 def test_bounds_on_the_undamped_step_hold(name, forcing):
     check_bounds(*problem(name), forcing)
@@ -163,12 +160,10 @@ def lopsided() -> tuple[LatentObjective, Tensor]:
     return f, z
 
 
-@LOOSE
 def test_bounds_hold_for_gradients_that_hide_a_long_step():
     check_bounds(*lopsided(), 0.02)
 
 
-@LOOSE
 def test_a_solve_that_overlooks_a_direction_is_not_taken_for_convergence():
     f, z = lopsided()
     # Little damping, so that nothing but the bound keeps the first step from passing for the last.
@@ -228,7 +223,7 @@ def test_a_step_at_the_minimum_is_nothing(implicit):
     assert step.d.abs().max() < 1e-6 and step.size.max() < 1e-6
 
 
-@pytest.mark.parametrize("implicit", [False, pytest.param(True, marks=LOOSE)])
+@pytest.mark.parametrize("implicit", [False, True])
 def test_a_code_that_is_not_finite_makes_no_step_and_touches_no_other(implicit):
     f, z = problem("denoising")
     broken = z.clone()

@@ -325,9 +325,9 @@ def read_chain(module: nn.Module, dtype: torch.dtype) -> Chain | None:
     pending = list(_flattened(module))
     while pending:
         part = pending.pop(0)
-        if part.training or part._forward_hooks or part._forward_pre_hooks:
+        if not _is_plain(part):
             return None
-        if isinstance(part, Residual):
+        if type(part) is Residual:
             body = read_chain(part.body, dtype)
             if body is None:
                 return None
@@ -335,9 +335,15 @@ def read_chain(module: nn.Module, dtype: torch.dtype) -> Chain | None:
         elif type(part) in _LINEAR:
             if getattr(part, "padding_mode", "zeros") != "zeros":
                 return None
-            norm = pending.pop(0) if pending and _is_fixed_norm(pending[0]) else None
-            doubled = norm is None and isinstance(part, nn.Conv2d) and pending
-            shuffle = pending.pop(0) if doubled and _is_double_shuffle(pending[0]) else None
+            norm = shuffle = None
+            if pending and _is_plain(pending[0]) and not isinstance(part, nn.Linear):
+                # The channels of a transposed convolution in groups are two dimensions of its
+                # weight, and a shuffle would mix the groups of any.
+                one_group = part.groups == 1
+                if _is_fixed_norm(pending[0]) and (one_group or isinstance(part, nn.Conv2d)):
+                    norm = pending.pop(0)
+                elif _is_double_shuffle(pending[0]) and one_group and type(part) is nn.Conv2d:
+                    shuffle = pending.pop(0)
             links.append(_Linear(part, norm, shuffle, dtype))  # type: ignore[arg-type]
         elif _is_fixed_norm(part):
             links.append(_Scale(part))  # type: ignore[arg-type]
@@ -345,19 +351,30 @@ def read_chain(module: nn.Module, dtype: torch.dtype) -> Chain | None:
             links.append(_Pointwise(_POINTWISE[type(part)][0]))
         elif type(part) in _RESHAPE:
             links.append(_Reshape(part))
-        elif type(part) not in (nn.Identity, nn.Dropout, nn.Dropout2d):
+        elif type(part) is not nn.Identity and not _is_idle_dropout(part):
             return None
     return Chain(links)
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module does what its class does, no more."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return not hooks and "forward" not in vars(module)
+
+
 def _flattened(module: nn.Module) -> list[nn.Module]:
-    if type(module) is nn.Sequential:
+    if type(module) is nn.Sequential and _is_plain(module):
         return [leaf for child in module for leaf in _flattened(child)]
     return [module]
 
 
 def _is_fixed_norm(module: nn.Module) -> bool:
-    return type(module) is nn.BatchNorm2d and module.running_var is not None
+    tracked = type(module) is nn.BatchNorm2d and module.running_var is not None
+    return tracked and not module.training
+
+
+def _is_idle_dropout(module: nn.Module) -> bool:
+    return type(module) in (nn.Dropout, nn.Dropout2d) and not module.training
 
 
 def _is_double_shuffle(module: nn.Module) -> bool:

@@ -20,9 +20,9 @@ from jpmap_fast.solvers.quadratic_model import (
 # Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients.
 DIRECT_LATENT_DIM = 256
 
-# On a GPU a working set is compacted once it is no fuller than this, and expanded as a whole if more
-# than this part of it has moved: a new number of images is a new set of convolution plans, which
-# costs more than a few images of work. On a CPU it is free.
+# On a GPU a working set is compacted once it is no fuller than this, and expanded as a whole if
+# more than this part of it has moved: a new number of images is a new set of convolution plans,
+# which costs more than a few images of work. On a CPU it is free.
 FULL_ON_GPU = 0.75
 
 # Relative residual of a step by conjugate gradients.

@@ -122,9 +122,11 @@ class DirectModel:
 class ImplicitModel:
     """The Gauss-Newton matrix by its action, two products by the Jacobian an iteration.
 
-    Conjugate gradients from zero keep d orthogonal to their residual, so the decrease promised has
-    the formula of an exact solve. H is at least I, hence (H + mu I)^{-1} >= H^{-1} / (1 + mu):
-    bounds on the undamped step come from the damped one.
+    Conjugate gradients from zero keep d orthogonal to their residual r, so the decrease promised
+    has the formula of an exact solve. H is at least I, hence H^{-1} <= (1 + mu) (H + mu I)^{-1} and
+    (H + mu I)^{-1} <= I / (1 + mu): bounds on the undamped step come from d and r,
+
+        ||H^{-1} g|| <= (1 + mu) ||d|| + ||r||,    g^T H^{-1} g <= -(1 + mu) g^T d + ||r||^2.
 
     Attributes:
         objective: f.
@@ -166,12 +168,13 @@ class ImplicitModel:
             tolerance=self.forcing,
             max_iterations=2 * self.z.shape[1],
         )
-        d, g = found.x.double(), self.gradient.double()
+        d, g, r = found.x.double(), self.gradient.double(), found.residual.double()
+        left = r.square().sum(dim=-1).sqrt()
         return Step(
             d,
             0.5 * (d * (mu[:, None] * d - g)).sum(dim=-1),
-            (1 + mu) * d.square().mean(dim=-1).sqrt(),
-            -(1 + mu) * (g * d).sum(dim=-1),
+            (1 + mu) * d.square().mean(dim=-1).sqrt() + left / d.shape[1] ** 0.5,
+            -(1 + mu) * (g * d).sum(dim=-1) + left.square(),
         )
 
     def select(self, index: Tensor) -> ImplicitModel:
