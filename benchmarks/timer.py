@@ -69,7 +69,8 @@ def device_name(device: torch.device) -> str:
     """What a result was measured on, without naming a machine."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def write(path: Path, document: dict[str, Any], device: torch.device) -> None:
