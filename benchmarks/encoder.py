@@ -171,8 +171,16 @@ def measure(problem: Problem, repeats: int, limit: float, singles: int) -> dict[
     return row
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Over all problems: mean and least share, and the time relative to one descent."""
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By images and method, over problems: mean and least share, time relative to one descent."""
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        sets.setdefault(row["problem"].partition(":")[0], []).append(row)
+    return {images: averages(part) for images, part in sets.items()}
+
+
+def averages(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same for one set of images."""
     unit = label(UNIT)
 
     def relative_time(name: str, key: str) -> float | None:
@@ -239,6 +247,7 @@ def document(rows: list[dict[str, Any]], device: torch.device) -> dict[str, Any]
     }
     means = {
         "columns": [
+            "images",
             "method",
             "within 0.1% of the least J1 known: mean over problems",
             "least of them",
@@ -248,6 +257,7 @@ def document(rows: list[dict[str, Any]], device: torch.device) -> dict[str, Any]
         ],
         "rows": [
             [
+                images,
                 name,
                 percent(value["mean_within"]),
                 percent(value["least_within"]),
@@ -257,10 +267,11 @@ def document(rows: list[dict[str, Any]], device: torch.device) -> dict[str, Any]
                     for key in ("relative_time", "relative_time_single")
                 ),
             ]
-            for name, value in overall.items()
+            for images, methods in overall.items()
+            for name, value in methods.items()
         ],
-        "note": f"JPMAP(starts, n2) on {', '.join(row['problem'] for row in rows)}; times relative "
-        f"to {label(UNIT)}, geometric means over problems. {where}",
+        "note": "JPMAP(starts, n2) on the problems above; times relative to "
+        f"{label(UNIT)}, geometric means over problems. {where}",
     }
     return {
         "what": "which start of JPMAP finds the least J1, and what more starts cost",
@@ -293,17 +304,18 @@ def main() -> None:
             rows.append(measure(problem, options.repeats, options.limit, options.singles))
             # After every problem: a run that is cut short leaves what it has.
             write(output, document(rows, device), device)
-    for name, value in summary(rows).items() if rows else ():
-        times = [
-            f"{title} x {value[key]:.2f}"
-            for title, key in (("all", "relative_time"), ("one image", "relative_time_single"))
-            if value[key] is not None
-        ]
-        print(
-            f"{name:22s} within 0.1%: mean {percent(value['mean_within'])}, least "
-            f"{percent(value['least_within'])}; J1 +{100 * value['mean_excess']:.2f}%; "
-            f"time: {', '.join(times)}"
-        )
+    for images, methods in summary(rows).items():
+        for name, value in methods.items():
+            times = [
+                f"{title} x {value[key]:.2f}"
+                for title, key in (("all", "relative_time"), ("one image", "relative_time_single"))
+                if value[key] is not None
+            ]
+            print(
+                f"{images} {name:22s} within 0.1%: mean {percent(value['mean_within'])}, least "
+                f"{percent(value['least_within'])}; J1 +{100 * value['mean_excess']:.2f}%; "
+                f"time: {', '.join(times)}"
+            )
 
 
 if __name__ == "__main__":
