@@ -327,6 +327,13 @@ def with_hook(module: nn.Module, *, before: bool = False) -> nn.Module:
     return module
 
 
+def with_forward(module: nn.Module) -> nn.Module:
+    """A module whose forward was replaced, not its class."""
+    inner = module.forward
+    module.forward = lambda h: 3 * inner(h)
+    return module
+
+
 UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     "own-module": lambda: nn.Sequential(nn.Linear(K, 5), Doubled()),
     "own-module-inside": lambda: image(nn.Sequential(nn.Conv2d(4, 2, 1), Doubled())),
@@ -360,6 +367,9 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
         nn.Sequential(nn.Linear(K, 5), nn.Tanh()), before=True
     ),
     "hook-on-nested": lambda: nn.Sequential(with_hook(nn.Sequential(nn.Linear(K, 5))), nn.Tanh()),
+    "forward-replaced": lambda: nn.Sequential(with_forward(nn.Linear(K, 5)), nn.Tanh()),
+    "forward-replaced-on-norm": lambda: image(nn.Conv2d(4, 4, 1), with_forward(nn.BatchNorm2d(4))),
+    "forward-replaced-on-sequence": lambda: with_forward(nn.Sequential(nn.Linear(K, 5))),
     "weight-norm": lambda: nn.Sequential(
         nn.utils.parametrizations.weight_norm(nn.Linear(K, 5)), nn.Tanh()
     ),

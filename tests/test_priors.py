@@ -17,6 +17,7 @@ import jpmap_fast as jf
 from jpmap_fast.metrics import psnr
 from jpmap_fast.priors.load import BUNDLED
 from jpmap_fast.priors.weights import save_prior
+from jpmap_fast.restore import prepare
 
 
 class Trap:
@@ -78,6 +79,19 @@ def test_safetensors_file_reads_back_the_same(tmp_path):
     assert jf.load_prior(tmp_path / "mine.safetensors", dtype=torch.float64).log_gamma.dtype == (
         torch.float64
     )
+
+
+@pytest.mark.parametrize("first_bytes", [b"\x80", b"PK"])
+def test_a_file_that_begins_like_a_pickle_is_told_by_its_header(tmp_path, first_bytes):
+    """A safetensors file begins with the length of its header, whatever bytes that gives."""
+    prior, path = small_mlp(dtype=torch.float32), tmp_path / "mine.safetensors"
+    jf.save_prior(prior, path, {"note": ""})
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    unit = 256 ** len(first_bytes)
+    more = (int.from_bytes(first_bytes, "little") - length) % unit
+    jf.save_prior(prior, path, {"note": "x" * more})
+    assert path.read_bytes().startswith(first_bytes)
+    assert same(jf.load_prior(path), prior)
 
 
 def test_half_precision_rounds_the_weights_and_keeps_gamma(tmp_path):
@@ -262,3 +276,26 @@ def test_any_pair_of_modules_is_a_prior():
         torch.testing.assert_close(found.x, expected.x, rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="gamma"):
         jf.ModulePrior(inner.encode, inner.decode, 0.0, 3, IMAGE_SHAPE)
+
+
+def test_a_prior_says_how_many_starts_it_wants(tmp_path):
+    path = tmp_path / "p.safetensors"
+    jf.save_prior(small_mlp(), path, restoration={"starts": 4, "n2": 0})
+    prior = jf.load_prior(path)
+    assert prior.restoration == {"starts": 4, "n2": 0}
+    jf.save_prior(prior, path)  # kept when written again
+    assert jf.load_prior(path).restoration == prior.restoration
+    y = torch.rand(2, 1, 6, 5)
+    problem = prepare(y, jf.Denoising(), prior, 0.1).problem
+    assert jf.JPMAP().bind(problem) == jf.JPMAP(starts=4, n2=0)
+    assert jf.MAPz(n2=1).bind(problem) == jf.MAPz(starts=4, n2=1)
+    assert jf.JPMAP(starts=3).bind(problem).starts == 3
+    silent = prepare(y, jf.Denoising(), small_mlp(dtype=torch.float32), 0.1).problem
+    assert jf.JPMAP().bind(silent) == jf.JPMAP(starts=2, n2=3)
+    assert jf.JPMAP().number_of_starts == 2
+
+
+@pytest.mark.parametrize("bad", [{"starts": 0}, {"n2": -1}, {"betas": 3}, {"starts": "two"}])
+def test_impossible_recommendations_are_refused(bad, tmp_path):
+    with pytest.raises((ValueError, TypeError), match="restoration"):
+        jf.save_prior(small_mlp(), tmp_path / "p.safetensors", restoration=bad)
