@@ -133,7 +133,7 @@ class Restorer:
         problem = prepare(y, operator, prior, sigma).problem
         algorithm = algorithm.bind(problem)
         self._joint = isinstance(algorithm, JPMAP)
-        self._rounds = algorithm.n2 if isinstance(algorithm, JPMAP) else 0
+        self._rounds = algorithm.settings().n2 if isinstance(algorithm, JPMAP) else 0
         self._tolerance = algorithm.tolerance if isinstance(algorithm, JPMAP) else 0.0
         self._batch, self._starts = batch_size, algorithm.number_of_starts
 

@@ -50,7 +50,7 @@ class AlternateConvexSearch(Algorithm):
     def __post_init__(self) -> None:
         count("AlternateConvexSearch: max_iterations", self.max_iterations, 1)
         positive("AlternateConvexSearch: tolerance", self.tolerance)
-        check_starts(self.starts)
+        check_starts("AlternateConvexSearch", self.starts, None)
 
     @property
     def number_of_starts(self) -> int:

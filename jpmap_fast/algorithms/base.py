@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,27 +92,35 @@ class Algorithm(ABC):
         """Names of the settings that may be given one an image."""
         return ()
 
+    @property
+    def prior_settings(self) -> dict[str, int]:
+        """Settings that a prior may choose where they are None, and what they are otherwise."""
+        return {}
+
     def bind(self, problem: Problem) -> Algorithm:
-        """These settings for the images of a problem, those of ``image_settings`` spelt out.
+        """These settings for a problem: for its prior, and for each of its images.
 
         Raises:
             ValueError: one of them has another number of images, or is not positive.
         """
-        given = {name: getattr(self, name) for name in self.image_settings}
-        return self._replaced(
-            {
-                name: per_image(name, value, problem.batch, problem.sigma)
-                for name, value in given.items()
-                if value is not None
-            }
-        )
+        chosen = getattr(problem.prior, "restoration", {})
+        settings: dict[str, Any] = {
+            name: chosen.get(name, otherwise)
+            for name, otherwise in self.prior_settings.items()
+            if getattr(self, name) is None
+        }
+        for name in self.image_settings:
+            value = getattr(self, name)
+            if value is not None:
+                settings[name] = per_image(name, value, problem.batch, problem.sigma)
+        return self._replaced(settings)
 
     def select(self, index: Tensor) -> Algorithm:
         """The bound settings of the images ``index``; an index may repeat."""
         given = {name: getattr(self, name) for name in self.image_settings}
         return self._replaced({name: v[index] for name, v in given.items() if v is not None})
 
-    def _replaced(self, settings: dict[str, Tensor]) -> Algorithm:
+    def _replaced(self, settings: dict[str, Any]) -> Algorithm:
         return replace(self, **settings) if settings else self  # type: ignore[type-var]
 
     @abstractmethod
@@ -165,9 +174,16 @@ class Algorithm(ABC):
         return chosen * batch + torch.arange(batch, device=value.device)
 
 
-def check_starts(starts: int) -> None:
-    """Raise unless ``starts`` is an integer >= 1."""
-    count("starts", starts, 1)
+# Starts and encoder proposals of a prior that says nothing of its own: benchmarks/encoder.py.
+STARTS, PROPOSALS = 2, 3
+
+
+def check_starts(owner: str, starts: int | None, n2: int | None) -> None:
+    """Raise unless ``starts`` >= 1 and ``n2`` >= 0, or None."""
+    if starts is not None:
+        count(f"{owner}: starts", starts, 1)
+    if n2 is not None:
+        count(f"{owner}: n2", n2, 0)
 
 
 def as_solver(owner: str, solver: LatentSolver | str) -> LatentSolver:

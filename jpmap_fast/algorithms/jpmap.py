@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from jpmap_fast._validate import choice, count, per_image, positive
-from jpmap_fast.algorithms.base import Algorithm, Outcome, Start, as_solver, check_starts
+from jpmap_fast.algorithms.base import (
+    PROPOSALS,
+    STARTS,
+    Algorithm,
+    Outcome,
+    Start,
+    as_solver,
+    check_starts,
+)
 from jpmap_fast.algorithms.joint import JointSettings, Selection, run_joint, stop_when_stationary
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.problem import Coupling, Problem
@@ -39,11 +47,13 @@ class JPMAP(Algorithm):
             published. Both have the same stationary points.
         z_solver: ``GaussNewton()``, ``Adam()``, or "gauss-newton", "adam".
         selection: "adaptive" or "exhaustive".
-        n1, n2: iterations in which candidates 1 and 2 are proposed, >= 0.
+        n1, n2: iterations in which candidates 1 and 2 are proposed, >= 0; n2 = None for what the
+            prior recommends (``prior.restoration``), or else 3.
         max_iterations: >= 1.
         tolerance: see above, > 0. The published inner loop stops at 1/255, inside an outer loop
             that goes on to 1/25500.
-        starts: K >= 1 starts (the encoder's guess, z = 0, then random), best J1 per image kept.
+        starts: K >= 1 starts (the encoder's guess, z = 0, then random), best J1 per image kept;
+            None for what the prior recommends, or else 2.
 
     Raises:
         ValueError: a setting is out of range. TypeError: of the wrong kind.
@@ -56,10 +66,10 @@ class JPMAP(Algorithm):
     z_solver: LatentSolver | str = GaussNewton()
     selection: Selection = "adaptive"
     n1: int = 0
-    n2: int = 3
+    n2: int | None = None
     max_iterations: int = 500
     tolerance: float = 1 / 2550
-    starts: int = 2
+    starts: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.beta, (int, float)):
@@ -68,14 +78,17 @@ class JPMAP(Algorithm):
         choice("JPMAP: selection", self.selection, ("adaptive", "exhaustive"))
         as_solver("JPMAP", self.z_solver)
         count("JPMAP: n1", self.n1, 0)
-        count("JPMAP: n2", self.n2, 0)
         count("JPMAP: max_iterations", self.max_iterations, 1)
         positive("JPMAP: tolerance", self.tolerance)
-        check_starts(self.starts)
+        check_starts("JPMAP", self.starts, self.n2)
 
     @property
     def number_of_starts(self) -> int:
-        return self.starts
+        return STARTS if self.starts is None else self.starts
+
+    @property
+    def prior_settings(self) -> dict[str, int]:
+        return {"starts": STARTS, "n2": PROPOSALS}
 
     @property
     def image_settings(self) -> tuple[str, ...]:
@@ -88,7 +101,7 @@ class JPMAP(Algorithm):
             as_solver("JPMAP", self.z_solver),
             self.selection,
             self.n1,
-            self.n2,
+            PROPOSALS if self.n2 is None else self.n2,
             self.max_iterations,
             self.tolerance,
         )

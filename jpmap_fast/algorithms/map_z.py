@@ -14,6 +14,8 @@ from jpmap_fast._validate import choice, count, per_image, positive
 from jpmap_fast.algorithms.base import (
     BETA_LIMIT,
     CONVERGED,
+    PROPOSALS,
+    STARTS,
     Algorithm,
     Outcome,
     Start,
@@ -68,10 +70,10 @@ class MAPz(Algorithm):
     coupling: Coupling = "projected"
     z_solver: LatentSolver | str = GaussNewton()
     n1: int = 0
-    n2: int = 3
+    n2: int | None = None
     max_iterations: int = 500
     tolerance: float = 1 / 2550
-    starts: int = 2
+    starts: int | None = None
 
     def __post_init__(self) -> None:
         positive("MAPz: alpha", self.alpha)
@@ -85,14 +87,17 @@ class MAPz(Algorithm):
         choice("MAPz: coupling", self.coupling, ("projected", "alternating"))
         as_solver("MAPz", self.z_solver)
         count("MAPz: n1", self.n1, 0)
-        count("MAPz: n2", self.n2, 0)
         count("MAPz: max_iterations", self.max_iterations, 1)
         positive("MAPz: tolerance", self.tolerance)
-        check_starts(self.starts)
+        check_starts("MAPz", self.starts, self.n2)
 
     @property
     def number_of_starts(self) -> int:
-        return self.starts
+        return STARTS if self.starts is None else self.starts
+
+    @property
+    def prior_settings(self) -> dict[str, int]:
+        return {"starts": STARTS, "n2": PROPOSALS}
 
     @property
     def image_settings(self) -> tuple[str, ...]:
@@ -122,7 +127,7 @@ class MAPz(Algorithm):
             as_solver("MAPz", self.z_solver),
             "adaptive",
             self.n1,
-            self.n2,
+            PROPOSALS if self.n2 is None else self.n2,
             self.max_iterations,
             self.tolerance,
         )
@@ -172,7 +177,7 @@ class MAPzSplitting(Algorithm):
         as_solver("MAPzSplitting", self.z_solver)
         count("MAPzSplitting: max_iterations", self.max_iterations, 1)
         positive("MAPzSplitting: tolerance", self.tolerance)
-        check_starts(self.starts)
+        check_starts("MAPzSplitting", self.starts, None)
 
     @property
     def number_of_starts(self) -> int:

@@ -16,10 +16,13 @@ class VAE(nn.Module):
 
     image_shape: tuple[int, int, int]
     latent_dim: int
+    # `starts` and `n2` of JPMAP and MAPz for this prior where the caller says nothing.
+    restoration: dict[str, int]
 
     def __init__(self) -> None:
         super().__init__()
         self.log_gamma = nn.Parameter(torch.zeros(()))
+        self.restoration = {}
         self._gamma: tuple[nn.Parameter, int, float] | None = None
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._validate import count
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.mlp_vae import MLPVAE
 
@@ -24,6 +25,7 @@ def save_prior(
     recipe: dict[str, Any] | None = None,
     *,
     half: bool = False,
+    restoration: dict[str, int] | None = None,
 ) -> None:
     """Write a prior to a safetensors file.
 
@@ -33,6 +35,8 @@ def save_prior(
         recipe: how it was trained, kept in the header.
         half: store weights in float16, half the size; gamma keeps its precision. They are read
             back as float32.
+        restoration: ``starts`` and ``n2`` that ``JPMAP`` and ``MAPz`` take for this prior where the
+            caller says nothing.
 
     Raises:
         ValueError: half precision cannot hold a weight.
@@ -44,6 +48,9 @@ def save_prior(
         "class": type(prior).__name__,
         "architecture": json.dumps(prior.settings),
         "recipe": json.dumps(recipe or {}),
+        "restoration": json.dumps(
+            prior.restoration if restoration is None else checked_restoration(restoration)
+        ),
     }
     tensors = {}
     for name, value in prior.state_dict().items():
@@ -89,7 +96,25 @@ def read_prior(path: str | Path) -> Network:
         settings = dict(json.loads(header["architecture"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected its architecture in the header ({error})") from error
-    return build(header["class"], settings, tensors, str(path))
+    prior = build(header["class"], settings, tensors, str(path))
+    try:
+        prior.restoration = checked_restoration(json.loads(header.get("restoration", "{}")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged header: {error}") from error
+    return prior
+
+
+def checked_restoration(settings: Any) -> dict[str, int]:
+    """Settings of ``VAE.restoration``.
+
+    Raises:
+        ValueError, TypeError: other names than starts and n2, or values out of range.
+    """
+    if not isinstance(settings, dict) or not set(settings) <= {"starts", "n2"}:
+        raise ValueError(f"restoration: expected starts and n2, got {settings!r}")
+    for name, value in settings.items():
+        count(f"restoration: {name}", value, 1 if name == "starts" else 0)
+    return dict(settings)
 
 
 def build(
