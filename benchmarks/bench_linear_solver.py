@@ -108,7 +108,12 @@ def measure(name: str, prior: Any, batch: int, options: argparse.Namespace) -> d
 
 
 def crossover(rows: list[dict[str, Any]]) -> int | None:
-    """The least latent dimension from which on conjugate gradients take less time."""
+    """The least latent dimension from which on conjugate gradients take less time.
+
+    None where they never do, or where a single dimension was measured.
+    """
+    if len(rows) < 2:
+        return None
     found = None
     for row in sorted(rows, key=lambda row: -row["latent_dim"]):
         if row["conjugate-gradient"]["seconds"] >= row["direct"]["seconds"]:
@@ -137,7 +142,7 @@ def table(rows: list[dict[str, Any]], device: torch.device) -> dict[str, Any]:
             else None
             for k in dims
         ]
-        lines.append([name, batch, *cells, crossover(group) if len(group) > 1 else None])
+        lines.append([name, batch, *cells, crossover(group)])
     return {
         "columns": ["decoder", "batch", *(f"k = {k}" for k in dims), "crossover"],
         "rows": lines,
