@@ -71,8 +71,8 @@ class Restorer:
         batch_size: B >= 1.
         method: ``JPMAP(coupling="projected", selection="adaptive", n1=0)`` or ``CSGM()``, with
             ``GaussNewton``, or their names.
-        steps: for decoders without a compiled solve, the steps of a descent, all of which are
-            executed: the price of not waiting for the device. None for 25.
+        steps: for decoders without a compiled solve, the most steps of a descent; on a GPU all of
+            them are executed, the price of not waiting for the device. None for 25.
         generator: source of random starts, drawn once.
         device, dtype: of y, for a prior without parameters; otherwise those of its parameters.
 
@@ -161,6 +161,11 @@ class Restorer:
         self._drawn_from_zero = problem.decode(self._zero)
         self._y = y
         self.captured = y.device.type == "cuda" and operator.stays_on_device
+        if self.captured and self._solver.linear_solver == "conjugate-gradient":
+            raise ValueError(
+                "method: expected linear_solver='auto' or 'direct', got 'conjugate-gradient', whose "
+                "iterations wait for the host; restore() runs it"
+            )
         if self.captured:
             self._capture()
 

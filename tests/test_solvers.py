@@ -202,7 +202,7 @@ def test_the_linear_solver_is_chosen_by_the_latent_dimension(monkeypatch):
 
     assert models(jf.GaussNewton(fused=False)) == {"DirectModel"}
     assert models(SOLVERS["conjugate-gradient"]) == {"ImplicitModel"}
-    monkeypatch.setattr(gauss_newton, "DIRECT_LATENT_DIM", 2)
+    monkeypatch.setattr(gauss_newton, "DIRECT_LATENT_DIM", {"cpu": 2})
     assert models(jf.GaussNewton(fused=False)) == {"ImplicitModel"}
     assert models(jf.GaussNewton(fused=False, linear_solver="direct")) == {"DirectModel"}
     assert models(jf.GaussNewton()) == set()  # compiled

@@ -17,8 +17,11 @@ from jpmap_fast.solvers.quadratic_model import (
     QuadraticModel,
 )
 
-# Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients.
-DIRECT_LATENT_DIM = 256
+# Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients,
+# by device. They go through the decoder side by side, which a GPU does nearly for nothing, while
+# iterations wait for one another; on a CPU a column costs a third of an iteration, and a step takes
+# about seven. Measured by benchmarks/bench_linear_solver.py.
+DIRECT_LATENT_DIM = {"cpu": 24, "cuda": 512}
 
 # On a GPU a working set is compacted once it is no fuller than this, and expanded as a whole if
 # more than this part of it has moved: a new number of images is a new set of convolution plans,
@@ -103,8 +106,9 @@ class GaussNewton:
     ) -> LatentSolution:
         """The same without waiting for the device, for CUDA graphs.
 
-        A compiled solve takes as many steps as it needs. In plain torch ``max_steps`` steps are
-        executed, in which images that have stopped stay as they are.
+        A compiled solve takes as many steps as it needs, and so does any on a CPU. In plain torch
+        on a GPU ``max_steps`` steps by columns of the Jacobian are executed, in which images that
+        have stopped stay as they are.
 
         Args:
             objective: f.
@@ -112,9 +116,8 @@ class GaussNewton:
             active: bool [B], the images to work on; the others keep z and get f = NaN. None: all.
             low_latency: see ``mlp_kernels.mlp_restore``.
         """
-        return self._compiled(objective, z, active, low_latency) or self._fixed(
-            objective, z, active
-        )
+        solve = self._of_active if z.device.type == "cpu" else self._fixed
+        return self._compiled(objective, z, active, low_latency) or solve(objective, z, active)
 
     def _compiled(
         self, objective: LatentObjective, z: Tensor, active: Tensor | None, low_latency: bool
@@ -126,6 +129,21 @@ class GaussNewton:
             return None
         settings = (self.tolerance, self.max_steps, self.initial_damping, self.second_order)
         return LatentSolution(*mlp_restore(z, f, *settings, active, low_latency), path="compiled")
+
+    def _of_active(
+        self, objective: LatentObjective, z: Tensor, active: Tensor | None
+    ) -> LatentSolution:
+        if active is None or bool(active.all()):
+            return self._minimise(objective, z)
+        rows = active.nonzero()[:, 0]
+        found = self._minimise(objective.select(rows), z[rows])
+        batch = z.shape[0]
+        return LatentSolution(
+            z.index_copy(0, rows, found.z),
+            found.objective.new_full((batch,), torch.nan).index_copy(0, rows, found.objective),
+            found.steps.new_zeros(batch).index_copy(0, rows, found.steps),
+            torch.zeros_like(active).index_copy(0, rows, found.converged),
+        )
 
     def _fixed(
         self, objective: LatentObjective, z: Tensor, active: Tensor | None
@@ -146,7 +164,7 @@ class GaussNewton:
             done |= mu > model.largest / resolution
             converged |= running & done & finite
             running = running & ~done & finite
-            if step_number == self.max_steps or (z.device.type == "cpu" and not running.any()):
+            if step_number == self.max_steps:
                 break
             trial = torch.where(running[:, None], z + step.d.to(z.dtype), z)
             f_new, there = DirectModel.at(objective, trial, self.second_order)
@@ -220,11 +238,11 @@ class GaussNewton:
                 model = model.renewed(moved, z, objective)
 
     def _model(self, objective: LatentObjective, z: Tensor) -> tuple[Tensor, QuadraticModel]:
-        if self._direct(objective):
+        if self._direct(z):
             return DirectModel.at(objective, z, self.second_order)
         return ImplicitModel.at(objective, z, FORCING)
 
-    def _direct(self, objective: LatentObjective) -> bool:
+    def _direct(self, z: Tensor) -> bool:
         if self.linear_solver == "auto":
-            return objective.decoder.latent_dim <= DIRECT_LATENT_DIM
+            return z.shape[1] <= DIRECT_LATENT_DIM.get(z.device.type, 512)
         return self.linear_solver == "direct"
