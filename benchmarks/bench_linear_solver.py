@@ -55,10 +55,10 @@ def random_prior(network: str, latent_dim: int) -> Any:
 
 def priors(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Every decoder with its name."""
-    for network in options.networks:
+    for network in (name for name in options.networks if name != "trained"):
         for latent_dim in options.latent_dims:
             yield network, random_prior(network, latent_dim).to(options.device)
-    trained = face_prior(options)
+    trained = face_prior(options) if "trained" in options.networks else None
     if trained is not None:
         yield "faces, trained", trained
 
@@ -155,7 +155,8 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser)
-    parser.add_argument("--networks", nargs="+", default=["ConvVAE", "MLPVAE"])
+    networks = ("ConvVAE", "MLPVAE", "trained")
+    parser.add_argument("--networks", nargs="+", default=networks, choices=networks)
     parser.add_argument("--latent-dims", nargs="+", type=int, default=[32, 64, 128, 256, 512])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 64])
     parser.add_argument("--max-steps", type=int, default=50, help="of a descent")
