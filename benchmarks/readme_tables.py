@@ -62,21 +62,23 @@ def format_table(table: dict[str, Any]) -> str:
     return f"{text}\n{note}\n" if note else text
 
 
-def _file(results: Path, name: str) -> Path:
-    return results / f"{name.partition('.')[0]}.json"
-
-
 def _read(results: Path, name: str) -> dict[str, Any]:
-    """The table NAME or NAME.PART."""
-    path, part = _file(results, name), name.partition(".")[2]
+    """The table NAME or NAME.PART.
+
+    Raises:
+        ValueError: it has not been measured.
+    """
+    stem, _, part = name.partition(".")
+    path = results / f"{stem}.json"
+    if not path.is_file():
+        raise ValueError(f"table {name}: expected results in {path.name}, none found")
     content = json.loads(path.read_text(encoding="utf-8"))
-    if part:
-        content = content.get("tables", {})
-    member = part or "table"
-    if member not in content:
-        place = f'"tables" with "{part}"' if part else '"table"'
-        raise ValueError(f"{path.name}: expected a member {place}")
-    found: dict[str, Any] = content[member]
+    found: dict[str, Any] | None = (
+        content.get("tables", {}).get(part) if part else content.get("table")
+    )
+    if found is None:
+        member = f'"tables" with "{part}"' if part else '"table"'
+        raise ValueError(f"{path.name}: expected a member {member}")
     return found
 
 
@@ -88,13 +90,17 @@ def fill(text: str, results: Path) -> str:
     """
 
     def replace(match: re.Match[str]) -> str:
-        names = match["names"].split(" or ")
-        known = [name for name in names if name == "nothing" or _file(results, name).is_file()]
-        if not known:
-            files = " or ".join(_file(results, name).name for name in names)
-            raise ValueError(f"table {match['names']}: expected results in {files}, none found")
-        body = "" if known[0] == "nothing" else format_table(_read(results, known[0]))
-        return f"{match['open']}{body}{match['close']}"
+        problems = []
+        for name in match["names"].split(" or "):
+            if name == "nothing":
+                return match["open"] + match["close"]
+            try:
+                table = _read(results, name)
+            except ValueError as error:
+                problems.append(str(error))
+            else:
+                return match["open"] + format_table(table) + match["close"]
+        raise ValueError("; ".join(problems))
 
     return PLACE.sub(replace, text)
 
