@@ -164,21 +164,21 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=0.5, help="seconds of them, about, at most")
     options = parser.parse_args()
     device = torch.device(options.device)
-    rows = [
-        measure(name, prior, batch, options)
-        for name, prior in priors(options)
-        for batch in options.batches
-    ]
-    document = {
-        "what": "time of a descent by the Jacobian's columns and by conjugate gradients",
-        "rows": rows,
-        "crossovers": [
-            {"decoder": name, "batch": batch, "latent_dim": crossover(group)}
-            for (name, batch), group in grouped(rows).items()
-        ],
-        "table": table(rows, device),
-    }
-    write(options.output or RESULTS / f"linear_solver_{device.type}.json", document, device)
+    output = options.output or RESULTS / f"linear_solver_{device.type}.json"
+    rows: list[dict[str, Any]] = []
+    for name, prior in priors(options):
+        rows += [measure(name, prior, batch, options) for batch in options.batches]
+        document = {
+            "what": "time of a descent by the Jacobian's columns and by conjugate gradients",
+            "rows": rows,
+            "crossovers": [
+                {"decoder": name, "batch": batch, "latent_dim": crossover(group)}
+                for (name, batch), group in grouped(rows).items()
+            ],
+            "table": table(rows, device),
+        }
+        # After every decoder: a run that is cut short leaves what it has.
+        write(output, document, device)
 
 
 if __name__ == "__main__":

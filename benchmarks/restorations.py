@@ -120,7 +120,8 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=0.5, help="seconds of them, about, at most")
     options = parser.parse_args()
     device = torch.device(options.device)
-    rows = []
+    output = options.output or RESULTS / f"restorations_{device.type}.json"
+    rows: list[dict[str, Any]] = []
     for images, (prior, clean) in image_sets(options).items():
         number = min(options.digits if images == "mnist" else options.faces, len(clean) * 2 // 3)
         for name in options.problems:
@@ -129,12 +130,13 @@ def main() -> None:
             problem = make_problem(images, name, prior, clean[:number])
             print(f"{problem.title}, {number} images, lambda {weight:.3g}", flush=True)
             rows += measure(problem, weight, options.repeats, options.limit)
-    document = {
-        "what": "PSNR, SSIM and seconds of jpmap, map-z, csgm and Tikhonov; noise 10/255",
-        "rows": rows,
-        "table": table(rows, device),
-    }
-    write(options.output or RESULTS / f"restorations_{device.type}.json", document, device)
+            document = {
+                "what": "PSNR, SSIM and seconds of jpmap, map-z, csgm and Tikhonov; noise 10/255",
+                "rows": rows,
+                "table": table(rows, device),
+            }
+            # After every problem: a run that is cut short leaves what it has.
+            write(output, document, device)
 
 
 if __name__ == "__main__":
