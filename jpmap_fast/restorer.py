@@ -163,8 +163,8 @@ class Restorer:
         self.captured = y.device.type == "cuda" and operator.stays_on_device
         if self.captured and self._solver.linear_solver == "conjugate-gradient":
             raise ValueError(
-                "method: expected linear_solver='auto' or 'direct', got 'conjugate-gradient', whose "
-                "iterations wait for the host; restore() runs it"
+                "method: expected linear_solver='auto' or 'direct' on a GPU, got "
+                "'conjugate-gradient', whose iterations wait for the host; restore() runs it"
             )
         if self.captured:
             self._capture()
