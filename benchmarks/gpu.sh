@@ -56,15 +56,15 @@ if wanted benchmarks; then
       --output "$out/reference_cases_cuda.json"
   fi
 fi
-measured() { # PART SCRIPT: a part that is one script
+measured() { # PART SCRIPT OPTIONS: a part that is one script; sizes keep all four in four minutes
   if wanted "$1"; then
-    step "$1" timeout 300 python3 "benchmarks/$2.py" --device cuda "${images[@]}" \
+    step "$1" timeout 200 python3 "benchmarks/$2.py" --device cuda "${images[@]}" "${@:3}" \
       --output "$out/$1_cuda.json"
   fi
 }
-measured encoder encoder
-measured restorations restorations
-measured faces bench_faces
-measured linear_solver bench_linear_solver
+measured encoder encoder --faces 32 --singles 3 --limit 0.3
+measured restorations restorations --limit 0.3
+measured faces bench_faces --latency-limit 6 --baseline-seconds 45
+measured linear_solver bench_linear_solver --limit 0.3
 echo "== $([ $failed = 0 ] && echo all passed || echo SOMETHING FAILED)"
 exit $failed
