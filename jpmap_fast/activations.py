@@ -28,7 +28,8 @@ class Activation:
 def _elu(a: Tensor) -> Tensor:
     if a.is_cuda:
         return F.elu(a)
-    return torch.where(a > 0, a, torch.expm1(a.clamp_max(0)))
+    # Not clamp_max: autograd splits its slope at 0 in a way that leaves none.
+    return torch.where(a > 0, a, torch.expm1(torch.where(a > 0, 0.0, a)))
 
 
 def _sigmoid(a: Tensor) -> Tensor:
@@ -39,7 +40,9 @@ def _sigmoid(a: Tensor) -> Tensor:
 
 
 def _softplus(a: Tensor) -> Tensor:
-    return a.clamp_min(0) + torch.log1p(torch.exp(-a.abs()))
+    # Not abs, whose slope at 0 is 0 for autograd.
+    positive = a > 0
+    return torch.where(positive, a, 0.0) + torch.log1p(torch.exp(torch.where(positive, -a, a)))
 
 
 def _silu_derivative(a: Tensor, h: Tensor) -> Tensor:

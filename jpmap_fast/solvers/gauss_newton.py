@@ -18,9 +18,9 @@ from jpmap_fast.solvers.quadratic_model import (
 )
 
 # Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients,
-# by device. They go through the decoder side by side, which a GPU does nearly for nothing, while
-# iterations wait for one another; on a CPU a column costs a third of an iteration, and a step takes
-# about seven. Measured by benchmarks/bench_linear_solver.py.
+# by device. The columns go through the decoder side by side, which a GPU does nearly for nothing,
+# while iterations wait for one another: at k = 64 they took a fifteenth of the time there. On a CPU
+# conjugate gradients win from k = 32 on (benchmarks/bench_linear_solver.py).
 DIRECT_LATENT_DIM = {"cpu": 24, "cuda": 512}
 
 # On a GPU a working set is compacted once it is no fuller than this, and expanded as a whole if
