@@ -299,3 +299,19 @@ def test_a_prior_says_how_many_starts_it_wants(tmp_path):
 def test_impossible_recommendations_are_refused(bad, tmp_path):
     with pytest.raises((ValueError, TypeError), match="restoration"):
         jf.save_prior(small_mlp(), tmp_path / "p.safetensors", restoration=bad)
+
+
+@pytest.mark.parametrize("name", jf.available_priors())
+def test_bundled_priors_have_a_card_and_restore(name):
+    weights, card = BUNDLED / f"{name}.safetensors", (BUNDLED / f"{name}.md").read_text()
+    assert weights.stat().st_size <= 20e6
+    prior = jf.load_prior(name)
+    assert f"{prior.gamma:.4f}" in card and "Recipe" in card and "terms" in card.lower()
+    generator = torch.Generator().manual_seed(0)
+    clean = prior.decode(torch.randn(2, prior.latent_dim, generator=generator))
+    operator = jf.Inpainting((torch.rand(prior.image_shape[1:], generator=generator) < 0.3).float())
+    y = operator.measure(clean, 10 / 255, generator=generator)
+    result = jf.restore(y, operator, prior, 10 / 255)
+    assert result.converged.all()
+    # Images that the prior draws are found again to within the noise of 30% of the pixels.
+    assert (psnr(result.decoded, clean) > 27).all()
