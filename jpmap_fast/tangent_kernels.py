@@ -12,14 +12,19 @@ MAX_TANGENTS = 128
 SPLIT = 1024  # elements of a row that add to one slot of the curvature
 
 
-def supported(t: Tensor, channels: int, pixels: int) -> bool:
-    """Whether ``tangent_activation`` takes tangents [.., k, ...] of images of that size."""
+def supported(t: Tensor, before: Tensor) -> bool:
+    """Whether ``tangent_activation`` takes tangents [.., k, ...] of pre-activations [B, ...].
+
+    Rows of numbers [B, n] and images [B, C, H, W] have a layout that it knows.
+    """
     return (
         t.is_cuda
-        and t.dtype == torch.bfloat16
+        and (t.dtype, before.dtype) == (torch.bfloat16, torch.float32)
+        and t.dim() == before.dim() + 1
+        and before.dim() in (2, 4)
         and t.shape[1] <= MAX_TANGENTS
-        and channels % 8 == 0
-        and pixels % 64 == 0
+        and before.shape[1] % 8 == 0
+        and before[0].numel() % 64 == 0
         and cuda_kernels_loaded()
     )
 

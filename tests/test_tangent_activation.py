@@ -106,3 +106,24 @@ def _run(given):
         **given, after=after, curvature=curvature, activation="elu"
     )
     return out, curvature
+
+
+@pytest.mark.parametrize(
+    "t, before",
+    [
+        ((2, 4, 8, 8), (2, 8, 8)),  # neither rows nor images
+        ((2, 4, 64), (2, 8, 8)),
+        ((2, 4, 60), (2, 60)),  # not in pieces of 64
+        ((2, 200, 64), (2, 64)),  # too many tangents
+    ],
+)
+def test_other_layouts_are_left_to_torch(t, before, device):
+    rows = torch.zeros(t, dtype=torch.bfloat16, device=device)
+    assert not tangent_kernels.supported(rows, torch.zeros(before, device=device))
+
+
+def test_other_types_are_left_to_torch(device):
+    rows, numbers = torch.zeros(2, 4, 64, device=device), torch.zeros(2, 64, device=device)
+    assert not tangent_kernels.supported(rows, numbers)
+    assert not tangent_kernels.supported(rows.bfloat16(), numbers.bfloat16())
+    assert tangent_kernels.supported(rows.bfloat16(), numbers) == (device.type == "cuda")

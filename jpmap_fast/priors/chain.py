@@ -94,7 +94,7 @@ class Sweep:
         before, after = self._tape[self._next]
         cotangent = None if self._cotangents is None else self._cotangents[self._next]
         self._next += 1
-        if tangent_kernels.supported(tangents.t, before.shape[1], before[0].numel()):
+        if tangent_kernels.supported(tangents.t, before):
             return self._compiled(name, tangents, before, after, cotangent)
         t = tangents.settle()
         activation = ACTIVATIONS[name]
