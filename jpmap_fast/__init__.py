@@ -17,6 +17,7 @@ from jpmap_fast.algorithms import (
     History,
     MAPz,
     MAPzSplitting,
+    PnPADMM,
 )
 from jpmap_fast.data.digits import mnist_test_digits
 from jpmap_fast.operators import (
@@ -74,6 +75,7 @@ __all__ = [
     "MatrixFree",
     "ModulePrior",
     "Operator",
+    "PnPADMM",
     "Prior",
     "Reconstructor",
     "Restoration",

@@ -47,6 +47,7 @@ def restore(
     sigma: Any = None,
     *,
     method: str | Algorithm = "jpmap",
+    z0: Any = None,
     generator: torch.Generator | None = None,
     record: bool = False,
     progress: bool = False,
@@ -74,8 +75,10 @@ def restore(
             reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian.
         method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", or an
             algorithm object such as ``JPMAP(starts=8)``.
+        z0: codes to descend from [B, k], such as those of the frame before, in place of the
+            starts of the method.
         generator: source of random starts; torch's default generator if None.
-        record: keep J1, beta, gap and candidate by iteration in ``Result.history``.
+        record: keep z, J1, beta, gap and candidate by iteration in ``Result.history``.
         progress: show a progress bar that counts finished images.
         chunk_size: images worked on at a time; None chooses by memory. Results do not depend on it.
 
@@ -107,6 +110,7 @@ def restore(
         count("chunk_size", chunk_size, 1)
     problem = task.problem
     algorithm = algorithm.bind(problem)
+    codes = None if z0 is None else _codes(z0, task)
     good = task.finite.nonzero()[:, 0]
     size = chunk_size or _chunk_size(problem, algorithm)
     # Every chunk draws the same random starts: an image's result must not depend on its chunk.
@@ -122,7 +126,8 @@ def restore(
             whole = rows.numel() == problem.batch
             part = problem if whole else problem.select(rows)
             settings = algorithm if whole else algorithm.select(rows)
-            outcomes.append(settings.solve(part, monitor, generator))
+            begin = codes if codes is None or whole else codes[rows]
+            outcomes.append(settings.solve(part, monitor, generator, begin))
     return _assemble(task, good, outcomes, ", ".join(sorted(monitor.paths)))
 
 
@@ -230,6 +235,23 @@ def _chunk_size(problem: Problem, algorithm: Algorithm) -> int:
     return max(1, memory // each)
 
 
+def _codes(z0: Any, task: Task) -> Tensor:
+    """The codes of ``z0``, checked [B, k]."""
+    like, k = task.problem.y, task.problem.decoder.latent_dim
+    codes = as_float_tensor("z0", z0, device=like.device)
+    same_device("z0", codes.device, "y", like.device)
+    if not task.batched and codes.dim() == 1:
+        codes = codes[None]
+    if tuple(codes.shape) != (task.problem.batch, k):
+        raise ValueError(
+            f"z0: expected shape {[task.problem.batch, k]}, one code an image, "
+            f"got {list(codes.shape)}"
+        )
+    if not bool(torch.isfinite(codes).all()):
+        raise ValueError("z0: expected finite codes, got NaN or infinity")
+    return codes.to(like.dtype)
+
+
 def _assemble(task: Task, good: Tensor, outcomes: list[Outcome], path: str) -> Result:
     problem = task.problem
     batch, like = problem.batch, problem.y
@@ -281,18 +303,14 @@ def _join_histories(outcomes: list[Outcome], good: Tensor, batch: int) -> Histor
         return None
     length = max(history.objective.shape[0] for history in histories)
     columns = []
-    for name, fill in (
-        ("objective", math.nan),
-        ("beta", math.nan),
-        ("gap", math.nan),
-        ("candidate", -1),
-    ):
+    for name in vars(histories[0]):
+        fill = -1 if name == "candidate" else math.nan
         parts = []
         for history in histories:
             part = getattr(history, name)
-            pad = part.new_full((length - part.shape[0], part.shape[1]), fill)
+            pad = part.new_full((length - part.shape[0], *part.shape[1:]), fill)
             parts.append(torch.cat((part, pad)))
-        full = parts[0].new_full((length, batch), fill)
+        full = parts[0].new_full((length, batch, *parts[0].shape[2:]), fill)
         full[:, good] = torch.cat(parts, dim=1)
         columns.append(full)
     return History(*columns)

@@ -6,6 +6,8 @@ from jpmap_fast.algorithms.csgm import CSGM
 from jpmap_fast.algorithms.jpmap import JPMAP
 from jpmap_fast.algorithms.map_z import MAPz, MAPzSplitting
 from jpmap_fast.algorithms.monitor import History, Monitor
+from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
+from jpmap_fast.algorithms.pnp_admm import PnPADMM, largest_weight
 from jpmap_fast.algorithms.problem import Problem
 
 # What `restore(method=...)` understands as a name.
@@ -24,10 +26,14 @@ __all__ = [
     "STATUS_TEXT",
     "Algorithm",
     "AlternateConvexSearch",
+    "Estimate",
     "History",
     "MAPz",
     "MAPzSplitting",
     "Monitor",
     "Outcome",
+    "PixelSpace",
+    "PnPADMM",
     "Problem",
+    "largest_weight",
 ]

@@ -73,7 +73,7 @@ class AlternateConvexSearch(Algorithm):
             torch.zeros(batch, 3, dtype=torch.int64, device=device),
         )
         index = torch.arange(batch, device=device)
-        monitor.step(index, state.objective, beta, state.gap, counts)
+        monitor.step(index, state.z, state.objective, beta, state.gap, counts)
         for _ in range(self.max_iterations):
             found = problem.minimise_x(problem.encode(state.x), beta)
             better = found.objective < state.objective
@@ -84,7 +84,7 @@ class AlternateConvexSearch(Algorithm):
             state = found.where(better, state)
             final.iterations[index] += better
             final.candidates[index, 0] += better.long()
-            monitor.step(index, state.objective, beta, state.gap, better)
+            monitor.step(index, state.z, state.objective, beta, state.gap, better)
             final.state.put(index, state)
             status = torch.full_like(index, -1)
             status = torch.where(~better, ENCODER_LIMIT, status)

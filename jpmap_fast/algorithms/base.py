@@ -141,14 +141,24 @@ class Algorithm(ABC):
         return codes
 
     def solve(
-        self, problem: Problem, monitor: Monitor, generator: torch.Generator | None
+        self,
+        problem: Problem,
+        monitor: Monitor,
+        generator: torch.Generator | None,
+        z0: Tensor | None = None,
     ) -> Outcome:
         """Restore from every start and keep, per image, the end with the least objective.
 
         Starts are the encoder's guess (for algorithms that have an encoder), z = 0, then draws
-        from N(0, I) that all images share, so that no image's result depends on its batch.
+        from N(0, I) that all images share, so that no image's result depends on its batch. Codes
+        ``z0`` [B, k] take the place of all of them.
         """
         batch = problem.batch
+        if z0 is not None:
+            monitor.start(batch)
+            given = torch.zeros(batch, dtype=torch.bool, device=z0.device)
+            outcome = self.run(problem, Start(z0, given), monitor)
+            return replace(outcome, history=monitor.history())
         like = problem.y
         number = self.number_of_starts
         codes = self.starting_codes(problem, generator)

@@ -117,10 +117,11 @@ def run_joint(
         zeros.clone(),
         work.candidates.clone(),
     )
-    monitor.step(work.index, state.objective, beta, state.gap, zeros)
+    monitor.step(work.index, state.z, state.objective, beta, state.gap, zeros)
     while work.index.numel():
         taken, stationary = _iterate(work, settings, monitor)
-        monitor.step(work.index, work.state.objective, work.beta, work.state.gap, taken)
+        state = work.state
+        monitor.step(work.index, state.z, state.objective, work.beta, state.gap, taken)
         stop = _advance(work, stationary, settings, schedule)
         done = stop >= 0
         if bool(done.any()):

@@ -15,12 +15,14 @@ class History:
     """J1, beta and coupling gap by iteration and image; NaN once an image is finished.
 
     Attributes:
-        objective: J1(x_n, z_n) at the beta of iteration n, [T, B]; row 0 is the start.
+        z: codes z_n [T, B, k]; row 0 is the start.
+        objective: J1(x_n, z_n) at the beta of iteration n, [T, B].
         beta: [T, B].
         gap: ||x_n - G(z_n)||^2 [T, B].
         candidate: which candidate was taken, 1 to 3; 0 for none; -1 once finished. [T, B].
     """
 
+    z: Tensor
     objective: Tensor
     beta: Tensor
     gap: Tensor
@@ -28,12 +30,7 @@ class History:
 
     def select(self, index: Tensor) -> History:
         """The columns ``index``."""
-        return History(
-            self.objective[:, index],
-            self.beta[:, index],
-            self.gap[:, index],
-            self.candidate[:, index],
-        )
+        return History(*(value[:, index] for value in vars(self).values()))
 
 
 class Monitor:
@@ -72,14 +69,20 @@ class Monitor:
             self._bar.refresh()
 
     def step(
-        self, index: Tensor, objective: Tensor, beta: Tensor, gap: Tensor, candidate: Tensor
+        self,
+        index: Tensor,
+        z: Tensor,
+        objective: Tensor,
+        beta: Tensor,
+        gap: Tensor,
+        candidate: Tensor,
     ) -> None:
         """One iteration of the images ``index``."""
         if not self.record:
             return
         rows = []
-        for value in (objective, beta, gap):
-            row = torch.full((self._batch,), torch.nan, dtype=value.dtype, device=value.device)
+        for value in (z, objective, beta, gap):
+            row = value.new_full((self._batch, *value.shape[1:]), torch.nan)
             row[index] = value
             rows.append(row)
         row = torch.full((self._batch,), -1, dtype=torch.int8, device=index.device)
