@@ -83,7 +83,7 @@ def run_demo(
 
     Args:
         output: folder, made if need be.
-        images: number of bundled test digits, 1 to 100.
+        images: number of bundled test digits, 1 to 500.
         prior: a prior for images [1, 28, 28], or its name or path.
         seed: of masks, measurement matrix, noise and random starts.
         device: where to compute.

@@ -89,7 +89,7 @@ def test_table_has_a_line_for_each_problem_and_method(
 
 
 def test_bad_settings_are_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected 1 to 100"):
+    with pytest.raises(ValueError, match="expected 1 to 500"):
         run_demo(tmp_path / "a", images=0)
     with torch.random.fork_rng():
         other = jf.MLPVAE(image_shape=(1, 6, 5), latent_dim=2, hidden=(4, 4))

@@ -85,16 +85,16 @@ def test_a_missing_extra_is_named(missing: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_bundled_digits_hold_every_class_in_turn() -> None:
     images, labels = mnist_test_digits()
-    assert images.shape == (100, 1, 28, 28) and images.dtype == torch.float32
+    assert images.shape == (500, 1, 28, 28) and images.dtype == torch.float32
     assert float(images.min()) == 0 and float(images.max()) == 1
-    assert labels.tolist() == list(range(10)) * 10
+    assert labels.tolist() == list(range(10)) * 50
     first, _ = mnist_test_digits(7)
     assert torch.equal(first, images[:7])
 
 
-@pytest.mark.parametrize("count", [0, -1, 101])
+@pytest.mark.parametrize("count", [0, -1, 501])
 def test_bundled_digits_refuse_a_count_out_of_range(count: int) -> None:
-    with pytest.raises(ValueError, match="expected 1 to 100"):
+    with pytest.raises(ValueError, match="expected 1 to 500"):
         mnist_test_digits(count)
     with pytest.raises(TypeError, match="expected an integer"):
         mnist_test_digits(2.0)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder for results.json and the figures.")
     ] = Path("demo"),
     images: Annotated[
-        int, typer.Option(help="Number of MNIST test digits for each problem, 1 to 100.")
+        int, typer.Option(help="Number of MNIST test digits for each problem, 1 to 500.")
     ] = 32,
     prior: Annotated[
         str, typer.Option(help="Name of a bundled prior, or a path; for images of 1 x 28 x 28.")

@@ -12,10 +12,10 @@ _FILE = Path(__file__).parent / "bundled" / "mnist_test_digits.npz"
 
 
 def mnist_test_digits(count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Digits of the MNIST test set: the first ten of each class, in turn 0, 1, ..., 9, 0, 1, ...
+    """Digits of the MNIST test set: the first fifty of each class, in turn 0, 1, ..., 9, 0, 1, ...
 
     Args:
-        count: how many, 1 to 100; None for all.
+        count: how many, 1 to 500; None for all.
 
     Returns:
         images [count, 1, 28, 28] float32, values in [0, 1], and labels [count] int64.

@@ -1,0 +1,1 @@
+"""The figures and tables of the paper and of its comparisons, each made by one command."""
