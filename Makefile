@@ -17,7 +17,7 @@ $(BIN)/python:
 # deepinv needs, with it: each release of one fits one of the other, and pip must not replace torch.
 $(STAMP): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check "torch>=2.11" torchvision numpy $(BUILD_TOOLS)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,demo,dev,deepinv]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,dev,experiments]"
 	touch $@
 
 demo: setup

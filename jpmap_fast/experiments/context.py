@@ -28,14 +28,12 @@ class Settings:
         seed: of masks, matrices, noise and random starts.
         faces: 64 x 64 colour faces, a folder or a file that ``load_images`` reads; None for the
             portrait that comes with the package.
-        mnist: MNIST training images, for what trains; None to use bundled weights alone.
     """
 
     quick: bool = True
     device: str = "cpu"
     seed: int = 0
     faces: str | None = None
-    mnist: str | None = None
 
     def pick(self, quick: int, full: int) -> int:
         """One of two sizes."""

@@ -1,0 +1,149 @@
+"""Runs experiments one after another and keeps what is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jpmap_fast.experiments.context import Context, Settings
+from jpmap_fast.experiments.questions import answers
+from jpmap_fast.experiments.registry import EXPERIMENTS, runner, selected
+from jpmap_fast.experiments.report import write_report
+from jpmap_fast.experiments.section import Section
+from jpmap_fast.versions import versions
+
+# What the results of two runs in one folder must share.
+_SIGNATURE = ("quick", "device", "seed", "faces")
+
+
+def reproduce(
+    names: Sequence[str],
+    output: str | Path,
+    settings: Settings,
+    *,
+    command: str = "",
+    progress: bool = False,
+) -> Path:
+    """Do experiments, or what an interrupted run left of them, and write the report.
+
+    ``output``/NAME holds NAME.json and the figures of an experiment as PNG and SVG;
+    ``output``/report.html shows everything that the folder holds.
+
+    Args:
+        names: experiments, or "all".
+        output: folder; a run of other settings in it is refused.
+        settings: size, device, seed and images.
+        command: shown in the report.
+        progress: show a progress bar.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        ValueError: an unknown name, or a folder with a run of other settings.
+        ImportError: matplotlib or torchmetrics, or deepinv for a baseline, is not installed.
+        OSError: the folder cannot be written.
+    """
+    wanted = selected(names)
+    folder = Path(output)
+    _claim(folder, settings)
+    with _Bar(progress, wanted) as bar:
+        for name in wanted:
+            bar.begin(name)
+            _one(name, folder / name, settings, bar.say)
+            bar.done()
+    sections = finished(folder)
+    document = {
+        "command": command,
+        "settings": asdict(settings),
+        "versions": versions(),
+        "answers": answers(sections),
+    }
+    _write(folder / "report.json", document)
+    return write_report(folder, sections, document)
+
+
+def finished(folder: Path) -> dict[str, Section]:
+    """The experiments that are done, by name, in the order of the report."""
+    found = {}
+    for name in EXPERIMENTS:
+        path = folder / name / f"{name}.json"
+        if path.is_file():
+            found[name] = Section.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return found
+
+
+def _one(name: str, folder: Path, settings: Settings, say: Callable[[str], None]) -> None:
+    path = folder / f"{name}.json"
+    if path.is_file():
+        return
+    context = Context(settings, folder, say)
+    section = runner(name)(context, name)
+    section.seconds = context.seconds
+    _write(path, section.as_json())
+
+
+def _claim(folder: Path, settings: Settings) -> None:
+    """Make the folder this run's, or see that it is.
+
+    Raises:
+        ValueError: it holds a run of other settings.
+    """
+    from jpmap_fast import __version__
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
+    mine = {"version": __version__, **{name: getattr(settings, name) for name in _SIGNATURE}}
+    if path.is_file():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        other = [name for name in mine if theirs.get(name) != mine[name]]
+        if other:
+            raise ValueError(
+                f"{folder}: expected a run of the same settings to continue, found "
+                + ", ".join(f"{name} = {theirs.get(name)!r}, not {mine[name]!r}" for name in other)
+                + "; choose another --output or remove the folder"
+            )
+    _write(path, mine)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """JSON, whole or not at all."""
+    beside = path.with_name(path.name + ".part")
+    text = json.dumps(content, indent=1, allow_nan=False)
+    beside.write_text(text + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+class _Bar:
+    """A progress bar over experiments that names the step at work, or nothing."""
+
+    def __init__(self, shown: bool, names: Sequence[str]) -> None:
+        self._bar: Any = None
+        self._name = ""
+        if shown:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=len(names), unit="experiment")
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def begin(self, name: str) -> None:
+        self._name = name
+        self.say("")
+
+    def say(self, step: str) -> None:
+        if self._bar is not None:
+            self._bar.set_description(f"{self._name}: {step}" if step else self._name)
+
+    def done(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
