@@ -21,9 +21,10 @@ def faces(context: Context, number: int, copies: int) -> tuple[Tensor, str]:
     """
     source = context.settings.faces
     if source is None:
+        degraded = f", degraded independently {copies} times" if copies > 1 else ""
         text = (
-            "One photograph, the package's portrait, degraded independently "
-            f"{copies} times: an example, not a sample of faces; --faces takes your own."
+            f"One photograph, the package's portrait{degraded}: an example, not a sample of faces; "
+            "--faces takes your own."
         )
         return portrait().repeat(copies, 1, 1, 1), text
     images = load_images(source, image_shape=SHAPE).images[:number]

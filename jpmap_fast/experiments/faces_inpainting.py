@@ -63,7 +63,7 @@ def _finding(runs: dict[str, dict[str, Any]]) -> str:
     best = float(runs[ranked[0]]["psnr"].mean())
     return (
         f"JPMAP has {float(jpmap.mean()):.2f} dB, CSGM {float(csgm.mean()):.2f} dB; JPMAP is "
-        f"better on {win_rate(jpmap, csgm):.0%} of them. Best of all: {ranked[0]}, {best:.2f} dB. The "
-        "authors say that on faces plain descent does nearly as well, since this prior's posterior "
-        "has few local minima."
+        f"better on {win_rate(jpmap, csgm):.0%} of them. Best of all: {ranked[0]}, {best:.2f} dB. "
+        "The authors say that on faces plain descent does nearly as well, since there the "
+        "posterior has few local minima."
     )
