@@ -288,3 +288,22 @@ def test_runs_as_a_module_and_help_needs_no_drawing_library() -> None:
         assert done.returncode == 0, done.stderr
         for command in ("restore", "train", "info", "demo"):
             assert command in done.stdout
+
+
+def test_reproduce_makes_a_report_and_goes_on_in_its_folder(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    arguments = ("reproduce", "faces-reconstruction", "--quick", "-o", tmp_path / "r")
+    first = _run(*arguments, "--device", "cpu")
+    assert "faces-reconstruction" in first.stdout and "report.html" in first.stdout
+    made = tmp_path / "r" / "faces-reconstruction"
+    stamps = {path: path.stat().st_mtime_ns for path in made.iterdir()}
+    assert {path.suffix for path in stamps} >= {".json", ".png", ".svg"}
+    _run(*arguments, "--device", "cpu")
+    assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == stamps
+    refused = _run(*arguments, "--device", "cpu", "--seed", 1, code=2)
+    assert "choose another --output" in refused.stderr
+
+
+def test_reproduce_names_what_it_knows(tmp_path: Path) -> None:
+    refused = _run("reproduce", "denoise", "-o", tmp_path / "r", "--device", "cpu", code=2)
+    assert "compressed-sensing" in refused.stderr and not (tmp_path / "r").exists()
