@@ -43,7 +43,7 @@ def quality(sections: dict[str, Section]) -> dict[str, Any]:
         for method, row in cells(section, "Restored images x").items():
             share = None
             if method in reached:
-                joint = method in (JPMAP_X, ORIGINAL)
+                joint = method.startswith("JPMAP")
                 share = reached[method][3 if joint else 6]
             rows.append(
                 [
@@ -52,8 +52,8 @@ def quality(sections: dict[str, Section]) -> dict[str, Any]:
                     row[2],
                     row[4],
                     decoded[method][2] if method in decoded else None,
-                    *(None if wins is None else f"{wins:.0%}" for wins in row[6:8]),
-                    None if share is None else f"{share:.1%}",
+                    *row[6:8],
+                    share,
                 ]
             )
     return {

@@ -13,9 +13,9 @@ import torch
 from jpmap_fast.experiments import runner
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.method_tables import best_known, objective_table, quality_table
-from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_X, ORIGINAL, PNP, TV
+from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_10, JPMAP_X, ORIGINAL, PNP, TV
 from jpmap_fast.experiments.problems import MNIST_PROBLEMS, digits, make_problem
-from jpmap_fast.experiments.questions import JOINT, LOSES, MAP_Z, answers
+from jpmap_fast.experiments.questions import JOINT, LOSES, answers
 from jpmap_fast.experiments.registry import EXPERIMENTS, selected
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import bootstrap_interval, share_within, win_rate
@@ -129,18 +129,18 @@ def test_tables_pair_images_and_know_the_best() -> None:
     assert best["j1"].tolist() == [4, 5, 5]
     table = quality_table(runs, "x", "x")
     wins = {row[0]: row[-2:] for row in table.rows}
-    assert wins[JPMAP_X] == [0.5, 0.5] and wins[TV] == [0.5, 0.5]
-    assert wins[CSGM_1] == [None, 0.5]
+    assert wins[JPMAP_X] == wins[TV] == ["50.0%", "50.0%"]
+    assert wins[CSGM_1] == [None, "50.0%"]
     assert TV not in [row[0] for row in quality_table(runs, "decoded", "G").rows]
     reached = {row[0]: row[3] for row in objective_table(runs, best).rows}
-    assert reached == {CSGM_1: pytest.approx(2 / 3), JPMAP_X: pytest.approx(2 / 3), ORIGINAL: 0.5}
+    assert reached == {CSGM_1: "66.7%", JPMAP_X: "66.7%", ORIGINAL: "50.0%"}
 
 
 def _section(name: str, gain: float) -> Section:
     draws = torch.randn(50, generator=torch.Generator().manual_seed(3)) + 20
     scores = {
         title: {"psnr": draws - lower, "psnr_decoded": draws - lower - 0.5}
-        for title, lower in ((JPMAP_X, 0), (CSGM_1, gain), (CSGM_10, gain / 2), (MAP_Z, 0.1))
+        for title, lower in ((JPMAP_X, 0), (JPMAP_10, -0.5), (CSGM_1, gain), (CSGM_10, 0.5))
     }
     scores[PNP] = {"psnr": draws + 2}
     scores[TV] = {"psnr": draws - 3}
@@ -150,7 +150,8 @@ def _section(name: str, gain: float) -> Section:
 def test_answers_follow_the_numbers() -> None:
     found = {a["question"]: a["text"] for a in answers({"denoising": _section("denoising", 2.0)})}
     assert set(found) == {JOINT, LOSES}
-    assert "+2.00 dB [+2.00, +2.00] over CSGM from one start" in found[JOINT]
+    assert "+2.00 dB [+2.00, +2.00] for JPMAP() over CSGM from one start" in found[JOINT]
+    assert "both from ten starts +1.00 dB [+1.00, +1.00], of JPMAP's G(z) +0.50" in found[JOINT]
     assert "It loses to PnP-ADMM in denoising." in found[LOSES]
     assert "TV +3.00 dB" in found[LOSES]
     assert answers({}) == []

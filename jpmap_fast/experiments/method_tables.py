@@ -72,11 +72,12 @@ def objective_table(runs: Runs, best: dict[str, Tensor]) -> Table:
         if "j1" not in run:
             continue
         number = len(run["psnr"])
-        row: list[Cell] = [name, number, float(run["converged"].double().mean())]
+        row: list[Cell] = [name, number, f"{float(run['converged'].double().mean()):.1%}"]
         for key in ("j1", "latent"):
             least = best[key][:number]
             excess = run[key].double() / least - 1
-            row += [share_within(run[key], least), float(excess.mean()), float(excess.median())]
+            row.append(f"{share_within(run[key], least):.1%}")
+            row += [f"{float(value):+.2%}" for value in (excess.mean(), excess.median())]
         rows.append(row)
     columns = [
         "method",
@@ -90,13 +91,13 @@ def objective_table(runs: Runs, best: dict[str, Tensor]) -> Table:
         "median",
     ]
     note = (
-        "Shares and relative excess. J1 is taken at the best x for each code, beta = 1/gamma^2; "
+        "Shares of the images, excess relative to the best known. J1 is taken at the best x for each code, beta = 1/gamma^2; "
         "the latent objective is F(G(z)) + ||z||^2/2. Joint MAP minimises the first, CSGM and "
         "MAP-z the second. Best known: over all methods here and 32 starts of each."
     )
     return Table("Objectives reached", columns, rows, note)
 
 
-def _wins(mine: Tensor, theirs: Tensor) -> float:
+def _wins(mine: Tensor, theirs: Tensor) -> str:
     both = min(len(mine), len(theirs))
-    return round(win_rate(mine[:both], theirs[:both]), 4)
+    return f"{win_rate(mine[:both], theirs[:both]):.1%}"

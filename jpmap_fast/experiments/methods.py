@@ -16,12 +16,8 @@ from jpmap_fast.priors import Prior
 from jpmap_fast.restore import restore
 from jpmap_fast.solvers import Adam
 
-CSGM_1, CSGM_10, JPMAP_X, ORIGINAL = (
-    "CSGM, 1 start",
-    "CSGM, 10 starts",
-    "JPMAP",
-    "JPMAP as published",
-)
+CSGM_1, CSGM_10 = "CSGM, 1 start", "CSGM, 10 starts"
+JPMAP_X, JPMAP_10, ORIGINAL = "JPMAP", "JPMAP, 10 starts", "JPMAP as published"
 PNP, TV, EPLL, SUPERVISED = "PnP-ADMM", "TV", "EPLL", "supervised"
 
 # A method keeps its colour in all figures.
@@ -53,6 +49,7 @@ def latent_methods() -> dict[str, Algorithm]:
         CSGM_1: CSGM(),
         CSGM_10: CSGM(restarts=10),
         JPMAP_X: JPMAP(),
+        JPMAP_10: JPMAP(starts=10),
         **{f"MAP-z, alpha = {alpha}": MAPz(alpha=alpha) for alpha in (10, 5, 1)},
     }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from jpmap_fast.algorithms import CSGM, JPMAP
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.method_tables import best_known, objective_table, quality_table
-from jpmap_fast.experiments.methods import ORIGINAL, Measure, as_published, latent_methods
+from jpmap_fast.experiments.methods import JPMAP_10, ORIGINAL, Measure, as_published, latent_methods
 from jpmap_fast.experiments.pictures import restored_rows, save_rows
 from jpmap_fast.experiments.pixel_methods import pixel_methods
 from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, digits, make_problem
@@ -71,7 +71,7 @@ def run(context: Context, name: str) -> Section:
 def _paper_rows(context: Context, problem: Problem, runs: dict[str, dict[str, Any]]) -> Any:
     """The rows of the paper's figure: measured, CSGM, joint MAP, latent MAP by continuation."""
     names = [title for title in runs if title.startswith(("CSGM, 1 ", "JPMAP", "MAP-z"))]
-    names = [title for title in names if title != ORIGINAL]
+    names = [title for title in names if title not in (ORIGINAL, JPMAP_10)]
     rows = restored_rows(problem, {n: runs[n] for n in names}, COLUMNS, decoded=("JPMAP",))
     caption = (
         "Original, measured, latent MAP by descent (CSGM), joint MAP at beta = 1/gamma^2 and "
@@ -82,7 +82,7 @@ def _paper_rows(context: Context, problem: Problem, runs: dict[str, dict[str, An
 
 def _all_rows(context: Context, problem: Problem, runs: dict[str, dict[str, Any]]) -> Any:
     """Joint MAP beside every other kind of method."""
-    others = [t for t in runs if not t.startswith(("MAP-z", "CSGM, 1 ", ORIGINAL))]
+    others = [t for t in runs if not t.startswith(("MAP-z", "CSGM, 1 ", ORIGINAL, JPMAP_10))]
     rows = restored_rows(problem, {n: runs[n] for n in others}, COLUMNS)
     caption = "The same digits by methods with other priors."
     return save_rows(context, "baselines", problem.title, rows, caption)
