@@ -20,6 +20,7 @@ from jpmap_fast.algorithms import (
     PnPADMM,
 )
 from jpmap_fast.data.digits import mnist_test_digits
+from jpmap_fast.denoisers import load_denoiser
 from jpmap_fast.operators import (
     Blur,
     Composition,
@@ -88,6 +89,7 @@ __all__ = [
     "box_kernel",
     "build_info",
     "gaussian_kernel",
+    "load_denoiser",
     "load_prior",
     "mnist_test_digits",
     "motion_kernel",
