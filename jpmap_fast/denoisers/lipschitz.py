@@ -37,10 +37,11 @@ class LipschitzDenoiser(nn.Module):
 
     R is a plain stack of ``depth`` convolutions 3 x 3 with zeros beyond the border, biases, and
     between them the greater and the smaller of each channel and its partner (``max_min``). ReLU
-    would lose half of what a layer of norm 1 is given: with it R finds far less of the noise. The spectral norm of each convolution as a map of images of ``image_shape``
-    is L^(1/depth), so that L is their product: a bound that needs no data, and holds for smaller
-    images as well. The noise level enters the first convolution as a constant image of its own; it
-    acts as a bias and takes no part in the norm.
+    would lose half of what a layer of norm 1 is given: with it R finds far less of the noise. The
+    spectral norm of each convolution as a map of images of ``image_shape`` is L^(1/depth), so that
+    L is their product: a bound that needs no data, and holds for smaller images as well. The noise
+    level enters the first convolution as a constant image of its own; it acts as a bias and takes
+    no part in the norm.
 
     A new denoiser has orthogonal matrices in the middle of its kernels and zeros around them. It is
     trained by ``jpmap_fast.training.denoiser.train_denoiser``; one that has been given other
