@@ -130,7 +130,7 @@ def test_energy_is_j1_and_its_hessian_that_of_autograd():
         torch.testing.assert_close(posterior.hessian(z)[image], hessian, rtol=1e-8, atol=1e-8)
 
 
-def test_the_recorded_descent_ends_where_the_adam_of_the_package_ends():
+def test_the_recorded_descent_ends_where_other_adams_end():
     prior = small_mlp()
     posterior = LatentPosterior(prior, images(prior, 4))
     z = torch.randn(4, 3, generator=generator(), dtype=torch.float64)
@@ -139,10 +139,16 @@ def test_the_recorded_descent_ends_where_the_adam_of_the_package_ends():
     solver = jf.Adam(max_steps=52, tolerance=1e-30)
     found = solver.minimise(posterior.objective, z, torch.full((4,), scale, dtype=torch.float64))
     assert at.tolist() == [*range(0, 51, 5), 52]
-    # Two ways to sum the same moments over 52 steps.
+    # Other ways to sum the same moments over 52 steps.
     torch.testing.assert_close(codes[-1], found.z, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(values[-1], found.objective, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(codes[0], z, rtol=0, atol=0)
+    code = torch.nn.Parameter(z.clone())
+    optimiser = torch.optim.Adam([code], lr=0.01)
+    for _ in range(52):
+        code.grad = scale * posterior.objective.gradient(code.detach())[1]
+        optimiser.step()
+    torch.testing.assert_close(codes[-1], code.detach(), rtol=1e-9, atol=1e-9)
 
 
 def test_a_recorded_trajectory_does_not_depend_on_the_others():

@@ -46,7 +46,7 @@ CONTOUR_CAPTION = (
     "restricted to the plane. Rows: noise of x0, random directions the same in all of them."
 )
 DECODED_CAPTION = (
-    "x0 {noise}, its exact and its approximate code decoded, and the difference of the two "
+    "x0 ({noise}), its exact and its approximate code decoded, and the difference of the two "
     f"decodings, exact minus encoder: orange is +{DIFFERENCE}, blue -{DIFFERENCE}, white 0. nats: "
     "J1(x0, z) above its least value."
 )

@@ -32,7 +32,7 @@ def encoder_on(plane: Plane, one: Numbers) -> PlanarGaussian:
 
 def noise_words(level: int) -> str:
     """A standard deviation of the noise, times 255, in words."""
-    return f"with noise {level}/255" if level else "clean"
+    return f"noise {level}/255" if level else "clean"
 
 
 def contour_figure(found: dict[str, Any], levels: Sequence[int], kind: str) -> Figure:
@@ -46,14 +46,14 @@ def contour_figure(found: dict[str, Any], levels: Sequence[int], kind: str) -> F
     from matplotlib.patches import Patch
 
     figure, axes = axes_grid(
-        len(levels), len(found[str(levels[0])]["mean"]), width=2.75, height=2.75
+        len(levels), len(found[str(levels[0])]["mean"]), width=2.45, height=2.45
     )
     first = "u" if kind == "random" else "u, to the mean"
     for row, level in zip(axes, levels, strict=True):
         for column, ax in enumerate(row):
             one = {key: value[column] for key, value in found[str(level)].items()}
             _draw_plane(ax, one)
-            ax.set_title(f"digit {column % 10}, {noise_words(level)}", fontsize=9.5, loc="left")
+            ax.set_title(f"digit {column % 10}, {noise_words(level)}", fontsize=9, loc="left")
             if kind == "random":
                 off = float(Plane(one["origin"], one["basis"]).distance(one["mean"].double()))
                 note: dict[str, Any] = {"fontsize": 7.5, "color": ORANGE, "ha": "right"}
@@ -109,7 +109,7 @@ def decoded_figure(x0: Tensor, numbers: Numbers, level: int, count: int) -> Figu
     decibels = [f"{value:.1f} dB" for value in one["agreement"].tolist()]
     difference = signed_colours(one["exact"] - one["approximate"], DIFFERENCE)
     return grid_figure(
-        f"Exact and approximate optimum in the latent space, x0 {noise_words(level)}",
+        f"Exact and approximate optimum in the latent space, x0: {noise_words(level)}",
         [
             Row("x0", x0[:count], noise_words(level)),
             Row("G(argmin J1(x0, z))", one["exact"], "exact optimum"),

@@ -18,52 +18,52 @@ if TYPE_CHECKING:
 
 LOST: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "alpha": 0.6}
 ARRIVING: dict[str, Any] = {"color": SKY, "linewidth": 0.7, "alpha": 0.8}
+COLUMNS = 3  # digits side by side
+
 THICK: dict[str, Any] = {"color": ORANGE, "linewidth": 2.4, "zorder": 4}
 
 Paths = dict[int, dict[str, Tensor]]
 
 
 def objective_figure(paths: Paths) -> Figure:
-    """J1 above the best known against steps; a row a level of noise, a column a digit.
+    """J1 above the best known against steps; under each digit the levels of noise.
 
     Args:
         paths: from ``record``, with ``best`` [B], by noise of x0 times 255.
     """
-    figure, axes = _grid(paths, 2.3)
-    for row, (level, one) in zip(axes, paths.items(), strict=True):
-        for column, ax in enumerate(row):
-            excess = (one["energy"][:, :, column] - one["best"][column]).clamp_min(0).numpy()
-            at, arrived = one["at"].numpy(), excess[-1] <= NATS
-            ax.plot(at, excess[:, 1:][:, ~arrived[1:]], **LOST)
-            ax.plot(at, excess[:, 1:][:, arrived[1:]], **ARRIVING)
-            ax.plot(at, excess[:, 0], **THICK, label="from the encoder's code")
-            _thin_labels(ax)
-            ax.axhline(0, color=BLACK, linestyle="--", linewidth=1.1, label="best known", zorder=5)
-            ax.set_yscale("symlog", linthresh=1, linscale=0.6)
-            ax.set_ylim(-0.25, 2 * float(excess.max()))
-            ax.set_yticks([0, 1, 10, 100, 1000], ["0", "1", "10", "100", "1000"])
-            ax.set_xlim(0, int(at[-1]))
-            ax.set_title(f"digit {column % 10}, {noise_words(level)}", fontsize=10, loc="left")
-            ax.set_ylabel("J1 above the best (nats)" if column == 0 else "")
-            ax.set_xlabel("step of Adam" if level == max(paths) else "")
-    _legend(figure, axes[0], 2)
+    figure, panels = _panels(paths, 2.3)
+    for ax, level, column in panels:
+        one = paths[level]
+        excess = (one["energy"][:, :, column] - one["best"][column]).clamp_min(0).numpy()
+        at, arrived = one["at"].numpy(), excess[-1] <= NATS
+        ax.plot(at, excess[:, 1:][:, ~arrived[1:]], **LOST)
+        ax.plot(at, excess[:, 1:][:, arrived[1:]], **ARRIVING)
+        ax.plot(at, excess[:, 0], **THICK, label="from the encoder's code")
+        _thin_labels(ax)
+        ax.axhline(0, color=BLACK, linestyle="--", linewidth=1.1, label="best known", zorder=5)
+        ax.set_yscale("symlog", linthresh=1, linscale=0.6)
+        ax.set_ylim(-0.25, 2 * float(excess.max()))
+        ax.set_yticks([0, 1, 10, 100, 1000], ["0", "1", "10", "100", "1000"])
+        ax.set_xlim(0, int(at[-1]))
+        ax.set_ylabel("J1 above the best (nats)" if column % COLUMNS == 0 else "")
+        ax.set_xlabel("step of Adam" if level == max(paths) else "")
+    _legend(figure, panels[0][0], 2 if len(panels) < 3 * len(paths) else 4)
     return figure
 
 
 def path_figure(paths: Paths) -> Figure:
     """The paths in the plane of their first two principal directions; panels as above."""
-    figure, axes = _grid(paths, 2.75)
-    for row, (level, one) in zip(axes, paths.items(), strict=True):
-        for column, ax in enumerate(row):
-            codes = one["z"][:, :, column]
-            plane, shares = principal_plane(codes)
-            arrived = one["energy"][-1, :, column] <= one["best"][column] + NATS
-            _draw_paths(ax, plane.coordinates(codes), arrived)
-            ax.set_title(f"digit {column % 10}, {noise_words(level)}", fontsize=10, loc="left")
-            ax.set_xlabel(f"1st direction, {shares[0]:.0%} of variance (latent units)", size=8)
-            ax.set_ylabel(f"2nd direction, {shares[1]:.0%} (latent units)", size=8)
-            ax.set_aspect("equal", adjustable="datalim")
-    _legend(figure, axes[0], 3)
+    figure, panels = _panels(paths, 2.75)
+    for ax, level, column in panels:
+        one = paths[level]
+        codes = one["z"][:, :, column]
+        plane, shares = principal_plane(codes)
+        arrived = one["energy"][-1, :, column] <= one["best"][column] + NATS
+        _draw_paths(ax, plane.coordinates(codes), arrived)
+        ax.set_xlabel(f"1st: {shares[0]:.0%} of variance (latent units)", size=8)
+        ax.set_ylabel(f"2nd: {shares[1]:.0%} of variance (latent units)", size=8)
+        ax.set_aspect("equal", adjustable="datalim")
+    _legend(figure, panels[0][0], 3 if len(panels) < 3 * len(paths) else 4)
     return figure
 
 
@@ -106,16 +106,29 @@ def starts_figure(summary: dict[int, Summary]) -> Figure:
         ax.set_xlim(0.95, 55)
         ax.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
         ax.minorticks_off()
-        ax.set_title(f"descent by {method}", fontsize=10, loc="left")
+        ax.set_title(f"descent by {method}", fontsize=9.5, loc="left")
         ax.set_xlabel("starts K")
     axes[0].set_ylabel("digits at the best J1 known (%)")
     axes[0].legend(loc="lower right", frameon=False, fontsize=8)
     return figure
 
 
-def _grid(paths: Paths, height: float) -> tuple[Figure, list[list[Axes]]]:
-    columns = next(iter(paths.values()))["z"].shape[2]
-    return axes_grid(len(paths), columns, width=3.2 if columns < 4 else 2.7, height=height)
+def _panels(paths: Paths, height: float) -> tuple[Figure, list[tuple[Axes, int, int]]]:
+    """Axes with their level of noise and digit: a digit's levels below each other."""
+    count, levels = next(iter(paths.values()))["z"].shape[2], list(paths)
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns) * len(levels)
+    figure, axes = axes_grid(rows, columns, width=3.1, height=height)
+    panels = []
+    for digit in range(rows // len(levels) * columns):
+        for row, level in enumerate(levels):
+            ax = axes[digit // columns * len(levels) + row][digit % columns]
+            if digit < count:
+                ax.set_title(f"digit {digit % 10}, {noise_words(level)}", fontsize=9.5, loc="left")
+                panels.append((ax, level, digit))
+            else:
+                ax.set_axis_off()
+    return figure, panels
 
 
 def _thin_labels(ax: Axes) -> None:
@@ -123,9 +136,7 @@ def _thin_labels(ax: Axes) -> None:
     ax.plot([], [], **LOST, label="from random starts, not arriving")
 
 
-def _legend(figure: Figure, axes: list[Axes], narrow: int) -> None:
-    """Below the figure, in ``narrow`` columns where that is narrow."""
-    handles, labels = axes[0].get_legend_handles_labels()
-    columns = narrow if len(axes) < 4 else len(labels)
+def _legend(figure: Figure, ax: Axes, columns: int) -> None:
+    handles, labels = ax.get_legend_handles_labels()
     options: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
     figure.legend(handles, labels, frameon=False, fontsize=8, **options)
