@@ -145,7 +145,7 @@ def test_more_starts_never_reach_less() -> None:
 def test_sizes_that_would_take_too_long_are_left_out() -> None:
     sizes = speed.Sizes((1, 2), published_batch=1, calls=1, repeats=1, seconds=0.0, longest=0.0)
     problem = problem_of("denoising", 2)
-    found = speed.throughput(problem, jf.load_prior("mnist"), jf.CSGM(), sizes)
+    found = speed.throughput(jf.CSGM(), problem, jf.load_prior("mnist"), sizes)
     assert found["rows"][0]["seconds"] > 0
     assert found["rows"][1]["seconds"] is None
 

@@ -71,7 +71,7 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
     for which, found in runs.items():
         section.data[which] = {key: found[key] for key in ("latent", "psnr_csgm")}
         for alpha in ALPHAS:
-            keys = ("iterations", "converged", "beta_end", "gap_end", "latent", "growth")
+            keys = ("iterations", "converged", "beta_end", "gap_end", "latent")
             of = found[f"alpha {alpha:g}"]
             section.data[which][f"alpha {alpha:g}"] = {key: of[key] for key in keys} | {
                 "stages": stages(of["beta"])

@@ -57,7 +57,8 @@ def pictures(
         start = iterates(problem, prior, z, weights, index, published_start=True)
         x = torch.cat((start.x[:1], there.x[1:], problem.clean[image : image + 1]))
         error = (there.decoded[-1:] - problem.clean[image : image + 1]).abs()
-        captions = [f"k = {k}: {float(b) / unit:.2g}" for k, b in zip(steps, weights, strict=True)]
+        ratios = [f"{b / unit:.2g}" if b < 10 * unit else f"{b / unit:.0f}" for b in beta[steps]]
+        captions = [f"k = {k}: {ratio}" for k, ratio in zip(steps, ratios, strict=True)]
         gaps = [f"{math.sqrt(float(g)):.2f}" for g in gap[steps]]
         rows += [
             Row("$x_k$", x, r"$\beta_k / \beta_{\mathrm{JPMAP}}$", [*captions, "original"]),

@@ -36,7 +36,8 @@ class Sizes:
 
     Attributes:
         batches: batch sizes, increasing.
-        published_batch: images restored together by the published algorithm, besides one alone.
+        published_batch: images restored together by the published algorithm, besides one alone;
+            in inpainting only, as a batch takes it as long as its slowest image.
         calls: of a ``Restorer`` of one image.
         repeats: timed runs at most, of which the median is taken.
         seconds: no further run is begun after so long.
@@ -57,28 +58,21 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
     """The experiment; what it reports are times, which no test holds it to."""
     if sizes is None:
         quick = Sizes((1, 16, 256), published_batch=4, calls=200)
-        sizes = quick if context.quick else Sizes((1, 16, 256, 4096), 64, 2000)
+        sizes = quick if context.quick else Sizes((1, 16, 256, 4096), 32, 2000, longest=60.0)
     prior = load_prior("mnist", device=context.device)
     found: dict[str, dict[str, Any]] = {}
     for index, which in enumerate(MNIST_PROBLEMS):
         most = max(*sizes.batches, sizes.published_batch)
-        clean = digits(min(most, BUNDLED))
-        clean = clean.repeat(-(-most // len(clean)), 1, 1, 1)[:most]
+        clean = digits(min(most, BUNDLED)).repeat(-(-most // BUNDLED), 1, 1, 1)[:most]
         problem = make_problem(which, clean, context.generator(index), context.device)
+        rates, given = {}, (problem, prior, sizes)
+        for label, method in METHODS.items():
+            rates[label] = context.step(f"{which} {label}", partial(throughput, method, *given))
         found[which] = {
             "title": problem.title,
-            "throughput": {
-                label: context.step(
-                    f"{which} {label}", partial(throughput, problem, prior, method, sizes)
-                )
-                for label, method in METHODS.items()
-            },
-            "latency": context.step(
-                f"{which} latency", partial(_latency, context, problem, prior, sizes)
-            ),
-            "published": context.step(
-                f"{which} published", partial(_published, problem, prior, sizes)
-            ),
+            "throughput": rates,
+            "latency": context.step(f"{which} latency", partial(_latency, context, *given)),
+            "published": context.step(f"{which} published", partial(_published, *given)),
         }
     section = Section(name, "Speed")
     section.figures = [_figure(context, found)]
@@ -92,10 +86,10 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
 def timed(
     call: Callable[[], Any], device: torch.device, repeats: int, seconds: float
 ) -> tuple[Any, float, int]:
-    """Result of a call, its median seconds by the host's clock, and how many runs that is of.
+    """Result of a call, its median seconds by the host's clock, and of how many runs.
 
-    The first run warms up and counts only if it alone takes longer than ``seconds``; further ones,
-    ``repeats`` at most, follow until they have taken that long together.
+    The first run warms up and counts only if it takes longer than ``seconds``; others follow,
+    ``repeats`` at most, until they have taken that long together.
     """
 
     def once() -> tuple[Any, float]:
@@ -114,15 +108,17 @@ def timed(
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was told; a CPU always has."""
+    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def throughput(problem: Problem, prior: Prior, method: Algorithm, sizes: Sizes) -> dict[str, Any]:
+def throughput(method: Algorithm, problem: Problem, prior: Prior, sizes: Sizes) -> dict[str, Any]:
     """Seconds of ``restore`` by batch size; None for a size expected to take too long."""
     device = problem.y.device
     rows: list[dict[str, Any]] = []
+    one = problem.first(1)
+    restore(one.y, one.operator, prior, one.sigma, method=method)  # libraries set themselves up
     for batch in sizes.batches:
         row: dict[str, Any] = {"batch": batch, "seconds": None, "runs": 0}
         # No batch takes longer than its images one after the other in smaller batches.
@@ -144,12 +140,10 @@ def _latency(context: Context, problem: Problem, prior: Prior, sizes: Sizes) -> 
     generator = context.generator(20)
     images = digits(min(sizes.calls, BUNDLED)).split(1)
     operator = one.operator.to("cpu")
-    ys = [operator.measure(image, one.sigma, generator=generator) for image in images]
-    ys = [y.to(context.device) for y in ys]
+    ys = [operator.measure(x, one.sigma, generator=generator).to(context.device) for x in images]
     restorer = Restorer(one.operator, prior, one.sigma, batch_size=1)
     times = []
-    warm_up = min(20, sizes.calls)
-    for i in range(-warm_up, sizes.calls):
+    for i in range(-min(20, sizes.calls), sizes.calls):
         begin = time.perf_counter()
         restorer(ys[i % len(ys)])
         synchronise(context.device)
@@ -160,9 +154,8 @@ def _latency(context: Context, problem: Problem, prior: Prior, sizes: Sizes) -> 
 
 def _published(problem: Problem, prior: Prior, sizes: Sizes) -> dict[str, Any]:
     """The published algorithm on one image and on a batch, and ``JPMAP()`` on the same images."""
-    device = problem.y.device
-    rows = []
-    for batch in (1, sizes.published_batch):
+    device, rows = problem.y.device, []
+    for batch in (1, sizes.published_batch) if problem.name == "inpainting" else (1,):
         part = problem.first(batch)
         row: dict[str, Any] = {"batch": batch}
         for label, method in (("published", sizes.published), ("here", JPMAP())):
@@ -192,8 +185,8 @@ def _figure(context: Context, found: dict[str, dict[str, Any]]) -> FigureFile:
                 [row["batch"] / row["seconds"] for row in rows],
                 color=colour, marker=marker, ms=5.5, label=label,
             )  # fmt: skip
-        median = float(values["latency"]["seconds"].median())
-        panel.plot(1, 1 / median, "*", color=CYCLE[0], ms=11, mec="white", label="Restorer")
+        rate = 1 / float(values["latency"]["seconds"].median())
+        panel.plot(1, rate, "*", color=CYCLE[0], ms=11, mec="white", label="Restorer")
         rows = values["published"]["rows"]
         panel.plot(
             [row["batch"] for row in rows],
@@ -221,8 +214,7 @@ def _throughput_table(found: dict[str, dict[str, Any]], sizes: Sizes) -> Table:
     rows: list[list[Any]] = []
     for values in found.values():
         for label, of in values["throughput"].items():
-            pairs = [(row["batch"], row["seconds"]) for row in of["rows"]]
-            rates = [None if s is None else cell(batch / s) for batch, s in pairs]
+            rates = [r["seconds"] and cell(r["batch"] / r["seconds"]) for r in of["rows"]]
             rows.append([values["title"], label, *rates])
     return Table(
         "Restorations a second",
@@ -235,11 +227,11 @@ def _throughput_table(found: dict[str, dict[str, Any]], sizes: Sizes) -> Table:
 
 
 def _latency_table(found: dict[str, dict[str, Any]]) -> Table:
-    rows: list[list[Any]] = []
     levels = torch.tensor([0.5, 0.99, 1.0], dtype=torch.float64)
-    for values in found.values():
-        quantiles = torch.quantile(1e3 * values["latency"]["seconds"], levels)
-        rows.append([values["title"], *map(cell, quantiles)])
+    rows: list[list[Any]] = [
+        [of["title"], *map(cell, torch.quantile(1e3 * of["latency"]["seconds"], levels))]
+        for of in found.values()
+    ]
     calls = len(next(iter(found.values()))["latency"]["seconds"])
     return Table(
         "Latency of a Restorer of one image, ms",
@@ -288,9 +280,10 @@ def _text(found: dict[str, dict[str, Any]]) -> list[str]:
             f"{values['title'].split(',')[0].lower()} {best['batch'] / best['seconds']:,.0f} a "
             f"second (batch {best['batch']}), {median:.2f} ms for one image"
         )
-        for row in values["published"]["rows"]:
-            speedups.append(row["seconds_published"] / row["seconds_here"])
-        last = values["published"]["rows"][-1]
+        rows = values["published"]["rows"]
+        speedups += [row["seconds_published"] / row["seconds_here"] for row in rows]
+        # The batch begins with the image that is restored alone.
+        last = rows[-1]
         lower += int((last["objective_here"] <= 1.001 * last["objective_published"]).sum())
         images += len(last["objective_here"])
     return [
