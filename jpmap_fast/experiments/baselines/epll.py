@@ -19,8 +19,8 @@ from jpmap_fast.experiments.baselines.mixture import Densities, extract_patches,
 # deepinv's, after S. Parameswaran, C. Deledalle, L. Denis, T. Nguyen, IEEE TIP 2018.
 BETAS = (1.0, 4.0, 8.0, 16.0, 32.0)
 
-# Bytes of patch products at a time.
-CPU_MEMORY, GPU_MEMORY = 1 << 26, 1 << 31
+# Bytes of patch products at a time: a fifth faster on a CPU where they stay in its caches.
+CPU_MEMORY, GPU_MEMORY = 1 << 24, 1 << 31
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class EPLL(PixelSpace):
 
     from x = A^T y, P_i x the i-th of all overlapping patches. This is ``deepinv.optim.EPLL``, whose
     forward goes through the images one by one; here they go together, and the last step is the
-    exact x-update in place of conjugate gradients.
+    exact x-update in place of conjugate gradients. With ``start`` the first x is that of the last
+    step at beta_1 with a constant image in place of the mean of the z_i.
 
     Args:
         mixture: ``deepinv.optim.utils.GaussianMixtureModel`` of mean 0 and dimension C p p, such as
@@ -42,6 +43,8 @@ class EPLL(PixelSpace):
         noise_levels: 1 / sqrt(beta_k) > 0 in pixel values in [0, 1], whatever sigma, in place of
             betas: the noise that patches are taken to have. Where pixels are missing it is no
             noise of the measurement.
+        start: None, or the pixel value of that constant image. Patches of A^T y with few pixels
+            observed look like dark ones with noise.
         sigma_scale: sigma is taken to be so many times as large, > 0, in both.
 
     Every step is one iteration; all are always done, which counts as converged. The objective is
@@ -63,6 +66,7 @@ class EPLL(PixelSpace):
     mixture: Any
     betas: tuple[float, ...] = BETAS
     noise_levels: tuple[float, ...] | None = None
+    start: float | None = None
     sigma_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -75,6 +79,10 @@ class EPLL(PixelSpace):
                 "see fit_mixture"
             )
         positive("EPLL: sigma_scale", self.sigma_scale)
+        if self.start is not None:
+            number = isinstance(self.start, (int, float)) and not isinstance(self.start, bool)
+            if not number or not math.isfinite(self.start):
+                raise ValueError(f"EPLL: expected start to be a number or None, got {self.start!r}")
         for name in ("betas", "noise_levels"):
             values = getattr(self, name)
             if values is None and name == "noise_levels":
@@ -117,15 +125,13 @@ class EPLL(PixelSpace):
         weights = self.mixture.get_weights().to(x.device)
         covariances = self.mixture.get_cov().to(x.device).double()
         identity = torch.eye(covariances.shape[1], dtype=torch.float64, device=x.device)
+        if self.start is not None:
+            x = _fitted(problem, torch.full_like(x, self.start), variances[0], sigma)
         for variance in variances:
             densities = Densities.of(weights, covariances + variance * identity, x)
             # C (C + v I)^{-1} = I - v (C + v I)^{-1}
             filters = (identity - variance * densities.precision).to(x.dtype)
-            beta = torch.full_like(sigma, 1 / variance)
-            mean = _filtered(x, size, densities, filters)
-            x, _, _ = problem.operator.x_update(
-                mean, problem.y, x.new_zeros(len(x), 1), beta, sigma
-            )
+            x = _fitted(problem, _filtered(x, size, densities, filters), variance, sigma)
         residual = (problem.operator.A(x) - problem.y).flatten(1)
         fit = residual.square().sum(dim=1) / (2 * problem.sigma.square())
         densities = Densities.of(weights, covariances, x.double())
@@ -151,6 +157,14 @@ class EPLL(PixelSpace):
                 f"{list(image_shape)}, got one of dimension {self.mixture.dimension}"
             )
         return size
+
+
+def _fitted(problem: Problem, target: Tensor, variance: float, sigma: Tensor) -> Tensor:
+    """The x-update of ``target`` at beta = 1 / variance."""
+    beta = torch.full_like(sigma, 1 / variance)
+    z = target.new_zeros(len(target), 1)
+    x, _, _ = problem.operator.x_update(target, problem.y, z, beta, sigma)
+    return x
 
 
 def _chunks(x: Tensor, size: int) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ def tuned(method: str, images: str, problem: str) -> dict[str, Any]:
     """Settings of a method for a problem, as keyword arguments.
 
     Args:
-        method: "TotalVariation", "EPLL" or "PnPADMM".
+        method: "tv", "epll" or "pnp-admm".
         images: "mnist" or "faces".
         problem: "denoising", "inpainting" or "compressed-sensing".
 
