@@ -205,8 +205,8 @@ def _figure(context: Context, found: dict[str, dict[str, Any]]) -> FigureFile:
         "speed",
         figure,
         f"Restorations a second by batch size. {_device(found)}. Crosses: the published algorithm "
-        "(alternating descent by Adam) as this package runs it, one image alone and a batch; the "
-        "star is a Restorer of one image, which has done all it can beforehand.",
+        "(alternating descent by Adam) as this package runs it, one image alone and in inpainting "
+        "a batch; the star is a Restorer of one image, which has done all it can beforehand.",
     )
 
 
