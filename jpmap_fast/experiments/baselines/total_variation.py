@@ -18,6 +18,7 @@ INTERVAL = 10
 # tau * weight: typical values of x over those of the dual variable in units of the weight.
 STEP = 0.03
 RELAXATION = 1.9
+ROUNDINGS = 4
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ class TotalVariation(PixelSpace):
             value = self._objective(problem, new_x, gradient(new_x))
             primal = _norm(adjoint(du) - dx / tau) * _norm(new_x)
             dual = _norm(gradient(dx) - du / tau_dual) * _norm(new_u)
-            done = primal + dual <= self.tolerance * value
+            # A minimum of 0 is never reached but for the rounding of the step in x.
+            rounding = ROUNDINGS * torch.finfo(x.dtype).eps * _norm(new_x).square() / tau
+            done = primal + dual <= self.tolerance * value + rounding
             final[index], objective[index], iterations[index] = new_x, value, step
             converged[index] = done
             keep = (~done).nonzero()[:, 0]
