@@ -26,6 +26,12 @@ def reproduce(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of masks, matrices, noise and random starts.")] = 0,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=500, help="Images restored, where an experiment is a table over methods."
+        ),
+    ] = None,
     faces: Annotated[
         Path | None,
         typer.Option(
@@ -56,6 +62,7 @@ def reproduce(
             quick=where.type == "cpu" if quick is None else quick,
             device=str(where),
             seed=seed,
+            images=images,
             faces=None if faces is None else str(faces),
         )
         shown = sys.stderr.isatty() if progress is None else progress

@@ -26,6 +26,7 @@ class Settings:
         quick: reduced size, for a CPU.
         device: "cpu" or "cuda".
         seed: of masks, matrices, noise and random starts.
+        images: test images an experiment restores, in place of its own number; None for that.
         faces: 64 x 64 colour faces, a folder or a file that ``load_images`` reads; None for the
             portrait that comes with the package.
     """
@@ -33,11 +34,16 @@ class Settings:
     quick: bool = True
     device: str = "cpu"
     seed: int = 0
+    images: int | None = None
     faces: str | None = None
 
     def pick(self, quick: int, full: int) -> int:
         """One of two sizes."""
         return quick if self.quick else full
+
+    def number(self, quick: int, full: int) -> int:
+        """How many test images: one of two sizes unless ``images`` says otherwise."""
+        return self.pick(quick, full) if self.images is None else self.images
 
 
 class Context:

@@ -22,7 +22,7 @@ COLUMNS = 8
 
 def run(context: Context, name: str) -> Section:
     """Original, G(mu_phi(x)), the best code's G(z), and draws."""
-    clean, what = faces(context, context.settings.pick(8, 500), 1)
+    clean, what = faces(context, context.settings.number(8, 500), 1)
     prior = load_prior("faces", device=context.device)
     found = context.step("reconstructions", lambda: _reconstruct(context, prior, clean))
     shown = min(COLUMNS, len(clean))

@@ -25,7 +25,7 @@ COLUMNS = 10
 
 def run(context: Context, name: str) -> Section:
     """Every method on the same measurements: pictures, quality, objectives reached."""
-    number = context.settings.pick(100, 500)
+    number = context.settings.number(100, 500)
     slow = context.settings.pick(20, 500)
     prior = load_prior("mnist", device=context.device)
     offset = MNIST_PROBLEMS.index(name)

@@ -17,7 +17,7 @@ from jpmap_fast.experiments.section import Section
 from jpmap_fast.versions import versions
 
 # What the results of two runs in one folder must share.
-_SIGNATURE = ("quick", "device", "seed", "faces")
+_SIGNATURE = ("quick", "device", "seed", "images", "faces")
 
 
 def reproduce(

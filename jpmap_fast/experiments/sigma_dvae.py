@@ -74,7 +74,7 @@ def methods(name: str) -> dict[str, Algorithm]:
 
 def run(context: Context, name: str) -> Section:
     """PSNR against sigma_DVAE on three problems."""
-    number = context.settings.pick(50, 200)
+    number = context.settings.number(50, 200)
     clean = digits(number)
     problems = [
         make_problem(problem, clean, context.generator(offset), context.device, **settings)
