@@ -92,8 +92,9 @@ def objective_table(runs: Runs, best: dict[str, Tensor]) -> Table:
     ]
     note = (
         "Shares of the images, excess relative to the best known. J1 is taken at the best x for "
-        "each code, beta = 1/gamma^2; the latent objective is F(G(z)) + ||z||^2/2. Joint MAP minimises the first, CSGM and "
-        "MAP-z the second. Best known: over all methods here and 32 starts of each."
+        "each code, beta = 1/gamma^2; the latent objective is F(G(z)) + ||z||^2/2. Joint MAP "
+        "minimises the first, CSGM and MAP-z the second. Best known: over all methods here and 32 "
+        "starts of each."
     )
     return Table("Objectives reached", columns, rows, note)
 

@@ -77,9 +77,11 @@ def run(context: Context, name: str) -> Section:
     number = context.settings.number(50, 200)
     clean = digits(number)
     problems = [
-        make_problem(problem, clean, context.generator(offset), context.device, **settings)
-        for offset, (problem, settings) in enumerate(
-            zip(MNIST_PROBLEMS, ({"sigma": 150 / 255}, {"measurements": 80}, {}), strict=True)
+        make_problem(
+            problem, clean, context.generator(offset), context.device, sigma=sigma, measurements=80
+        )
+        for offset, (problem, sigma) in enumerate(
+            zip(MNIST_PROBLEMS, (150 / 255, None, None), strict=True)
         )
     ]
     chosen = methods(name)
