@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import choice, count, positive
+from jpmap_fast._validate import count, positive
 from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.problem import Problem
 
@@ -23,8 +22,7 @@ class PnPADMM(PixelSpace):
         v_{k+1} = argmin_v F(v) + ||v - x_{k+1} - u_k||^2 / (2 eta),     eta = s^2 / lambda
         u_{k+1} = u_k + x_{k+1} - v_{k+1}
 
-    from u_0 = 0 and v_0 = A^T y, or the step in v from the constant image that explains y best
-    (``start``). The step in v is the exact x-update at beta = 1 / eta. With the
+    from v_0 = A^T y, u_0 = 0. The step in v is the exact x-update at beta = 1 / eta. With the
     proximal map of s^2 R for D this is ADMM on F + lambda R.
 
     If D - I is Lipschitz with constant L < 1 and F is mu-strongly convex, it converges for
@@ -39,8 +37,6 @@ class PnPADMM(PixelSpace):
             e.g. ``load_denoiser("mnist")``.
         denoiser_sigma: s > 0, for values in [0, 1].
         weight: lambda > 0.
-        start: "adjoint" or "constant": where most of an image is missing and the rest is not black,
-            A^T y is far from any image.
         max_iterations: >= 1.
         tolerance: an image has converged at (||v_{k+1} - v_k|| + ||x_{k+1} - v_{k+1}||) / sqrt(n)
             below this, > 0.
@@ -57,7 +53,6 @@ class PnPADMM(PixelSpace):
     denoiser: Callable[[Tensor, float], Tensor]
     denoiser_sigma: float = 25 / 255
     weight: float = 1.0
-    start: Literal["adjoint", "constant"] = "adjoint"
     max_iterations: int = 200
     tolerance: float = 1e-4
 
@@ -66,7 +61,6 @@ class PnPADMM(PixelSpace):
             raise TypeError(f"PnPADMM: expected a denoiser D(x, sigma), got {self.denoiser!r}")
         positive("PnPADMM: denoiser_sigma", self.denoiser_sigma)
         positive("PnPADMM: weight", self.weight)
-        choice("PnPADMM: start", self.start, ("adjoint", "constant"))
         count("PnPADMM: max_iterations", self.max_iterations, 1)
         positive("PnPADMM: tolerance", self.tolerance)
 
@@ -74,8 +68,6 @@ class PnPADMM(PixelSpace):
         y, sigma = problem.y, problem.sigma
         beta = torch.full_like(sigma, self.weight / self.denoiser_sigma**2)
         start = problem.operator.A_adjoint(y)
-        if self.start == "constant":
-            start = _explained(problem, constant_image(problem), beta)
         root = math.sqrt(start[0].numel()) if len(start) else 1.0
         final = start.clone()
         iterations = torch.zeros(problem.batch, dtype=torch.int64, device=y.device)
@@ -134,15 +126,6 @@ def largest_weight(
         raise ValueError(f"least_eigenvalue: expected a number >= 0, got {least_eigenvalue!r}")
     strong = least_eigenvalue / sigma**2
     return max(0.0, denoiser_sigma**2 * strong * (1 + lipschitz - 2 * lipschitz**2) / lipschitz)
-
-
-def constant_image(problem: Problem) -> Tensor:
-    """The constant image c 1 with the least ||A c 1 - y||, c = <A 1, y> / ||A 1||^2, an image."""
-    ones = torch.ones_like(problem.operator.A_adjoint(problem.y))
-    seen = problem.operator.A(ones).flatten(1).double()
-    energy = seen.square().sum(dim=1).clamp_min(torch.finfo(seen.dtype).tiny)
-    level = (seen * problem.y.flatten(1)).sum(dim=1) / energy
-    return ones * level.to(ones.dtype).reshape(-1, 1, 1, 1)
 
 
 def _explained(problem: Problem, target: Tensor, beta: Tensor) -> Tensor:

@@ -296,23 +296,23 @@ def _text(found: dict[str, dict[str, Any]], denoiser: LipschitzDenoiser) -> list
     for values in proved:
         below = {w: of for w, of in values["runs"].items() if w < values["bound"]}
         above = {w: of for w, of in values["runs"].items() if w >= values["bound"]}
-        fixed = "meets" if values["weight"] < values["bound"] else "does not meet"
+        meets = "meets" if values["weight"] < values["bound"] else "does not meet"
         text.append(
             f"{values['title']}: mu = {values['mu']:.3g}, lambda must be below "
-            f"{values['bound']:.3g}, and the tuned lambda = {values['weight']:.3g} {fixed} this. "
-            f"{_outcome('Below the bound', below)} {_outcome('Above it', above)}"
+            f"{values['bound']:.3g}, and the tuned lambda = {values['weight']:.3g} {meets} this. "
+            f"Below the bound {_outcome(below)}; above it {_outcome(above)}. The condition is "
+            "sufficient and no more: what happens above it is not proved, nor is it excluded."
         )
     if lossy:
         names = " and ".join(values["title"].split(",")[0].lower() for values in lossy)
-        runs = {
-            (values["title"], weight): of
+        seen = "; ".join(
+            f"{values['title'].split(',')[0].lower()}: {_outcome(values['runs'])}"
             for values in lossy
-            for weight, of in values["runs"].items()
-        }
+        )
         text.append(
             f"For {names} A^T A has the eigenvalue 0, so mu = 0 and no lambda > 0 meets the "
-            f"condition, whatever the denoiser. {_outcome('Over all lambda tried', runs)} What "
-            "is seen there is no guarantee for the next image."
+            "condition, whatever the denoiser. What is seen there is no guarantee for the next "
+            f"image: {seen}."
         )
     text.append(
         "JPMAP needs none of this: F enters it through the exact minimum over x, and no step is "
@@ -323,16 +323,17 @@ def _text(found: dict[str, dict[str, Any]], denoiser: LipschitzDenoiser) -> list
     return text
 
 
-def _outcome(where: str, runs: dict[Any, dict[str, Any]]) -> str:
-    """One sentence on the last changes and the PSNR of some runs."""
+def _outcome(runs: dict[float, dict[str, Any]]) -> str:
+    """The last changes and the best PSNR of some runs, as a part of a sentence."""
     if not runs:
-        return f"{where} nothing was tried."
+        return "no lambda was tried"
     last = torch.cat([of["residual"][-1] for of in runs.values()])
-    best = max(float(of["psnr"].mean()) for of in runs.values())
+    means = {weight: float(of["psnr"].mean()) for weight, of in runs.items()}
+    best = max(means, key=lambda weight: means[weight])
     return (
-        f"{where} {int((last < STILL).sum())} of {len(last)} runs (images and lambda) change by "
-        f"less than {STILL:g} in the last iteration, {float(last.max()):.1e} at most, and the best "
-        f"lambda gives {best:.2f} dB."
+        f"{int((last < STILL).sum())} of {len(last)} restorations (images and lambda) change by "
+        f"less than {STILL:g} in the last iteration, all by at most {float(last.max()):.1e}, and "
+        f"of these lambda {best:.3g} is best, with {means[best]:.2f} dB"
     )
 
 
