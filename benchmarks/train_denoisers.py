@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--depth", type=int, default=10)
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, help="1e-2 / width by default")
     parser.add_argument("--precision", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--no-cuda-graph", action="store_true")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="images at the end")

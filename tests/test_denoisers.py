@@ -331,7 +331,7 @@ def test_bundled_denoisers(name, device):
     denoiser = load_denoiser(name, device)
     assert denoiser.lipschitz < 1
     # One layer of many and not to convergence: from below it shows a violation all the same.
-    norm = convolution_norm(denoiser.hidden[3], *denoiser.image_shape[1:], steps=25)
+    norm = convolution_norm(denoiser.hidden[-1], *denoiser.image_shape[1:], steps=25)
     assert 0.9 * denoiser.layer_norm < norm <= denoiser.layer_norm * (1 + 1e-6)
     clean = jf.mnist_test_digits(4)[0] if name == "mnist" else portrait()
     before, after = denoising_psnr(denoiser, clean, 25 / 255)
@@ -396,6 +396,7 @@ def test_learning_rate_rises_and_falls():
     recipe = DenoiserRecipe(learning_rate=1e-2, rise=0.1)
     rates = [recipe.learning_rate_at(share) for share in (0.05, 0.1, 0.55, 1.0, 1.2)]
     assert rates == pytest.approx([5e-3, 1e-2, 5e-3, 0, 0], abs=1e-9)
+    assert DenoiserRecipe(width=40, rise=0).learning_rate_at(0) == pytest.approx(2.5e-4)
 
 
 def test_recipes_that_do_not_work():

@@ -34,11 +34,13 @@ class DenoiserRecipe:
         steps: of Adam.
         batch_size: images a step.
         learning_rate: after a linear rise over the first ``rise`` of the steps; it falls to nothing
-            along a cosine.
+            along a cosine. None: 1e-2 / width. Adam moves all weights by about as much, which adds
+            to a norm in proportion to the width: with more a few singular values grow, all others
+            are divided by them, and R hardly passes anything on.
         rise: share of the steps in [0, 1).
         mirror: each image is mirrored or not, at random.
         seed: of the initial weights, the images and the noise.
-        precision: "float32", or "bfloat16" for the products of a GPU.
+        precision: "float32", or "bfloat16" for the products.
     """
 
     lipschitz: float = 0.9
@@ -48,16 +50,18 @@ class DenoiserRecipe:
     sigma_high: float = 110 / 255
     steps: int = 40_000
     batch_size: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     rise: float = 0.02
     mirror: bool = False
     seed: int = 0
-    precision: str = "bfloat16"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         count("steps", self.steps, 1)
         count("batch_size", self.batch_size, 1)
-        positive("learning_rate", self.learning_rate)
+        count("width", self.width, 1)
+        if self.learning_rate is not None:
+            positive("learning_rate", self.learning_rate)
         positive("sigma_low", self.sigma_low)
         positive("sigma_high", self.sigma_high)
         if not self.sigma_low <= self.sigma_high < 10:
@@ -71,10 +75,11 @@ class DenoiserRecipe:
 
     def learning_rate_at(self, progress: float) -> float:
         """The learning rate after a share ``progress`` in [0, 1] of the training."""
+        highest = 1e-2 / self.width if self.learning_rate is None else self.learning_rate
         if progress < self.rise:
-            return self.learning_rate * max(progress / self.rise, 1e-2)
+            return highest * max(progress / self.rise, 1e-2)
         rest = (progress - self.rise) / (1 - self.rise)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+        return highest * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
 
 
 def train_denoiser(
@@ -144,7 +149,7 @@ def train_denoiser(
         if not math.isfinite(losses[-1]):
             raise ValueError(
                 f"training diverged within {done + number} steps; use a smaller learning_rate than "
-                f"{recipe.learning_rate:g}"
+                f"{recipe.learning_rate_at(recipe.rise):g}"
             )
         done += number
         spent = time.perf_counter() - begin
@@ -186,8 +191,8 @@ class DenoiserStep:
         self.denoiser = denoiser
         self._device = denoiser.first.device
         self._on_gpu = self._device.type == "cuda"
-        self._half = self._on_gpu and recipe.precision == "bfloat16"
-        rate = recipe.learning_rate
+        self._half = recipe.precision == "bfloat16"
+        rate = recipe.learning_rate_at(0)
         self._optimiser = torch.optim.Adam(
             denoiser.parameters(),
             lr=torch.tensor(rate, device=self._device) if self._on_gpu else rate,
@@ -271,7 +276,9 @@ class DenoiserStep:
         kernels = self.normalised()
         noise = noise * sigma.reshape(-1, 1, 1, 1)
         # Casts kept from one step would be those of old weights inside a captured graph.
-        with torch.autocast("cuda", torch.bfloat16, enabled=self._half, cache_enabled=False):
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._half, cache_enabled=False
+        ):
             found = self.denoiser.network(clean + noise, sigma, kernels)
         loss = (found.float() - noise).square().mean()
         loss.backward()
