@@ -14,6 +14,7 @@ from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.registry import EXPERIMENTS, runner, selected
 from jpmap_fast.experiments.report import write_report
 from jpmap_fast.experiments.section import Section
+from jpmap_fast.experiments.style import styled
 from jpmap_fast.versions import versions
 
 # What the results of two runs in one folder must share.
@@ -82,7 +83,8 @@ def _one(name: str, folder: Path, settings: Settings, say: Callable[[str], None]
     if path.is_file():
         return
     context = Context(settings, folder, say)
-    section = runner(name)(context, name)
+    with styled():
+        section = runner(name)(context, name)
     section.seconds = context.seconds
     _write(path, section.as_json())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,22 @@ _SETTINGS: Any = {
 }
 
 
+def styled() -> AbstractContextManager[None]:
+    """The style for everything drawn inside: titles and legends read it when they are made.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "figures need matplotlib; install the extra: pip install 'jpmap_fast[experiments]'"
+        ) from error
+    context: AbstractContextManager[None] = matplotlib.rc_context(_SETTINGS)
+    return context
+
+
 def axes_grid(
     rows: int, columns: int, *, width: float = 3.4, height: float = 2.7, **options: Any
 ) -> tuple[Figure, list[list[Axes]]]:
@@ -52,14 +69,9 @@ def axes_grid(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
+    with styled():
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "figures need matplotlib; install the extra: pip install 'jpmap_fast[experiments]'"
-        ) from error
-    with matplotlib.rc_context(_SETTINGS):
+
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         found = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [list(row) for row in found]
@@ -67,9 +79,7 @@ def axes_grid(
 
 def write(figure: Figure, path: Path) -> None:
     """``path``.png and ``path``.svg."""
-    import matplotlib
-
-    with matplotlib.rc_context(_SETTINGS):
+    with styled():
         for suffix, metadata in ((".png", None), (".svg", {"Date": None})):
             figure.savefig(
                 path.with_name(path.name + suffix), dpi=150, facecolor="white", metadata=metadata
