@@ -56,7 +56,7 @@ def quality(sections: dict[str, Section]) -> dict[str, Any]:
                     row[2],
                     row[4],
                     decoded[method][2] if method in decoded else None,
-                    *row[6:8],
+                    *(row[6:] + [None])[:2],
                     share,
                 ]
             )

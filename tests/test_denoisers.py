@@ -16,6 +16,7 @@ from jpmap_fast.denoisers import (
     LipschitzDenoiser,
     available_denoisers,
     convolution_norm,
+    convolution_norm_bound,
     load_denoiser,
     save_denoiser,
 )
@@ -87,14 +88,18 @@ def test_norm_of_kernels_known_by_hand():
     assert convolution_norm(torch.zeros(2, 3, 3, 3), 4, 4) == 0
 
 
-def test_norm_grows_with_the_image_up_to_that_of_the_fourier_transform():
+def test_norm_grows_with_the_image_up_to_its_bound():
     weight = torch.randn(3, 2, 3, 3)
-    # An image of 16 x 16 with its border of zeros lies in a torus of 18 x 18.
-    transform = torch.fft.fft2(weight.double(), s=(18, 18)).permute(2, 3, 0, 1)
-    limit = float(torch.linalg.matrix_norm(transform, 2).max())
-    norms = [convolution_norm(weight, size, size) for size in (2, 4, 8, 16)]
-    assert norms == sorted(norms) and norms[0] < norms[1]
-    assert norms[-1] <= limit < 1.1 * norms[-1]
+    sizes = (1, 2, 4, 8, 16)
+    norms = [convolution_norm(weight, size, size + 1) for size in sizes]
+    assert norms == sorted(norms) and norms[0] < norms[-1]
+    bounds = [convolution_norm_bound(weight, size, size + 1) for size in sizes]
+    assert all(norm <= bound for norm, bound in zip(norms, bounds, strict=True))
+    assert bounds[-1] < 1.03 * norms[-1]
+    # Nothing but the middle of the kernel: no border, and the bound is the norm.
+    weight = weight * torch.eye(3)[1].outer(torch.eye(3)[1])
+    exact = float(torch.linalg.matrix_norm(weight[:, :, 1, 1], 2))
+    assert convolution_norm_bound(weight, 4, 5) == pytest.approx(exact, rel=1e-6)
 
 
 def test_norm_is_not_that_of_the_reshaped_weights():
@@ -144,8 +149,8 @@ def test_bound_of_a_new_denoiser_and_of_a_normalised_one(lipschitz):
     new = LipschitzDenoiser(SHAPE, lipschitz, 8, 5)
     for denoiser in (new, random_denoiser(lipschitz=lipschitz)):
         exact = product_of_norms(denoiser)
-        assert exact == pytest.approx(denoiser.lipschitz, rel=1e-6)
-        assert lipschitz * (1 - 1e-4) < exact <= lipschitz
+        assert denoiser.lipschitz == lipschitz
+        assert lipschitz * (1 - 1e-3) < exact <= lipschitz
 
 
 @pytest.mark.parametrize("height, width", [(6, 5), (3, 5)])
@@ -169,7 +174,9 @@ def test_the_bound_is_attained():
     ratio = moved.flatten(1).norm(dim=1) / (x - other).flatten(1).norm(dim=1)
     torch.testing.assert_close(ratio.max(), torch.tensor(denoiser.lipschitz), rtol=1e-3, atol=0)
     local = denoiser.local_lipschitz(x, 0.1)
-    torch.testing.assert_close(local, torch.full((5,), denoiser.lipschitz), rtol=1e-5, atol=0)
+    exact = torch.full((5,), denoiser.layer_norm**6)
+    torch.testing.assert_close(local, exact, rtol=1e-5, atol=0)
+    assert 0.999 * denoiser.lipschitz < float(exact[0]) < denoiser.lipschitz
 
 
 def test_local_constants_are_spectral_norms_of_the_jacobian():
@@ -247,8 +254,7 @@ def test_the_bound_survives_the_file(tmp_path: Path, trained, half):
     height, width = back.image_shape[1:]
     kernels = (back.first, *back.hidden, back.last)
     exact = math.prod(convolution_norm(kernel, height, width) for kernel in kernels)
-    assert 0.9 * (1 - 1e-4) < exact <= 0.9
-    assert exact == pytest.approx(back.lipschitz, rel=1e-6)
+    assert 0.9 * (1 - 1e-3) < exact <= 0.9 == back.lipschitz
     x = torch.rand(3, 1, 28, 28)
     # float16 keeps 11 bits of each weight; the largest values here are about 1.
     tolerance = 1e-2 if half else 1e-5
@@ -330,9 +336,9 @@ def test_bundled_denoisers(name, device):
     assert (BUNDLED / f"{name}.safetensors").stat().st_size <= 3_000_000
     denoiser = load_denoiser(name, device)
     assert denoiser.lipschitz < 1
-    # One layer of many and not to convergence: from below it shows a violation all the same.
-    norm = convolution_norm(denoiser.hidden[-1], *denoiser.image_shape[1:], steps=25)
-    assert 0.9 * denoiser.layer_norm < norm <= denoiser.layer_norm * (1 + 1e-6)
+    kernels = (denoiser.first, *denoiser.hidden, denoiser.last)
+    bounds = [convolution_norm_bound(kernel, *denoiser.image_shape[1:]) for kernel in kernels]
+    assert 0.998 * denoiser.lipschitz < math.prod(bounds) <= denoiser.lipschitz
     clean = jf.mnist_test_digits(4)[0] if name == "mnist" else portrait()
     before, after = denoising_psnr(denoiser, clean, 25 / 255)
     assert after > before + 3

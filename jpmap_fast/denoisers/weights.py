@@ -42,7 +42,6 @@ def save_denoiser(
     tensors = {
         name: value.detach().cpu().float().contiguous()
         for name, value in denoiser.state_dict().items()
-        if name != "norms"
     }
     if half:
         tensors.update({name: tensors[name].half() for name in KERNELS})
@@ -93,7 +92,8 @@ def read_denoiser(path: str | Path) -> LipschitzDenoiser:
             denoiser = LipschitzDenoiser(**json.loads(header["architecture"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its architecture cannot be built: {error}") from error
-    expected = denoiser.state_dict()
+    norms = torch.empty(denoiser.depth, dtype=torch.float64)
+    expected = {**denoiser.state_dict(), "norms": norms}
     if set(tensors) != set(expected):
         raise ValueError(
             f"{path}: its tensors do not fit the architecture: missing "
@@ -108,13 +108,12 @@ def read_denoiser(path: str | Path) -> LipschitzDenoiser:
             )
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{path}: {name} contains NaN or infinity")
-    norms = tensors["norms"].double()
+    norms = tensors.pop("norms").double()
     if not bool((norms > 0).all()):
         raise ValueError(f"{path}: expected spectral norms > 0, got {norms.tolist()}")
     scale = denoiser.layer_norm / norms
     tensors["first"] = tensors["first"].double() * scale[0]
     tensors["hidden"] = tensors["hidden"].double() * scale[1:-1].reshape(-1, 1, 1, 1, 1)
     tensors["last"] = tensors["last"].double() * scale[-1]
-    tensors["norms"] = torch.full_like(norms, denoiser.layer_norm)
     denoiser.load_state_dict(tensors)  # rounds to float32
     return denoiser.requires_grad_(False).eval()

@@ -34,6 +34,7 @@ def best_known(runs: list[dict[str, Any]]) -> dict[str, Tensor]:
 def quality_table(runs: Runs, what: str, title: str) -> Table:
     """PSNR and SSIM of x (``what`` = "x") or of G(z) ("decoded") by method."""
     end = "" if what == "x" else "_decoded"
+    rivals = [name for name in (CSGM_1, ORIGINAL) if name in runs]
     rows: list[list[Cell]] = []
     for name, run in runs.items():
         if f"psnr{end}" not in run:
@@ -44,7 +45,7 @@ def quality_table(runs: Runs, what: str, title: str) -> Table:
             low, high = bootstrap_interval(values)
             row.append(f"{float(values.mean()):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
             row.append(f"{float(values.double().median()):.{digits}f}")
-        for rival in (CSGM_1, ORIGINAL):
+        for rival in rivals:
             row.append(None if name == rival else _wins(psnr, runs[rival][f"psnr{end}"]))
         rows.append(row)
     columns = [
@@ -54,8 +55,7 @@ def quality_table(runs: Runs, what: str, title: str) -> Table:
         "median",
         "SSIM: mean [95%]",
         "median",
-        f"wins against {CSGM_1}",
-        f"wins against {ORIGINAL}",
+        *(f"wins against {rival}" for rival in rivals),
     ]
     note = (
         "Intervals: percentile bootstrap of the mean over images. Wins: share of the images with "
