@@ -137,8 +137,8 @@ def main() -> None:
     )
     options.output.with_suffix(".json").write_text(json.dumps(log, indent=1) + "\n")
     print(
-        f"L = {denoiser.lipschitz:g}; of the file read back {log['lipschitz_of_file']:.6f} by the "
-        f"norms, {log['lipschitz_of_file_from_above']:.6f} from above; {log['bytes'] / 1e6:.2f} MB, "
+        f"L = {denoiser.lipschitz:g}; of the file {log['lipschitz_of_file']:.6f} by the "
+        f"norms, at most {log['lipschitz_of_file_from_above']:.6f}; {log['bytes'] / 1e6:.2f} MB, "
         f"{log['total_seconds']:.0f} s in all"
     )
 
