@@ -285,8 +285,8 @@ def _text(found: dict[str, dict[str, Any]], denoiser: LipschitzDenoiser) -> list
     local = max(max(of["local_images"], of["local_iterates"]) for of in found.values())
     holds = local <= denoiser.lipschitz * (1 + 1e-5)
     text = [
-        "Plug-and-play ADMM minimises nothing that could be seen to fall: its iterates are a fixed "
-        "point iteration, which converges if the residual D - I is Lipschitz with L < 1, F is "
+        "Plug-and-play ADMM minimises nothing that could be seen to fall: it iterates a map, and "
+        "is proved to reach a fixed point if the residual D - I is Lipschitz with L < 1, F is "
         "mu-strongly convex and lambda is below s^2 mu (1 + L - 2 L^2) / L. The denoiser here "
         f"keeps L = {denoiser.lipschitz:.4g} by construction, as each of its {denoiser.depth} "
         "convolutions is divided by its norm as a map of images. At test digits and at ADMM's own "
@@ -317,8 +317,8 @@ def _text(found: dict[str, dict[str, Any]], denoiser: LipschitzDenoiser) -> list
     text.append(
         "JPMAP needs none of this: F enters it through the exact minimum over x, and no step is "
         "taken that does not lower J1, so that J1 descends for every quadratic F, whatever A "
-        "loses, and for every beta (experiment convergence). What it has "
-        "to reserve is something else: where it ends may be a local minimum."
+        "loses, and for every beta (experiment convergence). Its limit is another one: it may end in "
+        "a local minimum."
     )
     return text
 
