@@ -169,7 +169,7 @@ def _one_problem(
 
 def _curves(context: Context, found: dict[str, dict[str, Any]]) -> FigureFile:
     """Largest residual over the images by iteration, a line for each weight."""
-    figure, axes = axes_grid(1, len(found), width=3.7, height=3.5, sharey=True)
+    figure, axes = axes_grid(1, len(found), width=3.9, height=4.0, sharey=True)
     for panel, values in zip(axes[0], found.values(), strict=True):
         for (weight, of), colour, marker in zip(
             values["runs"].items(), CYCLE, MARKERS, strict=False
@@ -187,7 +187,8 @@ def _curves(context: Context, found: dict[str, dict[str, Any]]) -> FigureFile:
         panel.set_yscale("log")
         panel.set_xlim(0, len(worst))
         panel.set_xlabel("iteration k + 1")
-        panel.legend(loc="upper right", fontsize=7.5)
+        # Under the axes: what does not converge runs along their top.
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=7.5, ncols=2)
         panel.set_title(values["title"].split(", sigma")[0], loc="left", fontsize=10)
     axes[0][0].set_ylabel(
         r"max over images of $\|v_{k+1} - v_k\| / \sqrt{n}$" "\n(values in [0, 1])"
@@ -317,8 +318,8 @@ def _text(found: dict[str, dict[str, Any]], denoiser: LipschitzDenoiser) -> list
     text.append(
         "JPMAP needs none of this: F enters it through the exact minimum over x, and no step is "
         "taken that does not lower J1, so that J1 descends for every quadratic F, whatever A "
-        "loses, and for every beta (experiment convergence). Its limit is another one: it may end in "
-        "a local minimum."
+        "loses, and for every beta (experiment convergence). Its limit is another one: it may end "
+        "in a local minimum."
     )
     return text
 
