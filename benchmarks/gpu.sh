@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go: build, tests marked cuda, sanitizers, benchmarks.
 # usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
-# JPMAP_PARTS="tests sanitizers benchmarks encoder restorations faces linear_solver" names the parts
-# to run, all of them if unset. The last four use JPMAP_DATA, a folder with mnist.npz and
-# faces_test.npz, and JPMAP_FACES_PRIOR, weights for faces where none are bundled, if given.
+# JPMAP_PARTS="tests sanitizers benchmarks encoder restorations faces linear_solver reproduce" names
+# the parts to run, all of them if unset. The last five use JPMAP_DATA, a folder with mnist.npz and
+# faces_test.npz, and four of them JPMAP_FACES_PRIOR, weights for faces where none are bundled.
 # The package is installed outside the checkout and the tests run from a copy, so that what is
 # tested is what was built.
 set -uo pipefail
@@ -13,7 +13,7 @@ reference=${2:+$(cd "$2" && pwd)}
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$place/site"
-parts=" ${JPMAP_PARTS:-tests sanitizers benchmarks encoder restorations faces linear_solver} "
+parts=" ${JPMAP_PARTS:-tests sanitizers benchmarks encoder restorations faces linear_solver reproduce} "
 images=()
 [ -n "${JPMAP_DATA:-}" ] && images+=(--data "$(cd "$JPMAP_DATA" && pwd)")
 [ -n "${JPMAP_FACES_PRIOR:-}" ] && images+=(--faces-prior "$(realpath "$JPMAP_FACES_PRIOR")")
@@ -66,5 +66,9 @@ measured encoder encoder --faces 32 --singles 3 --limit 0.3
 measured restorations restorations --limit 0.3
 measured faces bench_faces --latency-limit 6 --baseline-seconds 45
 measured linear_solver bench_linear_solver --limit 0.3
+if wanted reproduce; then # needs deepinv; goes on where it stopped if the folder is kept
+  step reproduce python3 -m jpmap_fast.cli reproduce all --full --device cuda --no-progress \
+    ${JPMAP_DATA:+--faces "$JPMAP_DATA/faces_test.npz"} --output "$out/reproduced"
+fi
 echo "== $([ $failed = 0 ] && echo all passed || echo SOMETHING FAILED)"
 exit $failed

@@ -63,7 +63,10 @@ def contour_figure(found: dict[str, Any], levels: Sequence[int], kind: str) -> F
     handles, labels = axes[0][0].get_legend_handles_labels()
     handles.insert(0, Patch(facecolor=SHADES[1], edgecolor=BLUE))
     labels.insert(0, "posterior p(z | x0)")
-    options: dict[str, Any] = {"loc": "outside lower center", "ncols": len(labels)}
+    options: dict[str, Any] = {
+        "loc": "outside lower center",
+        "ncols": len(labels) if len(axes[0]) > 3 else 2,
+    }
     figure.legend(handles, labels, frameon=False, fontsize=9, **options)
     return figure
 

@@ -43,7 +43,7 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
     denoisers", ICML 2019, Theorem 2.
     """
     pick = context.settings.pick
-    sizes = sizes or Sizes(pick(8, 100), pick(100, 400), pick(4, 50))
+    sizes = sizes or Sizes(pick(5, 100), pick(80, 400), pick(2, 50))
     denoiser = load_denoiser("mnist", context.device)
     found = {}
     for which in MNIST_PROBLEMS:
