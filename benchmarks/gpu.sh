@@ -15,7 +15,8 @@ trap 'rm -rf "$place"' EXIT
 export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$place/site"
 parts=" ${JPMAP_PARTS:-tests sanitizers benchmarks encoder restorations faces linear_solver reproduce} "
 images=()
-[ -n "${JPMAP_DATA:-}" ] && images+=(--data "$(cd "$JPMAP_DATA" && pwd)")
+data=${JPMAP_DATA:+$(cd "$JPMAP_DATA" && pwd)}
+[ -n "$data" ] && images+=(--data "$data")
 [ -n "${JPMAP_FACES_PRIOR:-}" ] && images+=(--faces-prior "$(realpath "$JPMAP_FACES_PRIOR")")
 failed=0
 wanted() { case "$parts" in *" $1 "*) true ;; *) false ;; esac; }
@@ -68,7 +69,7 @@ measured faces bench_faces --latency-limit 6 --baseline-seconds 45
 measured linear_solver bench_linear_solver --limit 0.3
 if wanted reproduce; then # needs deepinv; goes on where it stopped if the folder is kept
   step reproduce python3 -m jpmap_fast.cli reproduce all --full --device cuda --no-progress \
-    ${JPMAP_DATA:+--faces "$JPMAP_DATA/faces_test.npz"} --output "$out/reproduced"
+    ${data:+--faces "$data/faces_test.npz"} --output "$out/reproduced"
 fi
 echo "== $([ $failed = 0 ] && echo all passed || echo SOMETHING FAILED)"
 exit $failed
