@@ -213,6 +213,15 @@ def test_the_report_is_one_file_and_a_finished_experiment_is_not_done_again(
     assert {p.suffix for p in (tmp_path / "speed").glob("curve.*")} == {".png", ".svg"}
 
 
+def test_a_missing_extra_is_told_before_any_work(
+    tmp_path: Path, one_experiment: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_EXTRA", ("matplotlib", "no_such_package"))
+    with pytest.raises(ImportError, match=r"needs no_such_package.*\[experiments\]"):
+        runner.reproduce(["speed"], tmp_path / "r", Settings())
+    assert not one_experiment and not (tmp_path / "r").exists()
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, one_experiment: list[str]) -> None:
     runner.reproduce(["speed"], tmp_path, Settings())
     with pytest.raises(ValueError, match="seed = 0, not 1; choose another --output"):

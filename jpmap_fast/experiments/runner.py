@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from jpmap_fast.experiments.report import write_report
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.style import styled
 from jpmap_fast.versions import versions
+
+_EXTRA = ("matplotlib", "torchmetrics", "jinja2", "deepinv")
 
 # What the results of two runs in one folder must share.
 _SIGNATURE = ("quick", "device", "seed", "images", "faces")
@@ -46,10 +49,11 @@ def reproduce(
 
     Raises:
         ValueError: an unknown name, or a folder with a run of other settings.
-        ImportError: matplotlib or torchmetrics, or deepinv for a baseline, is not installed.
+        ImportError: something of the extra ``experiments`` is not installed.
         OSError: the folder cannot be written.
     """
     wanted = selected(names)
+    _require_extra()
     folder = Path(output)
     _claim(folder, settings)
     with _Bar(progress, wanted) as bar:
@@ -76,6 +80,20 @@ def finished(folder: Path) -> dict[str, Section]:
         if path.is_file():
             found[name] = Section.from_json(json.loads(path.read_text(encoding="utf-8")))
     return found
+
+
+def _require_extra() -> None:
+    """Raise before any work if a package that the report will need is missing.
+
+    Raises:
+        ImportError: the extra ``experiments`` is not, or not all, installed.
+    """
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"reproduce needs {', '.join(missing)}; install the extra: "
+            "pip install 'jpmap_fast[experiments]'"
+        )
 
 
 def _one(name: str, folder: Path, settings: Settings, say: Callable[[str], None]) -> None:
