@@ -291,7 +291,8 @@ def test_runs_as_a_module_and_help_needs_no_drawing_library() -> None:
 
 
 def test_reproduce_makes_a_report_and_goes_on_in_its_folder(tmp_path: Path) -> None:
-    pytest.importorskip("jinja2")
+    for name in ("jinja2", "deepinv"):
+        pytest.importorskip(name)
     arguments = ("reproduce", "faces-reconstruction", "--quick", "-o", tmp_path / "r")
     first = _run(*arguments, "--device", "cpu")
     assert "faces-reconstruction" in first.stdout and "report.html" in first.stdout
