@@ -110,7 +110,7 @@ def main() -> None:
     if "sigma-dvae" in sections:
         tables["criterion"] = criterion(sections["sigma-dvae"])
     settings = report["settings"]
-    where = "a GPU" if settings["device"].startswith("cuda") else "a CPU"
+    where = report["versions"]["device"]
     for table in tables.values():
         table["note"] += f" On {where}, torch {report['versions']['torch']}."
     size = "--quick" if settings["quick"] else "--full"

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.registry import EXPERIMENTS, runner, selected
@@ -65,7 +67,7 @@ def reproduce(
     document = {
         "command": command,
         "settings": asdict(settings),
-        "versions": versions(),
+        "versions": {**versions(), "device": _device_name(settings)},
         "answers": answers(sections),
     }
     _write(folder / "report.json", document)
@@ -80,6 +82,12 @@ def finished(folder: Path) -> dict[str, Section]:
         if path.is_file():
             found[name] = Section.from_json(json.loads(path.read_text(encoding="utf-8")))
     return found
+
+
+def _device_name(settings: Settings) -> str:
+    if settings.device.startswith("cuda"):
+        return torch.cuda.get_device_name(settings.device)
+    return f"CPU, {torch.get_num_threads()} thread(s)"
 
 
 def _require_extra() -> None:
