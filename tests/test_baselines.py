@@ -554,7 +554,7 @@ def test_files_that_are_none(load, tmp_path):
         load(path)
     foreign = tmp_path / "prior.safetensors"
     jf.save_prior(jf.load_prior("mnist"), foreign)
-    with pytest.raises(ValueError, match="expected a file of the format"):
+    with pytest.raises(ValueError, match="got a foreign safetensors file"):
         load(foreign)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._weights_file import read_weights
 from jpmap_fast.denoisers.lipschitz import LipschitzDenoiser
 from jpmap_fast.denoisers.spectral_norm import convolution_norm
 
@@ -68,25 +69,8 @@ def read_denoiser(path: str | Path) -> LipschitzDenoiser:
         FileNotFoundError: no such file.
         ValueError: damaged, truncated, or not such a file.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path}: expected a safetensors file, it is damaged, truncated or of another kind "
-            f"({error})"
-        ) from error
-    if header.get("format") != FORMAT:
-        raise ValueError(
-            f"{path}: expected a denoiser written by jpmap_fast (header {FORMAT!r}), got a foreign "
-            f"safetensors file with header {header or 'none'}"
-        )
+    header, tensors = read_weights(path, FORMAT, "a denoiser")
     try:
         with torch.random.fork_rng(devices=[]):
             denoiser = LipschitzDenoiser(**json.loads(header["architecture"]))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from jpmap_fast._validate import count
+from jpmap_fast._weights_file import read_weights
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.mlp_vae import MLPVAE
 
@@ -73,24 +74,12 @@ def read_prior(path: str | Path) -> Network:
         FileNotFoundError: no such file.
         ValueError: damaged, truncated, or not such a file.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    header, tensors = read_weights(path, FORMAT, "weights")
+    if header.get("class") not in NETWORKS:
         raise ValueError(
-            f"{path}: expected a safetensors file, it is damaged, truncated or of another kind "
-            f"({error})"
-        ) from error
-    if header.get("format") != FORMAT or header.get("class") not in NETWORKS:
-        raise ValueError(
-            f"{path}: expected weights written by jpmap_fast (header {FORMAT!r}), got a foreign "
-            f"safetensors file with header {header or 'none'}"
+            f"{path}: expected one of the networks {', '.join(NETWORKS)}, got "
+            f"{header.get('class')!r} in its header"
         )
     try:
         settings = dict(json.loads(header["architecture"]))

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from jpmap_fast._weights_file import read_weights
+
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -52,16 +54,9 @@ def read(path: Path, format_: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ValueError: damaged, or of another kind.
     """
-    from safetensors import SafetensorError, safe_open
-
+    header, tensors = read_weights(path, format_, "a baseline's model")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            header = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        found = header.pop("format", None)
-        values = {name: json.loads(text) for name, text in header.items() if found == format_}
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path}: damaged, or no safetensors file ({error})") from error
-    if found != format_:
-        raise ValueError(f"{path}: expected a file of the format {format_!r}, got {found!r}")
+        values = {name: json.loads(text) for name, text in header.items() if name != "format"}
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged header ({error})") from error
     return tensors, values

@@ -1,0 +1,42 @@
+"""Safetensors files of this package: a format's name in the header, tensors, nothing executable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+
+def read_weights(
+    path: str | Path, expected: str, what: str
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a file whose header says ``format`` = ``expected``.
+
+    Args:
+        path: of the file.
+        expected: name of the format.
+        what: the file holds, for the message about a foreign one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, truncated, or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such weights file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: expected a safetensors file, it is damaged, truncated or of another kind "
+            f"({error})"
+        ) from error
+    if header.get("format") != expected:
+        raise ValueError(
+            f"{path}: expected {what} written by jpmap_fast (header {expected!r}), got a foreign "
+            f"safetensors file with header {header or 'none'}"
+        )
+    return header, tensors
