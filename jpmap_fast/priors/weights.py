@@ -78,8 +78,8 @@ def read_prior(path: str | Path) -> Network:
     header, tensors = read_weights(path, FORMAT, "weights")
     if header.get("class") not in NETWORKS:
         raise ValueError(
-            f"{path}: expected one of the networks {', '.join(NETWORKS)}, got "
-            f"{header.get('class')!r} in its header"
+            f"{path}: expected a network of {', '.join(NETWORKS)} in its header, got the foreign "
+            f"{header.get('class')!r}"
         )
     try:
         settings = dict(json.loads(header["architecture"]))
