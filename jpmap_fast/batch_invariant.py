@@ -78,10 +78,12 @@ class RowProduct:
     def _apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         outputs = self.weight.shape[0]
         flat = x.reshape(-1, x.shape[-1])
-        if x.device.type == "cpu":
-            product = kernels.linear(flat, self.packed, bias, outputs)
-        else:
+        if x.device.type != "cpu":
             product = F.linear(flat, self.weight, bias)
+        elif torch.is_grad_enabled() and flat.requires_grad:
+            product = _Differentiable.apply(flat, self, bias)
+        else:
+            product = kernels.linear(flat, self.packed, bias, outputs)
         return product.reshape(*x.shape[:-1], outputs)
 
     @property
@@ -103,9 +105,11 @@ class RowProduct:
 
     def restrict(self, rows: Tensor) -> RowProduct:
         """The outputs ``rows`` alone; the last such product is kept, with its packed weights."""
-        if self._restricted is None or not torch.equal(self._restricted[0], rows):
-            self._restricted = (rows, self._restrict(rows))
-        return self._restricted[1]
+        # Read once: another thread may put its own rows there at any time.
+        kept = self._restricted
+        if kept is None or not torch.equal(kept[0], rows):
+            kept = self._restricted = (rows, self._restrict(rows))
+        return kept[1]
 
     def _restrict(self, rows: Tensor) -> RowProduct:
         return RowProduct(self.weight[rows], None if self.bias is None else self.bias[rows])
@@ -114,6 +118,19 @@ class RowProduct:
         """The same product elsewhere."""
         bias = None if self.bias is None else self.bias.to(device=device, dtype=dtype)
         return RowProduct(self.weight.to(device=device, dtype=dtype), bias)
+
+
+class _Differentiable(torch.autograd.Function):
+    """The product of rows that need a gradient, in x alone: its gradient is the product by W^T."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, product: RowProduct, bias: Tensor | None) -> Tensor:
+        ctx.product = product
+        return product._apply(rows.detach(), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return ctx.product.adjoint.without_bias(gradient), None, None
 
 
 def batched_product(left: Tensor, right: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import as_float_tensor, choice, count, per_image, same_device
 from jpmap_fast.algorithms import (
     ALGORITHMS,
@@ -26,7 +28,7 @@ from jpmap_fast.algorithms.base import CONVERGED, FAILED
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.decoder import make_decoder, make_encoder
-from jpmap_fast.priors.load import load_prior
+from jpmap_fast.priors.load import available_priors, load_prior
 from jpmap_fast.result import Result
 
 # Working memory a chunk may take where nothing better is known, in bytes.
@@ -38,7 +40,7 @@ NOT_FINITE = (
 )
 
 
-@torch.inference_mode(False)  # derivatives of a decoder need what inference mode leaves out
+@steady  # derivatives of a decoder need what inference mode leaves out
 @torch.no_grad()
 def restore(
     y: Any,
@@ -76,8 +78,8 @@ def restore(
         method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", or an
             algorithm object such as ``JPMAP(starts=8)``.
         z0: codes to descend from [B, k], such as those of the frame before, in place of the
-            starts of the method.
-        generator: source of random starts; torch's default generator if None.
+            starts of the method. Methods without codes refuse it.
+        generator: source of random starts, if there are any; torch's default generator if None.
         record: keep z, J1, beta, gap and candidate by iteration in ``Result.history``.
         progress: show a progress bar that counts finished images.
         chunk_size: images worked on at a time; None chooses by memory. Results do not depend on it.
@@ -87,8 +89,9 @@ def restore(
         ``status`` and leaves the others as they are.
 
     Raises:
-        TypeError: integer images, or arguments of the wrong kind.
-        ValueError: shapes, counts, devices, values of sigma or names that do not fit.
+        TypeError: integer images, a prior in half precision, or arguments of the wrong kind.
+        ValueError: shapes, counts, devices, values of sigma or names that do not fit; a decoder
+            that cuts the gradient.
 
     Example:
         >>> import jpmap_fast as jf
@@ -105,30 +108,32 @@ def restore(
     Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648.
     """
     algorithm = as_algorithm(method)
-    task = prepare(y, operator, prior, sigma)
-    if chunk_size is not None:
-        count("chunk_size", chunk_size, 1)
-    problem = task.problem
-    algorithm = algorithm.bind(problem)
-    codes = None if z0 is None else _codes(z0, task)
-    good = task.finite.nonzero()[:, 0]
-    size = chunk_size or _chunk_size(problem, algorithm)
-    # Every chunk draws the same random starts: an image's result must not depend on its chunk.
-    state = None if generator is None else generator.get_state()
-    default_state = torch.get_rng_state()
-    outcomes = []
-    with Monitor(record=record, progress=progress) as monitor:
-        for rows in good.split(size) if good.numel() else [good]:
-            if generator is not None and state is not None:
-                generator.set_state(state)
-            elif generator is None:
-                torch.set_rng_state(default_state)
-            whole = rows.numel() == problem.batch
-            part = problem if whole else problem.select(rows)
-            settings = algorithm if whole else algorithm.select(rows)
-            begin = codes if codes is None or whole else codes[rows]
-            outcomes.append(settings.solve(part, monitor, generator, begin))
-    return _assemble(task, good, outcomes, ", ".join(sorted(monitor.paths)))
+    if z0 is not None and not algorithm.uses_codes:
+        raise ValueError(
+            f"z0: expected None for {type(algorithm).__name__}, which knows no latent codes"
+        )
+    if isinstance(prior, str) and prior in available_priors():
+        prior = _bundled(prior)
+    with full_precision():
+        task = prepare(y, operator, prior, sigma)
+        if chunk_size is not None:
+            count("chunk_size", chunk_size, 1)
+        problem = task.problem
+        algorithm = algorithm.bind(problem)
+        begin = None if z0 is None else _codes(z0, task)
+        # Drawn once: every chunk has the same random starts, or a result would depend on its chunk.
+        codes = algorithm.starting_codes(problem, generator, drawn=begin is None)
+        good = task.finite.nonzero()[:, 0]
+        size = chunk_size or _chunk_size(problem, algorithm)
+        outcomes = []
+        with Monitor(record=record, progress=progress) as monitor:
+            for rows in good.split(size) if good.numel() else [good]:
+                whole = rows.numel() == problem.batch
+                part = problem if whole else problem.select(rows)
+                settings = algorithm if whole else algorithm.select(rows)
+                from_code = begin if begin is None or whole else begin[rows]
+                outcomes.append(settings.solve(part, monitor, codes, from_code))
+        return _assemble(task, good, outcomes, ", ".join(sorted(monitor.paths)))
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,12 @@ def as_algorithm(method: str | Algorithm) -> Algorithm:
             f"JPMAP(), got {method!r}"
         )
     return method
+
+
+@cache
+def _bundled(name: str) -> Prior:
+    """A bundled prior, read once and handed to nobody who could change it."""
+    return load_prior(name)
 
 
 def prior_of(prior: Prior | str) -> Prior:
@@ -190,7 +201,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
             "sigma: expected the standard deviation of the noise, got None; only a deepinv physics "
             "has one of its own"
         )
-    parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
+    parameter = parameter_of(prior)
     y = as_float_tensor("y", y, device=None if parameter is None else parameter.device)
     like = y if parameter is None else parameter
     same_device("y", y.device, "the prior", like.device)
@@ -213,8 +224,25 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     operator = operator.bind(image_shape, batch)
     deviation = per_image("sigma", sigma, batch, y)
     finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
-    problem = Problem(prior, make_encoder(prior), make_decoder(prior), operator, y, deviation)
+    problem = Problem(
+        prior, make_encoder(prior), make_decoder(prior, y[:0]), operator, y, deviation
+    )
     return Task(problem, finite, batched)
+
+
+def parameter_of(prior: Prior) -> Tensor | None:
+    """A parameter of a prior, whose type and device its images take; None if it has none.
+
+    Raises:
+        TypeError: neither float32 nor float64.
+    """
+    parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
+    if parameter is not None and parameter.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"prior: expected weights in float32 or float64, got {parameter.dtype}; "
+            "convert it with prior.float()"
+        )
+    return parameter
 
 
 def is_physics(value: Any) -> bool:

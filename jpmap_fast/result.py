@@ -26,8 +26,9 @@ class Result:
         candidates: how often z1, z2 and z3 were taken [B, 3].
         beta: coupling weight at the end [B]; inf for CSGM.
         gap: coupling gap ||x - G(z)||^2 [B].
-        path: how the z-steps ran: "compiled", "torch", "compiled, torch" for both, "" for an
-            algorithm without any.
+        path: how the z-steps ran: "compiled", "torch", "torch (reverse mode)" for a decoder with a
+            part of which torch has no forward-mode derivative (attention, ``grid_sample``); several
+            with commas between them; "" for an algorithm without any.
         history: with ``record=True``, by iteration and image; None otherwise.
 
     A failed image (NaN or infinity in its measurement) has NaN in x, z, decoded, objective and gap.

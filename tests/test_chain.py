@@ -442,7 +442,7 @@ def test_a_conv_vae_is_read_as_a_chain(blocks):
 def test_a_module_prior_of_a_sequence_is_read_as_a_chain():
     module = prepared(CHAINS["transposed-strided"]())
     assert isinstance(make_decoder(wrapped(module)), ChainDecoder)
-    assert type(make_decoder(wrapped(module.forward))) is FunctionDecoder
+    assert type(make_decoder(wrapped(module.forward), codes())) is FunctionDecoder
 
 
 @pytest.mark.parametrize("base", [jf.ConvVAE, jf.ModulePrior])

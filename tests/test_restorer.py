@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -77,6 +79,99 @@ def test_any_decoder():
     assert bool((short.objective >= found.objective * (1 - 1e-12)).all())
 
 
+def test_the_last_smaller_batch_of_a_loader():
+    c, prior = case("denoising"), small_mlp()
+    whole = jf.Restorer(c.operator, prior, 0.1, batch_size=4)(c.y)
+    found = jf.Restorer(c.operator, prior, 0.1, batch_size=4)(c.y[:3])
+    assert torch.equal(found.x, whole.x[:3]) and found.converged.tolist() == [True] * 3
+    for sigma, method in ((c.sigma, "jpmap"), (0.1, jf.JPMAP(beta=[1.0, 2.0, 3.0, 4.0]))):
+        restorer = jf.Restorer(c.operator, prior, sigma, batch_size=4, method=method)
+        with pytest.raises(ValueError, match="expected 4 images, since sigma"):
+            restorer(c.y[:3])
+
+
+@pytest.mark.parametrize("steps", [1, 3, 200])
+@pytest.mark.parametrize("fused", [True, False])
+def test_max_steps_is_respected(steps, fused):
+    c = case("inpainting")
+    solver = GaussNewton(max_steps=steps, fused=fused)
+    method = jf.JPMAP(starts=1, n2=1, max_iterations=1, z_solver=solver)
+    expected = jf.restore(c.y, c.operator, small_mlp(), c.sigma, method=method)
+    restorer = jf.Restorer(c.operator, small_mlp(), c.sigma, batch_size=4, method=method)
+    found = restorer(c.y)
+    assert torch.equal(found.x, expected.x)
+    assert torch.equal(found.converged, expected.converged)
+    by_name = jf.Restorer(
+        c.operator,
+        small_mlp(),
+        c.sigma,
+        batch_size=4,
+        steps=steps,
+        method=replace(method, z_solver=GaussNewton(fused=fused)),
+    )
+    assert torch.equal(by_name(c.y).x, found.x)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_iterations": 1}, {"tolerance": 1e9}, {"max_iterations": 2}, {"n2": 0}, {}]
+)
+def test_every_setting_gives_the_bits_of_restore(settings):
+    c, prior = case("inpainting", batch=16), small_mlp()
+    method = jf.JPMAP(**settings)
+    draws = [torch.Generator().manual_seed(0) for _ in range(2)]
+    options = {"method": method, "generator": draws[0]}
+    expected = jf.restore(c.y, c.operator, prior, c.sigma, **options)
+    options["generator"] = draws[1]
+    found = jf.Restorer(c.operator, prior, c.sigma, batch_size=16, **options)(c.y)
+    for name in ("x", "z", "decoded", "objective", "converged"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_path_is_what_runs():
+    c, prior = case("denoising"), small_mlp()
+    for solver in (
+        GaussNewton(),
+        GaussNewton(fused=False),
+        GaussNewton(linear_solver="conjugate-gradient"),
+    ):
+        method = jf.JPMAP(z_solver=solver)
+        restorer = jf.Restorer(c.operator, prior, c.sigma, batch_size=4, method=method)
+        expected = jf.restore(c.y, c.operator, prior, c.sigma, method=method)
+        assert restorer.path == expected.path
+
+
+def test_no_descent_is_wasted(monkeypatch):
+    """Without proposals there is nothing to ask the encoder for, nor a start to descend twice."""
+    c, prior = case("denoising"), small_mlp()
+    seen = []
+    solve = GaussNewton.minimise_on_device
+
+    def counted(self, objective, z, *rest):
+        seen.append(len(z))
+        return solve(self, objective, z, *rest)
+
+    monkeypatch.setattr(GaussNewton, "minimise_on_device", counted)
+    method = jf.JPMAP(starts=1, n2=0)
+    jf.Restorer(c.operator, prior, c.sigma, batch_size=4, method=method)(c.y)
+    assert seen == [4]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
+def test_copies_and_pickles_have_the_same_starts(copied):
+    c, prior = case("inpainting"), small_mlp()
+    options = {"batch_size": 4, "method": jf.JPMAP(starts=4)}
+    restorer = jf.Restorer(c.operator, prior, c.sigma, **options)
+    assert torch.equal(copied(restorer)(c.y).z, restorer(c.y).z)
+
+
+def test_a_pickle_carries_no_buffers():
+    restorer = jf.Restorer(jf.Denoising(), jf.load_prior("mnist"), 0.1, batch_size=256)
+    weights = sum(p.numel() for p in jf.load_prior("mnist").parameters()) * 4
+    assert len(pickle.dumps(restorer)) < 1.1 * weights
+    by_name = jf.Restorer(jf.Denoising(), "mnist", 0.1, batch_size=256)
+    assert len(pickle.dumps(by_name)) < 1e5
+
+
 def test_bad_arguments_are_refused():
     c = case("denoising")
     prior = small_mlp()
@@ -94,8 +189,8 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="sigma"):
         jf.Restorer(c.operator, prior, -0.1, batch_size=2)
     restorer = jf.Restorer(c.operator, prior, 0.1, batch_size=2)
-    with pytest.raises(ValueError, match="expected"):
-        restorer(c.y[:1])
+    with pytest.raises(ValueError, match=r"y: expected \[2, 1, 6, 5\], .* got \[3, 1, 6, 5\]"):
+        restorer(c.y[:3])
     with pytest.raises(ValueError, match="float"):
         restorer(c.y[:2].float())
     with pytest.raises(TypeError, match="tensor"):

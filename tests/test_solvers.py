@@ -269,13 +269,16 @@ def test_an_images_solution_does_not_depend_on_its_batch(solver):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: jf.GaussNewton(tolerance=0), "expected tolerance > 0"),
-        (lambda: jf.GaussNewton(max_steps=-1), "expected max_steps > 0"),
+        (lambda: jf.GaussNewton(tolerance=0), "tolerance: expected a finite number > 0"),
+        (lambda: jf.GaussNewton(max_steps=-1), "max_steps: expected at least 1"),
         (
             lambda: jf.GaussNewton(linear_solver="lu"),
             "linear_solver: expected one of 'auto', .*'lu'",
         ),
-        (lambda: jf.Adam(learning_rate=float("nan")), "expected learning_rate > 0"),
+        (
+            lambda: jf.Adam(learning_rate=float("nan")),
+            "learning_rate: expected a finite number > 0",
+        ),
         (lambda: jf.Adam(betas=(0.9, 1.0)), r"expected betas in \[0, 1\)"),
     ],
 )

@@ -16,19 +16,22 @@ from jpmap_fast.algorithms.base import (
     Algorithm,
     Outcome,
     Start,
+    check_image_setting,
     check_starts,
 )
+from jpmap_fast.algorithms.joint import nothing_left
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.problem import Problem, State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AlternateConvexSearch(Algorithm):
     r"""z_{n+1} = mu_phi(x_n), x_{n+1} = argmin_x J1(x, z_{n+1}).
 
     Where the encoder is exact (J2 = J1 in the paper's notation) this is alternating minimisation of
     J1 and converges to a critical point. A trained encoder is not exact: an image stops as soon as
-    an encoder step would raise J1, with what it had.
+    an encoder step would raise J1, with what it had. It has converged if it stands still where a
+    Newton step on min_x J1(x, .) would lower J1 by no more than 1e-4 of it.
 
     Args:
         beta: coupling weight, a number or one an image; None for 1 / gamma^2 of the prior.
@@ -48,6 +51,7 @@ class AlternateConvexSearch(Algorithm):
     starts: int = 1
 
     def __post_init__(self) -> None:
+        check_image_setting("AlternateConvexSearch: beta", self.beta)
         count("AlternateConvexSearch: max_iterations", self.max_iterations, 1)
         positive("AlternateConvexSearch: tolerance", self.tolerance)
         check_starts("AlternateConvexSearch", self.starts, None)
@@ -55,6 +59,10 @@ class AlternateConvexSearch(Algorithm):
     @property
     def number_of_starts(self) -> int:
         return self.starts
+
+    @property
+    def image_settings(self) -> tuple[str, ...]:
+        return ("beta",)
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         batch, device = problem.batch, problem.y.device
@@ -88,7 +96,10 @@ class AlternateConvexSearch(Algorithm):
             final.state.put(index, state)
             status = torch.full_like(index, -1)
             status = torch.where(~better, ENCODER_LIMIT, status)
-            status = torch.where(still, CONVERGED, status)
+            if bool(still.any()):
+                rows = still.nonzero()[:, 0]
+                proved = nothing_left(problem.select(rows), state.select(rows), beta[rows])
+                status[rows] = torch.where(proved, CONVERGED, ENCODER_LIMIT)
             status = torch.where(torch.isfinite(state.objective), status, FAILED)
             done = status >= 0
             if bool(done.any()):
@@ -99,6 +110,8 @@ class AlternateConvexSearch(Algorithm):
                     break
                 problem, state = problem.select(keep), state.select(keep)
                 index, beta = index[keep], beta[keep]
+        else:
+            monitor.finished(int(index.numel()))
         return final
 
 

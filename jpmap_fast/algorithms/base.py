@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +18,13 @@ from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
 SOLVERS: dict[str, type[GaussNewton] | type[Adam]] = {"gauss-newton": GaussNewton, "adam": Adam}
 
 # Codes in Outcome.status, and what a user reads for them.
-CONVERGED, ITERATION_LIMIT, ENCODER_LIMIT, BETA_LIMIT, FAILED = range(5)
+CONVERGED, ITERATION_LIMIT, TOLERANCE_LIMIT, ENCODER_LIMIT, BETA_LIMIT, FAILED = range(6)
 STATUS_TEXT = {
     CONVERGED: "converged",
     ITERATION_LIMIT: "stopped at the iteration limit before converging; raise max_iterations "
     "(or max_steps of the z_solver)",
+    TOLERANCE_LIMIT: "stopped before converging, at a move below tolerance that still lowers the "
+    "objective; lower tolerance (or raise max_steps of the z_solver)",
     ENCODER_LIMIT: "stopped because the encoder no longer lowers J1; JPMAP goes on from here",
     BETA_LIMIT: "stopped because beta reached its limit with the coupling gap still above epsilon; "
     "raise alpha",
@@ -88,6 +91,11 @@ class Algorithm(ABC):
         return True
 
     @property
+    def uses_codes(self) -> bool:
+        """Whether it descends from codes, so that ``z0`` has a meaning."""
+        return True
+
+    @property
     def image_settings(self) -> tuple[str, ...]:
         """Names of the settings that may be given one an image."""
         return ()
@@ -123,16 +131,31 @@ class Algorithm(ABC):
     def _replaced(self, settings: dict[str, Any]) -> Algorithm:
         return replace(self, **settings) if settings else self  # type: ignore[type-var]
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._key() == other._key()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        """The settings with tensors and lists as tuples, which compare and hash."""
+        return (type(self), *(_plain(getattr(self, f.name)) for f in fields(self)))  # type: ignore[arg-type]
+
     @abstractmethod
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         """Restore every image of the problem from one start each."""
 
-    def starting_codes(self, problem: Problem, generator: torch.Generator | None) -> Tensor:
-        """The codes of the starts [K, k]: see ``solve``. The encoder's start has z = 0."""
+    def starting_codes(
+        self, problem: Problem, generator: torch.Generator | None, drawn: bool = True
+    ) -> Tensor:
+        """The codes of the starts [K, k]: see ``solve``. The encoder's start has z = 0.
+
+        Random ones are ``drawn``, or else left at 0 and no generator is touched.
+        """
         like, number = problem.y, self.number_of_starts
         fixed = 2 if self.uses_encoder else 1
         codes = like.new_zeros(number, problem.decoder.latent_dim)
-        if number > fixed:
+        if number > fixed and drawn:
             # Drawn on the generator's device (the CPU by default), so that seeds carry over.
             source = torch.device("cpu") if generator is None else generator.device
             shape = (number - fixed, codes.shape[1])
@@ -141,17 +164,17 @@ class Algorithm(ABC):
         return codes
 
     def solve(
-        self,
-        problem: Problem,
-        monitor: Monitor,
-        generator: torch.Generator | None,
-        z0: Tensor | None = None,
+        self, problem: Problem, monitor: Monitor, codes: Tensor, z0: Tensor | None = None
     ) -> Outcome:
         """Restore from every start and keep, per image, the end with the least objective.
 
-        Starts are the encoder's guess (for algorithms that have an encoder), z = 0, then draws
-        from N(0, I) that all images share, so that no image's result depends on its batch. Codes
-        ``z0`` [B, k] take the place of all of them.
+        Args:
+            problem: of a batch.
+            monitor: told of every step.
+            codes: ``starting_codes`` [K, k], which all images share, so that no image's result
+                depends on its batch: the encoder's guess (for algorithms that have an encoder),
+                z = 0, then draws from N(0, I).
+            z0: [B, k], in place of all of them.
         """
         batch = problem.batch
         if z0 is not None:
@@ -161,7 +184,6 @@ class Algorithm(ABC):
             return replace(outcome, history=monitor.history())
         like = problem.y
         number = self.number_of_starts
-        codes = self.starting_codes(problem, generator)
         encoder = torch.zeros(number, dtype=torch.bool, device=like.device)
         encoder[0] = self.uses_encoder
         # Start-major: row s * batch + b is start s of image b.
@@ -186,6 +208,25 @@ class Algorithm(ABC):
 
 # Starts and encoder proposals of a prior that says nothing of its own: benchmarks/encoder.py.
 STARTS, PROPOSALS = 2, 3
+
+
+def check_image_setting(name: str, value: Any) -> None:
+    """Raise unless ``value`` is None, a finite number > 0 or a vector of them.
+
+    Raises:
+        ValueError, TypeError: it is none of these.
+    """
+    if value is None:
+        return
+    like = value if isinstance(value, Tensor) else torch.empty(0)
+    count = value.numel() if isinstance(value, Tensor) else np.size(value)
+    per_image(name, value, count, like.double())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return tuple(value.reshape(-1).tolist()) if value.ndim else value.item()
+    return tuple(value) if isinstance(value, list) else value
 
 
 def check_starts(owner: str, starts: int | None, n2: int | None) -> None:

@@ -21,7 +21,7 @@ from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CSGM(Algorithm):
     r"""Latent MAP by descent, without an encoder: the minimum over z of
 

@@ -13,14 +13,18 @@ from jpmap_fast.algorithms.base import (
     CONVERGED,
     FAILED,
     ITERATION_LIMIT,
+    TOLERANCE_LIMIT,
     Outcome,
     Start,
 )
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.problem import Coupling, Problem, State
-from jpmap_fast.solvers import LatentSolver
+from jpmap_fast.solvers import GaussNewton, LatentSolution, LatentSolver
 
 Selection = Literal["adaptive", "exhaustive"]
+
+# An image that stands still has converged if a Newton step promises no larger part of J1 than this.
+NOTHING_LEFT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class _Work:
     state: State
     beta: Tensor  # [B]
     encoder_open: Tensor  # [B] bool: candidates 1 and 2 are still proposed
+    solved: Tensor  # [B] bool: z is where a descent of the projected objective converged
     iterations: Tensor  # [B] over all betas
     inner: Tensor  # [B] at this beta
     stage: Tensor  # [B] how often beta has changed
@@ -76,6 +81,7 @@ class _Work:
             self.state.select(keep),
             self.beta[keep],
             self.encoder_open[keep],
+            self.solved[keep],
             self.iterations[keep],
             self.inner[keep],
             self.stage[keep],
@@ -105,6 +111,7 @@ def run_joint(
         state,
         beta,
         start.encoder & (settings.n2 > 0 or settings.n1 > 0),
+        torch.zeros_like(start.encoder),
         zeros,
         zeros,
         zeros,
@@ -142,34 +149,46 @@ def _iterate(work: _Work, settings: JointSettings, monitor: Monitor) -> tuple[Te
     rejected_encoder = torch.zeros_like(work.encoder_open)
     encoded = torch.zeros_like(before.z)
 
-    def propose(which: Tensor, candidate: Tensor, code: Callable[[_Work, Tensor], Tensor]) -> None:
-        """Try a candidate [B] on the images ``which`` and take it where J1 falls."""
+    def propose(
+        which: Tensor, candidate: Tensor, code: Callable[[_Work, Tensor], tuple[Tensor, Tensor]]
+    ) -> None:
+        """Try a candidate [B] on the images ``which`` and take it where J1 falls.
+
+        ``code`` gives z of the images ``rows``, and whether a descent of J(z) converged there.
+        """
         if not bool(which.any()):
             return
         rows = which.nonzero()[:, 0]
         part = work if rows.numel() == work.index.numel() else work.select(rows)
-        found = part.problem.minimise_x(code(part, rows), part.beta)
+        z, converged = code(part, rows)
+        found = part.problem.minimise_x(z, part.beta)
         better = found.objective < part.state.objective
         work.state = _merge(work.state, rows, better, found)
         taken[rows] = torch.where(better, candidate[rows], taken[rows])
+        # A descent from where an image stands that finds nothing lower speaks of that place too.
+        known = better | ((candidate[rows] == 3) & (taken[rows] == 0))
+        work.solved = work.solved.index_copy(
+            0, rows, torch.where(known, converged, work.solved[rows])
+        )
 
-    def from_encoder(part: _Work, rows: Tensor) -> Tensor:
+    def from_encoder(part: _Work, rows: Tensor) -> tuple[Tensor, Tensor]:
         encoded[rows] = part.problem.encode(part.state.x)
-        return encoded[rows]
+        return encoded[rows], torch.zeros_like(part.solved)
 
-    def descend(part: _Work, code: Tensor, x: Tensor) -> Tensor:
+    def descend(part: _Work, code: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         f, scale = part.problem.latent_objective(settings.coupling, x, part.beta)
-        found = settings.z_solver.minimise(f, code, scale)
+        found: LatentSolution = settings.z_solver.minimise(f, code, scale)
         monitor.solved(found.path)
-        return found.z
+        # At the end of a descent of J1(x_n, .) the next x moves the minimum.
+        return found.z, found.converged & (settings.coupling == "projected")
 
-    every = torch.ones_like(work.encoder_open)
     first = torch.ones_like(work.index)
     open_ = work.encoder_open
     if settings.selection == "exhaustive":
+        again = ~work.solved
         propose(open_, first, from_encoder)
         propose(open_, 2 * first, lambda part, rows: descend(part, encoded[rows], before.x[rows]))
-        propose(every, 3 * first, lambda part, rows: descend(part, before.z[rows], before.x[rows]))
+        propose(again, 3 * first, lambda part, rows: descend(part, before.z[rows], before.x[rows]))
     else:
         propose(open_ & (work.inner < settings.n1), first, from_encoder)
         second = open_ & (taken == 0) & (work.inner < settings.n2)
@@ -179,10 +198,14 @@ def _iterate(work: _Work, settings: JointSettings, monitor: Monitor) -> tuple[Te
             encoded[rows] = work.problem.encode(work.state.x)[rows]
         # The z2 of some images and the z3 of the others descend together.
         start, number = torch.where(second[:, None], encoded, before.z), 3 - second.long()
-        propose(taken == 0, number, lambda part, rows: descend(part, start[rows], before.x[rows]))
+        propose(
+            (taken == 0) & (second | ~work.solved),
+            number,
+            lambda part, rows: descend(part, start[rows], before.x[rows]),
+        )
         rejected_encoder = second & (taken == 0)
         propose(
-            rejected_encoder,
+            rejected_encoder & ~work.solved,
             3 * first,
             lambda part, rows: descend(part, before.z[rows], before.x[rows]),
         )
@@ -205,12 +228,23 @@ def _advance(
 ) -> Tensor:
     """Status code of each image that is finished, -1 for the others, whose beta moves on."""
     status = torch.full_like(work.index, -1)
-    exhausted = ~stationary & (work.inner >= settings.max_iterations)
-    ready = stationary | exhausted
+    asks = work.encoder_open
+    if settings.selection == "adaptive":
+        asks = asks & (work.inner < max(settings.n1, settings.n2))
+    # Where a descent has converged there is nothing to descend again.
+    settled = work.solved & ~asks
+    exhausted = work.inner >= settings.max_iterations
+    ready = stationary | settled | exhausted
     if bool(ready.any()):
         beta, verdict = schedule(work.stage, work.beta, work.state.gap)
-        verdict = torch.where(exhausted & (verdict == CONVERGED), ITERATION_LIMIT, verdict)
         status = torch.where(ready, verdict, status)
+        unproved = ready & (verdict == CONVERGED) & ~work.solved
+        if bool(unproved.any()):
+            rows = unproved.nonzero()[:, 0]
+            limit = torch.where(stationary[rows], TOLERANCE_LIMIT, ITERATION_LIMIT)
+            part = work.select(rows)
+            proved = stationary[rows] & nothing_left(part.problem, part.state, part.beta)
+            status[rows] = torch.where(proved, CONVERGED, limit)
         onward = ready & (verdict < 0)
         if bool(onward.any()):
             # J1 is a function of beta: the new one is compared with nothing computed before.
@@ -222,7 +256,15 @@ def _advance(
             work.stage = work.stage + onward
             work.inner = torch.where(onward, 0, work.inner)
             work.encoder_open = work.encoder_open & ~onward
+            work.solved = work.solved & ~onward
     return torch.where(torch.isfinite(work.state.objective), status, FAILED)
+
+
+def nothing_left(problem: Problem, state: State, beta: Tensor) -> Tensor:
+    """Whether a Newton step on J(z) promises next to nothing [B] bool."""
+    f, _ = problem.latent_objective("projected", state.x, beta)
+    promised = GaussNewton().promised(f, state.z)
+    return promised <= NOTHING_LEFT * state.objective.double().abs()
 
 
 def _merge(state: State, rows: Tensor, better: Tensor, found: State) -> State:

@@ -13,6 +13,7 @@ from jpmap_fast.algorithms.base import (
     Outcome,
     Start,
     as_solver,
+    check_image_setting,
     check_starts,
 )
 from jpmap_fast.algorithms.joint import JointSettings, Selection, run_joint, stop_when_stationary
@@ -21,7 +22,7 @@ from jpmap_fast.algorithms.problem import Coupling, Problem
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JPMAP(Algorithm):
     r"""Joint MAP over image and latent code: the minimum of
 
@@ -38,8 +39,10 @@ class JPMAP(Algorithm):
     computes all three and keeps the least J1. No candidate is taken unless J1 falls, so J1 never
     rises; once z2 has been refused for an image, the encoder is not asked again for it.
 
-    An image has converged when a descent moves it by
-    ||x_{n+1} - x_n|| / sqrt(n) + ||z_{n+1} - z_n|| / sqrt(k) < tolerance.
+    An image is done where a descent of J(z) has converged and the encoder is not asked again, or
+    when an iteration moves it by ||x_{n+1} - x_n|| / sqrt(n) + ||z_{n+1} - z_n|| / sqrt(k) <
+    tolerance. In the second case it counts as converged if a Newton step on J(z) promises to lower
+    J1 by no more than 1e-4 of it.
 
     Args:
         beta: coupling weight, a number or one an image; None for 1 / gamma^2 of the prior.
@@ -72,8 +75,7 @@ class JPMAP(Algorithm):
     starts: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.beta, (int, float)):
-            positive("JPMAP: beta", self.beta)
+        check_image_setting("JPMAP: beta", self.beta)
         choice("JPMAP: coupling", self.coupling, ("projected", "alternating"))
         choice("JPMAP: selection", self.selection, ("adaptive", "exhaustive"))
         as_solver("JPMAP", self.z_solver)
@@ -85,6 +87,11 @@ class JPMAP(Algorithm):
     @property
     def number_of_starts(self) -> int:
         return STARTS if self.starts is None else self.starts
+
+    @property
+    def uses_encoder(self) -> bool:
+        # Without proposals a projected descent begins at z = 0, which is the next start as well.
+        return self.coupling != "projected" or self.n1 > 0 or self.n2 != 0
 
     @property
     def prior_settings(self) -> dict[str, int]:

@@ -20,6 +20,7 @@ from jpmap_fast.algorithms.base import (
     Outcome,
     Start,
     as_solver,
+    check_image_setting,
     check_starts,
 )
 from jpmap_fast.algorithms.joint import JointSettings, Schedule, run_joint
@@ -38,7 +39,7 @@ def _with_latent_objective(outcome: Outcome, problem: Problem) -> Outcome:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MAPz(Algorithm):
     r"""MAP-z by an exponential multiplier: minimise F(x) + 1/2 ||z||^2 such that x is near G(z).
 
@@ -79,11 +80,15 @@ class MAPz(Algorithm):
         positive("MAPz: alpha", self.alpha)
         if self.rho is not None:
             positive("MAPz: rho", self.rho)
-        if isinstance(self.beta0, (int, float)):
-            positive("MAPz: beta0", self.beta0)
-        low, high = self.growth
-        if not (1 < low <= high < math.inf):
-            raise ValueError(f"MAPz: expected growth = (least, largest), 1 < least, {self.growth}")
+        check_image_setting("MAPz: beta0", self.beta0)
+        growth = self.growth
+        pair = isinstance(growth, Sequence) and len(growth) == 2
+        if not (pair and all(isinstance(factor, (int, float)) for factor in growth)):
+            raise TypeError(f"MAPz: expected growth = (least, largest), got {growth!r}")
+        if not 1 < growth[0] <= growth[1] < math.inf:
+            raise ValueError(
+                f"MAPz: expected growth = (least, largest) with 1 < least <= largest, got {growth}"
+            )
         choice("MAPz: coupling", self.coupling, ("projected", "alternating"))
         as_solver("MAPz", self.z_solver)
         count("MAPz: n1", self.n1, 0)
@@ -94,6 +99,10 @@ class MAPz(Algorithm):
     @property
     def number_of_starts(self) -> int:
         return STARTS if self.starts is None else self.starts
+
+    @property
+    def uses_encoder(self) -> bool:
+        return self.coupling != "projected" or self.n1 > 0 or self.n2 != 0
 
     @property
     def prior_settings(self) -> dict[str, int]:
@@ -138,7 +147,7 @@ class MAPz(Algorithm):
         return _with_latent_objective(outcome, problem)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MAPzSplitting(Algorithm):
     r"""MAP-z by quadratic splitting: J1 is minimised at each of a fixed, increasing row of betas.
 

@@ -40,6 +40,10 @@ class PixelSpace(Algorithm):
     def uses_encoder(self) -> bool:
         return False
 
+    @property
+    def uses_codes(self) -> bool:
+        return False
+
     @abstractmethod
     def estimate(self, problem: Problem) -> Estimate:
         """Restore every image of the problem."""

@@ -14,7 +14,7 @@ from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.problem import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PnPADMM(PixelSpace):
     r"""Plug-and-play ADMM with F(x) = ||A x - y||^2 / (2 sigma^2) and a denoiser D:
 

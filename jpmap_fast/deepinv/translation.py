@@ -34,16 +34,25 @@ class Translation:
         Raises:
             TypeError, ValueError: y is not of the physics, or its noise has no Gaussian level.
         """
-        operator, layout = self.operator, self.layout
-        if sigma is None:
-            layout, sigma = scaled(layout, member_levels(physics))
-            if layout is not self.layout and isinstance(operator, PhysicsOperator):
-                operator = operator.scaled(layout)
+        operator, layout, sigma = self.levelled(physics, sigma)
         if not layout.trivial:
             y = layout.pack(y)
         if isinstance(sigma, Tensor) and isinstance(y, Tensor):
             sigma = sigma.to(y.device)
         return y, operator, sigma
+
+    def levelled(self, physics: Physics, sigma: Any) -> tuple[Operator, Layout, Any]:
+        """Operator, layout and noise level; ``sigma=None`` asks the noise model.
+
+        Raises:
+            TypeError, ValueError: the noise has no Gaussian level.
+        """
+        operator, layout = self.operator, self.layout
+        if sigma is None:
+            layout, sigma = scaled(layout, member_levels(physics))
+            if layout is not self.layout and isinstance(operator, PhysicsOperator):
+                operator = operator.scaled(layout)
+        return operator, layout, sigma
 
 
 def translate(physics: Any, image_shape: Sequence[int], batch: int | None) -> Translation:

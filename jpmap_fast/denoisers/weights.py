@@ -72,7 +72,7 @@ def read_denoiser(path: str | Path) -> LipschitzDenoiser:
     path = Path(path)
     header, tensors = read_weights(path, FORMAT, "a denoiser")
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # nothing is drawn for weights that are replaced
             denoiser = LipschitzDenoiser(**json.loads(header["architecture"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its architecture cannot be built: {error}") from error
@@ -99,5 +99,5 @@ def read_denoiser(path: str | Path) -> LipschitzDenoiser:
     tensors["first"] = tensors["first"].double() * scale[0]
     tensors["hidden"] = tensors["hidden"].double() * scale[1:-1].reshape(-1, 1, 1, 1, 1)
     tensors["last"] = tensors["last"].double() * scale[-1]
-    denoiser.load_state_dict(tensors)  # rounds to float32
+    denoiser.load_state_dict({n: v.float() for n, v in tensors.items()}, assign=True)
     return denoiser.requires_grad_(False).eval()

@@ -24,6 +24,7 @@ from jpmap_fast import tangent_kernels
 from jpmap_fast.activations import ACTIVATIONS
 from jpmap_fast.batch_invariant import weighted_product
 from jpmap_fast.priors.conv_vae import Residual
+from jpmap_fast.priors.plain import is_plain
 
 # What an activation saw and gave, [B, ...] each.
 Tape = list[tuple[Tensor, Tensor]]
@@ -325,7 +326,7 @@ def read_chain(module: nn.Module, dtype: torch.dtype) -> Chain | None:
     pending = list(_flattened(module))
     while pending:
         part = pending.pop(0)
-        if not _is_plain(part):
+        if not is_plain(part):
             return None
         if type(part) is Residual:
             body = read_chain(part.body, dtype)
@@ -336,7 +337,7 @@ def read_chain(module: nn.Module, dtype: torch.dtype) -> Chain | None:
             if getattr(part, "padding_mode", "zeros") != "zeros":
                 return None
             norm = shuffle = None
-            if pending and _is_plain(pending[0]) and not isinstance(part, nn.Linear):
+            if pending and is_plain(pending[0]) and not isinstance(part, nn.Linear):
                 # The channels of a transposed convolution in groups are two dimensions of its
                 # weight, and a shuffle would mix the groups of any.
                 one_group = part.groups == 1
@@ -356,14 +357,8 @@ def read_chain(module: nn.Module, dtype: torch.dtype) -> Chain | None:
     return Chain(links)
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether a module does what its class does, no more."""
-    hooks = module._forward_hooks or module._forward_pre_hooks
-    return not hooks and "forward" not in vars(module)
-
-
 def _flattened(module: nn.Module) -> list[nn.Module]:
-    if type(module) is nn.Sequential and _is_plain(module):
+    if type(module) is nn.Sequential and is_plain(module):
         return [leaf for child in module for leaf in _flattened(child)]
     return [module]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,7 +15,10 @@ from jpmap_fast.batch_invariant import RowProduct, batched_product
 from jpmap_fast.priors.base import ModulePrior, Prior
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder_base import Decoder, Linearisation
-from jpmap_fast.priors.function_decoder import ChainDecoder, FunctionDecoder
+from jpmap_fast.priors.derivatives import differentiated
+from jpmap_fast.priors.function_decoder import ChainDecoder
+from jpmap_fast.priors.mlp_vae import MLPVAE
+from jpmap_fast.priors.plain import is_plain
 
 
 class MLPDecoder(Decoder):
@@ -121,47 +125,97 @@ class MLPDecoder(Decoder):
         return MLPDecoder([*self.layers[:-1], self.layers[-1].restrict(rows)], self.activations)
 
 
-def make_decoder(prior: Prior) -> Decoder:
-    """The decoder of a prior: analytic for what can be read, ``torch.func`` for the rest.
+# As they are when this module is read: whoever replaces one decodes in another way.
+_MLP_DECODE, _MLP_ENCODE = MLPVAE.decode, MLPVAE.encode
+_CHAIN_DECODE = (ModulePrior.decode, ConvVAE.decode)
 
-    A prior says that it is an MLP by ``decoder_layers`` (modules with ``weight`` and ``bias``),
-    ``hidden_activation`` and ``output_activation``, the names being those of ``ACTIVATIONS``. The
-    ``decoder`` of a ``ConvVAE`` or ``ModulePrior`` is read as a chain where it is an
-    ``nn.Sequential`` of known modules (see ``chain.read_chain``). ``prior.low_precision = False``
+
+def make_decoder(prior: Prior, like: Tensor | None = None) -> Decoder:
+    """The decoder of a prior: analytic for what can be read, torch's derivatives for the rest.
+
+    What ``prior.decode`` does is what the decoder does. An ``MLPVAE`` is read as an MLP, and the
+    ``decoder`` of a ``ConvVAE`` or ``ModulePrior`` as a chain where it is an ``nn.Sequential`` of
+    known modules (see ``chain.read_chain``), unless a subclass, the object or a hook decodes in a
+    way of its own. Any other prior may say that it is an MLP by ``decoder_layers`` (modules with
+    ``weight`` and ``bias``), ``hidden_activation`` and ``output_activation``, the names being those
+    of ``ACTIVATIONS``, and is believed where ``decode`` agrees. ``prior.low_precision = False``
     keeps the Jacobian on a GPU out of bfloat16.
+
+    Args:
+        prior: with ``decode``, ``latent_dim`` and ``image_shape``.
+        like: of the type and device of the codes; None for those of the prior's parameters.
+
+    Raises:
+        ValueError: ``decode`` cuts the gradient, see ``derivatives.differentiated``.
     """
-    layers = getattr(prior, "decoder_layers", None)
-    hidden = getattr(prior, "hidden_activation", None)
-    output = getattr(prior, "output_activation", None)
-    if layers is not None and hidden in ACTIVATIONS and output in ACTIVATIONS:
-        return MLPDecoder(_products(layers), [hidden] * (len(layers) - 1) + [output])
-    size = 1
-    for extent in prior.image_shape:
-        size *= extent
+    if like is None:
+        parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
+        like = torch.empty(0) if parameter is None else parameter
+    mlp = _read_mlp(prior, like)
+    if mlp is not None:
+        return mlp
+    size = math.prod(prior.image_shape)
     low_precision = bool(getattr(prior, "low_precision", True))
     module = getattr(prior, "decoder", None)
-    # A subclass may decode in its own way.
-    plain = getattr(type(prior), "decode", None) in (ModulePrior.decode, ConvVAE.decode)
-    if isinstance(module, nn.Sequential) and plain:
+    if isinstance(module, nn.Sequential) and _does(prior, "decode", _CHAIN_DECODE):
         chain = ChainDecoder.of(module, prior.latent_dim, size, low_precision)
         if chain is not None:
             return chain
-    return FunctionDecoder(prior.decode, prior.latent_dim, size, None, low_precision)
+    return differentiated(prior.decode, prior.latent_dim, size, low_precision, like)
+
+
+def _does(prior: Prior, name: str, known: Sequence[Any]) -> bool:
+    """Whether a prior's method is one of the ``known`` functions."""
+    return getattr(type(prior), name, None) in known and name not in vars(prior)
+
+
+def _read_mlp(prior: Prior, like: Tensor) -> MLPDecoder | None:
+    layers = getattr(prior, "decoder_layers", None)
+    hidden = getattr(prior, "hidden_activation", None)
+    output = getattr(prior, "output_activation", None)
+    if layers is None or hidden not in ACTIVATIONS or output not in ACTIVATIONS:
+        return None
+    own = isinstance(prior, MLPVAE)
+    if own and not (_does(prior, "decode", (_MLP_DECODE,)) and _plain_linear(layers)):
+        return None
+    decoder = MLPDecoder(_products(layers), [hidden] * (len(layers) - 1) + [output])
+    return decoder if own or _agree(prior, decoder, like) else None
+
+
+def _plain_linear(layers: Iterable[Any]) -> bool:
+    return all(type(layer) is nn.Linear and is_plain(layer) for layer in layers)
+
+
+def _agree(prior: Prior, decoder: MLPDecoder, like: Tensor) -> bool:
+    """Whether ``decode`` gives the images of what was read, at codes up to far from 0."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(16, prior.latent_dim, generator=generator)
+    z = (z * torch.linspace(0, 4, 16)[:, None]).to(like.device, like.dtype)
+    try:
+        asked = prior.decode(z).reshape(16, -1)
+    except RuntimeError:
+        return False
+    read = decoder.value(z)
+    if asked.shape != read.shape or asked.dtype != read.dtype:
+        return False
+    # Sums in another order: a few roundings of the largest value.
+    level = 1000 * torch.finfo(read.dtype).eps * read.abs().amax()
+    return bool(((asked - read).abs() <= level).all())
 
 
 def make_encoder(prior: Prior) -> Callable[[Tensor], Tensor]:
     """mu_phi, images [B, C, H, W] to codes [B, k], of a prior.
 
-    A prior that has ``encoder_layers``, ``encoder_mean`` (modules with ``weight`` and ``bias``)
-    and ``hidden_activation`` is read as an MLP; any other is asked by ``encode``.
+    An ``MLPVAE`` that encodes as its class does is read as an MLP, whose codes do not depend on the
+    batch; any other prior is asked by ``encode``.
     """
-    layers = getattr(prior, "encoder_layers", None)
-    mean = getattr(prior, "encoder_mean", None)
-    hidden = getattr(prior, "hidden_activation", None)
-    if layers is None or mean is None or hidden not in ACTIVATIONS:
-        return lambda x: prior.encode(x)[0]
-    mlp = MLPDecoder(_products([*layers, mean]), [hidden] * len(layers) + ["identity"])
-    return lambda x: mlp.value(x.flatten(1))
+    if isinstance(prior, MLPVAE) and _does(prior, "encode", (_MLP_ENCODE,)):
+        layers = [*prior.encoder_layers, prior.encoder_mean]
+        if _plain_linear(layers):
+            names = [prior.hidden_activation] * (len(layers) - 1) + ["identity"]
+            mlp = MLPDecoder(_products(layers), names)
+            return lambda x: mlp.value(x.flatten(1))
+    return lambda x: prior.encode(x)[0]
 
 
 def _products(layers: Iterable[Any]) -> list[RowProduct]:

@@ -50,6 +50,8 @@ class Decoder(ABC):
 
     latent_dim: int
     size: int
+    # What ``LatentSolution.path`` says of a solve in plain torch.
+    path = "torch"
 
     @abstractmethod
     def value(self, z: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def linearisation(self, z: Tensor) -> Linearisation:
-        """Products by the Jacobian at z [B, k] and by its transpose; on a GPU in tf32."""
+        """Products by the Jacobian at z [B, k] and by its transpose."""
 
     def exact_tangents(self, z: Tensor) -> bool:
         """Whether ``linearise`` gives the Jacobian to working precision."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from jpmap_fast._surroundings import full_precision
 from jpmap_fast.priors.chain import Sweep, Tangents, Tape, read_chain
 from jpmap_fast.priors.decoder_base import Decoder, Expansion, Linearisation
-from jpmap_fast.priors.precision import products
 
 
 class FunctionDecoder(Decoder):
@@ -42,11 +42,11 @@ class FunctionDecoder(Decoder):
         return not (self.low_precision and z.is_cuda and z.dtype == torch.float32)
 
     def value(self, z: Tensor) -> Tensor:
-        with products("ieee", z.device):
+        with full_precision():
             return self._value(z)
 
     def _everything(self, z: Tensor) -> Tensor:
-        return self.function(z).reshape(z.shape[0], self._full_size)
+        return self.function(z).reshape(z.shape[0], self._full_size).to(z.dtype)
 
     def _kept(self, image: Tensor) -> Tensor:
         """The rows of an image [..., n] that this decoder has."""
@@ -64,13 +64,14 @@ class FunctionDecoder(Decoder):
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         if self.exact_tangents(z):
-            with products("ieee", z.device):
-                return self._forward_mode(z)
+            with full_precision():
+                return self.forward_mode(z)
         with torch.autocast("cuda", torch.bfloat16):
-            _, columns = self._forward_mode(z)
+            _, columns = self.forward_mode(z)
         return self.value(z), columns.to(z.dtype)
 
-    def _forward_mode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_mode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``linearise`` by forward-mode differentiation, all columns at once."""
         basis = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
 
         def column(direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,32 +82,30 @@ class FunctionDecoder(Decoder):
         return values[0], columns
 
     def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        with products("ieee", z.device):
+        with full_precision():
             # The transpose of an indexing, left to autograd, would be a sorted sum.
             everything, vjp = torch.func.vjp(self._everything, z)[:2]
             value = self._kept(everything)
             return value, vjp(self._spread(cotangent(value)))[0]
 
     def linearisation(self, z: Tensor) -> Linearisation:
-        with products("tf32", z.device):
+        with full_precision():
             _, vjp = torch.func.vjp(self._everything, z)[:2]
 
         def push(direction: Tensor) -> Tensor:
-            with products("tf32", z.device):
+            with full_precision():
                 tangent: Tensor = torch.func.jvp(self._value, (z,), (direction,))[1]
                 return tangent
 
         def pull(cotangent: Tensor) -> Tensor:
-            with products("tf32", z.device):
+            with full_precision():
                 return vjp(self._spread(cotangent), retain_graph=True)[0]
 
         return Linearisation(push, pull)
 
     def restrict(self, rows: Tensor) -> FunctionDecoder:
         kept = rows if self.rows is None else self.rows[rows]
-        return FunctionDecoder(
-            self.function, self.latent_dim, self._full_size, kept, self.low_precision
-        )
+        return type(self)(self.function, self.latent_dim, self._full_size, kept, self.low_precision)
 
 
 class ChainDecoder(FunctionDecoder):
@@ -154,7 +153,7 @@ class ChainDecoder(FunctionDecoder):
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         tape: Tape = []
-        with products("ieee", z.device):
+        with full_precision():
             value = self._chain.value(z, tape).flatten(1)
             columns = self._columns(z, Sweep(tape, self._tangent_dtype))
         return self._kept(value), columns.to(z.dtype)
@@ -169,7 +168,7 @@ class ChainDecoder(FunctionDecoder):
         self, z: Tensor, cotangent: Callable[[Tensor], Tensor], second_order: bool
     ) -> Expansion:
         tape: Tape = []
-        with products("ieee", z.device):
+        with full_precision():
             with torch.enable_grad():
                 leaf = z.detach().requires_grad_()
                 value = self._chain.value(leaf, tape).flatten(1)
@@ -187,12 +186,12 @@ class ChainDecoder(FunctionDecoder):
         tape: Tape = []
         chain = read_chain(self.module, z.dtype)
         assert chain is not None
-        with products("tf32", z.device):
+        with full_precision():
             chain.value(z, tape)
         pull = super().linearisation(z).pull
 
         def push(direction: Tensor) -> Tensor:
-            with products("tf32", z.device):
+            with full_precision():
                 out = (
                     chain.tangents(Tangents(direction[:, None]), Sweep(tape, z.dtype))
                     .settle()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast.priors.original import read_original, read_pickled_tensors
 from jpmap_fast.priors.weights import Network, build, read_prior
 
@@ -17,7 +18,7 @@ def available_priors() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
 
 
-@torch.inference_mode(False)
+@steady
 def load_prior(
     name_or_path: str | Path,
     device: torch.device | str | None = None,

@@ -115,7 +115,8 @@ def build(
         ValueError: names, shapes or values do not fit the architecture.
     """
     try:
-        prior = NETWORKS[network](**settings)
+        with torch.device("meta"):  # nothing is drawn for weights that are replaced
+            prior = NETWORKS[network](**settings)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source}: its architecture cannot be built: {error}") from error
     expected = prior.state_dict()
@@ -134,5 +135,6 @@ def build(
             )
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{source}: {name} contains NaN or infinity")
-    prior.load_state_dict(tensors)
+    floats = {n: v.float() if v.is_floating_point() else v.clone() for n, v in tensors.items()}
+    prior.load_state_dict(floats, assign=True)
     return prior.requires_grad_(False).eval()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jpmap_fast._validate import count, positive
 from jpmap_fast.objective import LatentObjective
-from jpmap_fast.solvers.base import LatentSolution, check_positive
+from jpmap_fast.solvers.base import LatentSolution
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,9 @@ class Adam:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_positive(
-            "Adam",
-            learning_rate=self.learning_rate,
-            tolerance=self.tolerance,
-            max_steps=self.max_steps,
-            epsilon=self.epsilon,
-        )
+        for name in ("learning_rate", "tolerance", "epsilon"):
+            positive(f"Adam: {name}", getattr(self, name))
+        count("Adam: max_steps", self.max_steps, 1)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"Adam: expected betas in [0, 1), got {self.betas!r}")
 

@@ -19,7 +19,8 @@ class LatentSolution:
         objective: f(z) [B], float64.
         steps: iterations spent [B].
         converged: whether the solver's own test was met [B].
-        path: what ran: "compiled" or "torch".
+        path: what ran: "compiled", "torch", or "torch (reverse mode)" for a decoder with a part of
+            which torch has no forward-mode derivative.
     """
 
     z: Tensor
@@ -40,10 +41,3 @@ class LatentSolver(Protocol):
         invariant to it (Adam's published stopping rule is stated on f / beta).
         """
         ...
-
-
-def check_positive(owner: str, **settings: float) -> None:
-    """Raise ValueError naming the first setting that is not a positive number."""
-    for name, value in settings.items():
-        if not isinstance(value, (int, float)) or not value > 0:
-            raise ValueError(f"{owner}: expected {name} > 0, got {value!r}")

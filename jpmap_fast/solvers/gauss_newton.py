@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import choice
-from jpmap_fast.mlp_kernels import mlp_restore
+from jpmap_fast._validate import choice, count, positive, switch
+from jpmap_fast.mlp_kernels import MLPLeastSquares, mlp_restore
 from jpmap_fast.objective import LatentObjective
-from jpmap_fast.solvers.base import LatentSolution, check_positive
+from jpmap_fast.solvers.base import LatentSolution
 from jpmap_fast.solvers.quadratic_model import (
     DirectModel,
     ImplicitModel,
@@ -27,6 +27,11 @@ DIRECT_LATENT_DIM = {"cpu": 24, "cuda": 512}
 # more than this part of it has moved: a new number of images is a new set of convolution plans,
 # which costs more than a few images of work. On a CPU it is free.
 FULL_ON_GPU = 0.75
+
+# Trial steps where nothing else is said: of a descent that ends by itself, and of one in which
+# every step is executed whether it is needed or not.
+MAX_STEPS = 200
+FIXED_STEPS = 25
 
 # Relative residual of a step by conjugate gradients.
 FORCING = 0.02
@@ -56,7 +61,8 @@ class GaussNewton:
 
     Args:
         tolerance: root mean square of the undamped step, > 0.
-        max_steps: trial steps an image at most, >= 1.
+        max_steps: trial steps an image at most, >= 1; None for 200, or 25 where a CUDA graph has to
+            execute every one of them (a ``Restorer`` of a decoder without a compiled solve).
         initial_damping: first mu over the largest diagonal entry of H, > 0.
         second_order: use the Hessian where it is positive definite; False for Gauss-Newton alone.
         linear_solver: "direct" computes the k columns of the Jacobian and factorises H;
@@ -73,19 +79,19 @@ class GaussNewton:
     """
 
     tolerance: float = 1e-4
-    max_steps: int = 200
+    max_steps: int | None = None
     initial_damping: float = 0.1
     second_order: bool = True
     linear_solver: str = "auto"
     fused: bool = True
 
     def __post_init__(self) -> None:
-        check_positive(
-            "GaussNewton",
-            tolerance=self.tolerance,
-            max_steps=self.max_steps,
-            initial_damping=self.initial_damping,
-        )
+        positive("GaussNewton: tolerance", self.tolerance)
+        if self.max_steps is not None:
+            count("GaussNewton: max_steps", self.max_steps, 1)
+        positive("GaussNewton: initial_damping", self.initial_damping)
+        switch("GaussNewton: second_order", self.second_order)
+        switch("GaussNewton: fused", self.fused)
         known = ("auto", "direct", "conjugate-gradient")
         choice("GaussNewton: linear_solver", self.linear_solver, known)
 
@@ -107,8 +113,8 @@ class GaussNewton:
         """The same without waiting for the device, for CUDA graphs.
 
         A compiled solve takes as many steps as it needs, and so does any on a CPU. In plain torch
-        on a GPU ``max_steps`` steps by columns of the Jacobian are executed, in which images that
-        have stopped stay as they are.
+        on a GPU ``max_steps`` steps (25 for None) by columns of the Jacobian are executed, in which
+        images that have stopped stay as they are.
 
         Args:
             objective: f.
@@ -119,15 +125,32 @@ class GaussNewton:
         solve = self._of_active if z.device.type == "cpu" else self._fixed
         return self._compiled(objective, z, active, low_latency) or solve(objective, z, active)
 
+    @torch.no_grad()
+    def promised(self, objective: LatentObjective, z: Tensor) -> Tensor:
+        """The decrease of f that the undamped step promises, 1/2 g^T H^{-1} g [B] float64."""
+        _, model = self._model(objective, z)
+        return 0.5 * model.step(torch.zeros_like(model.largest)).decrement
+
+    def path(self, objective: LatentObjective) -> str:
+        """How ``minimise`` runs, see ``LatentSolution.path``."""
+        return objective.decoder.path if self._fused(objective) is None else "compiled"
+
+    @property
+    def _limit(self) -> int:
+        return MAX_STEPS if self.max_steps is None else self.max_steps
+
+    def _fused(self, objective: LatentObjective) -> MLPLeastSquares | None:
+        if not self.fused or self.linear_solver == "conjugate-gradient":
+            return None
+        return objective.fused()
+
     def _compiled(
         self, objective: LatentObjective, z: Tensor, active: Tensor | None, low_latency: bool
     ) -> LatentSolution | None:
-        if not self.fused or self.linear_solver == "conjugate-gradient":
-            return None
-        f = objective.fused()
+        f = self._fused(objective)
         if f is None:
             return None
-        settings = (self.tolerance, self.max_steps, self.initial_damping, self.second_order)
+        settings = (self.tolerance, self._limit, self.initial_damping, self.second_order)
         return LatentSolution(*mlp_restore(z, f, *settings, active, low_latency), path="compiled")
 
     def _of_active(
@@ -143,6 +166,7 @@ class GaussNewton:
             found.objective.new_full((batch,), torch.nan).index_copy(0, rows, found.objective),
             found.steps.new_zeros(batch).index_copy(0, rows, found.steps),
             torch.zeros_like(active).index_copy(0, rows, found.converged),
+            found.path,
         )
 
     def _fixed(
@@ -156,7 +180,8 @@ class GaussNewton:
         growth = torch.full_like(mu, 2.0)
         count = torch.zeros_like(f, dtype=torch.int64)
         converged = torch.zeros_like(running)
-        for step_number in range(self.max_steps + 1):
+        limit = FIXED_STEPS if self.max_steps is None else self.max_steps
+        for step_number in range(limit + 1):
             step = model.step(mu)
             finite = torch.isfinite(f) & torch.isfinite(step.size)
             done = step.size <= self.tolerance
@@ -164,7 +189,7 @@ class GaussNewton:
             done |= mu > model.largest / resolution
             converged |= running & done & finite
             running = running & ~done & finite
-            if step_number == self.max_steps:
+            if step_number == limit:
                 break
             trial = torch.where(running[:, None], z + step.d.to(z.dtype), z)
             f_new, there = DirectModel.at(objective, trial, self.second_order)
@@ -176,17 +201,17 @@ class GaussNewton:
             f = torch.where(accept, f_new, f)
             model = there.where(accept, model)
             count = count + running
-        return LatentSolution(z, f, count, converged)
+        return LatentSolution(z, f, count, converged, objective.decoder.path)
 
     def _minimise(self, objective: LatentObjective, z: Tensor) -> LatentSolution:
         batch, k = z.shape
-        resolution = 8 * torch.finfo(z.dtype).eps
+        resolution, path = 8 * torch.finfo(z.dtype).eps, objective.decoder.path
         final_z = z.clone()
         final_f = torch.empty(batch, dtype=torch.float64, device=z.device)
         steps = torch.zeros(batch, dtype=torch.int64, device=z.device)
         converged = torch.zeros(batch, dtype=torch.bool, device=z.device)
         if batch == 0:
-            return LatentSolution(final_z, final_f, steps, converged)
+            return LatentSolution(final_z, final_f, steps, converged, path)
 
         # Everything below is indexed by the images in the working set; `index` says which they are
         # and `alive` which of them are still at work.
@@ -204,7 +229,7 @@ class GaussNewton:
             done |= step.decrement <= resolution * f.abs()
             # A damping this large moves z by less than its last digit: no descent is left.
             done |= mu > model.largest / resolution
-            stop = alive & (done | ~finite | (count >= self.max_steps))
+            stop = alive & (done | ~finite | (count >= self._limit))
             d, promised = step.d, step.promised
             stopped, left = torch.stack((stop.sum(), (alive & ~stop).sum())).tolist()
             if stopped:
@@ -213,7 +238,7 @@ class GaussNewton:
                 steps[ended], converged[ended] = count[stop], (done & finite)[stop]
                 alive = alive & ~stop
             if left == 0:
-                return LatentSolution(final_z, final_f, steps, converged)
+                return LatentSolution(final_z, final_f, steps, converged, path)
             if left <= full * alive.numel() and left < alive.numel():
                 keep = alive.nonzero()[:, 0]
                 objective, model = objective.select(keep), model.select(keep)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._capture import captured, on_side_stream
+from jpmap_fast._surroundings import DrawingFrom
 from jpmap_fast._validate import choice, count, positive
 from jpmap_fast.denoisers.lipschitz import Kernels, LipschitzDenoiser
 from jpmap_fast.denoisers.spectral_norm import PowerIteration
@@ -123,8 +125,7 @@ def train_denoiser(
         positive("seconds", seconds)
     place = torch.device("cpu" if device is None else device)
     images = check_images("images", images).to(place)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    with DrawingFrom(torch.Generator().manual_seed(recipe.seed)):
         denoiser = LipschitzDenoiser(
             tuple(images.shape[1:]), recipe.lipschitz, recipe.width, recipe.depth
         )
@@ -236,7 +237,7 @@ class DenoiserStep:
         if self._graph is None:
             self._seen += 1
             if self._seen <= WARM_UP_STEPS:
-                return self._on_side_stream(arguments)
+                return on_side_stream(arguments[0].device, lambda: self._step(*arguments))
             self._record(arguments)
         assert self._graph is not None
         graph, inputs, loss = self._graph
@@ -285,19 +286,9 @@ class DenoiserStep:
         self._optimiser.step()
         return loss.detach()
 
-    def _on_side_stream(self, arguments: list[Tensor]) -> Tensor:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            loss = self._step(*arguments)
-        torch.cuda.current_stream().wait_stream(stream)
-        return loss
-
     def _record(self, arguments: list[Tensor]) -> None:
         inputs = [given.clone() for given in arguments]
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            loss = self._step(*inputs)
+        graph, loss = captured(inputs[0].device, lambda: self._step(*inputs))
         self._graph = (graph, inputs, loss)
 
 

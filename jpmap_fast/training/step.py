@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jpmap_fast._capture import captured, on_side_stream
 from jpmap_fast.priors.weights import Network
 from jpmap_fast.training.loss import negative_elbo
 from jpmap_fast.training.recipe import Recipe
@@ -60,7 +61,7 @@ class TrainingStep:
         if shape not in self._graphs:
             self._seen[shape] = self._seen.get(shape, 0) + 1
             if self._seen[shape] <= WARM_UP_STEPS:
-                return self._on_side_stream(arguments)
+                return on_side_stream(arguments[0].device, lambda: self._step(*arguments))
             self._record(arguments)
         graph, inputs, losses = self._graphs[shape]
         for held, given in zip(inputs, arguments, strict=True):
@@ -92,17 +93,7 @@ class TrainingStep:
                 )
             )
 
-    def _on_side_stream(self, arguments: list[Tensor]) -> Tensor:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            losses = self._step(*arguments)
-        torch.cuda.current_stream().wait_stream(stream)
-        return losses
-
     def _record(self, arguments: list[Tensor]) -> None:
         inputs = [given.clone() for given in arguments]
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            losses = self._step(*inputs)
+        graph, losses = captured(inputs[0].device, lambda: self._step(*inputs))
         self._graphs[arguments[0].shape] = (graph, inputs, losses)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import DrawingFrom
 from jpmap_fast._validate import SCALE_HINT
 from jpmap_fast.priors.weights import Network
 from jpmap_fast.training.augmentation import augment
@@ -64,9 +65,9 @@ def train(
     images = check_images("images", images).to(place)
     if validation is not None:
         validation = check_images("validation", validation, images.shape[1:]).to(place)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        prior = recipe.build(tuple(images.shape[1:])).to(place)
+    with DrawingFrom(torch.Generator().manual_seed(recipe.seed)):
+        prior = recipe.build(tuple(images.shape[1:]))
+    prior = prior.to(place)
     prior.log_gamma.requires_grad_(recipe.gamma == "learned")
     images, held_out = _split(images, recipe)
     run = _Run(TrainingStep(prior, recipe, cuda_graph), recipe)

@@ -23,7 +23,7 @@ BETAS = (1.0, 4.0, 8.0, 16.0, 32.0)
 CPU_MEMORY, GPU_MEMORY = 1 << 24, 1 << 31
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EPLL(PixelSpace):
     r"""Half-quadratic splitting with a Gaussian mixture of patches: for beta = beta_1, beta_2, ...
 

@@ -12,7 +12,7 @@ from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.problem import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Supervised(PixelSpace):
     """x = network(A^T y): a network that knows neither A nor sigma but from its training.
 

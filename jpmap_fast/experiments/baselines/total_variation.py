@@ -21,7 +21,7 @@ RELAXATION = 1.9
 ROUNDINGS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TotalVariation(PixelSpace):
     r"""Restoration with isotropic total variation, the minimum over x of
 
