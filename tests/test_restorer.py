@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -259,3 +260,92 @@ def test_a_call_runs_on_the_current_stream():
         found = restorer(y + 0).clone()
     stream.synchronize()
     assert torch.equal(found.x, expected.x)
+
+
+@pytest.mark.cuda
+def test_a_graph_is_of_the_priors_device_whatever_device_is_current():
+    """torch's own capture stream is one of the device that was current at its first use."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    y, operator, prior = digits_on_gpu()
+    first = jf.Restorer(operator, prior, 10 / 255, batch_size=64)(y).clone()
+    there = torch.device("cuda", 1)
+    with torch.cuda.device(0):
+        restorer = jf.Restorer(
+            operator.to(there), jf.load_prior("mnist", device=there), 10 / 255, batch_size=64
+        )
+        found = restorer(y.to(there)).clone()
+        other = restorer(1 - y.to(there)).clone()
+    assert restorer.captured and found.x.device == there
+    torch.testing.assert_close(found.objective.cpu(), first.objective.cpu(), rtol=1e-3, atol=0)
+    assert not torch.equal(found.x, other.x)
+
+
+@pytest.mark.cuda
+def test_other_threads_may_allocate_while_a_graph_is_captured():
+    y, operator, prior = digits_on_gpu()
+    stop = threading.Event()
+
+    def allocate() -> None:
+        while not stop.is_set():
+            torch.empty(1 << 20, device="cuda").fill_(1)
+            torch.cuda.empty_cache()
+
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    try:
+        restorers = [jf.Restorer(operator, prior, 10 / 255, batch_size=64) for _ in range(3)]
+    finally:
+        stop.set()
+        thread.join()
+    assert torch.equal(restorers[0](y).clone().x, restorers[2](y).clone().x)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("around", ["autocast", "tf32", "inference"])
+def test_surroundings_change_nothing_on_a_gpu(around):
+    y, operator, prior = digits_on_gpu()
+    faces = jf.load_prior("faces", device="cuda")
+    image = torch.rand(2, 3, 64, 64, device="cuda")
+    sensing = jf.CompressedSensing.gaussian(100, (1, 28, 28)).to("cuda")
+
+    def everything() -> list[torch.Tensor]:
+        measured = sensing.A(y)
+        return [
+            jf.restore(y, operator, prior, 0.1).x,
+            jf.restore(measured, sensing, prior, 0.1).x,
+            jf.restore(image, jf.Denoising(), faces, 0.1).x,
+            jf.Restorer(operator, prior, 0.1, batch_size=64)(y).clone().x,
+            measured,
+            sensing.A_adjoint(measured),
+        ]
+
+    expected = everything()
+    if around == "autocast":
+        with torch.autocast("cuda", torch.bfloat16):
+            found = everything()
+    elif around == "inference":
+        with torch.inference_mode():
+            found = everything()
+    else:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
+        try:
+            found = everything()
+        finally:
+            torch.set_float32_matmul_precision(before)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.cuda
+def test_max_steps_is_respected_by_a_captured_graph():
+    y, operator, prior = digits_on_gpu()
+    for steps, expected in ((None, 25), (3, 3), (40, 40)):
+        method = jf.JPMAP(starts=1, n2=1, z_solver=GaussNewton(max_steps=steps, fused=False))
+        restorer = jf.Restorer(operator, prior, 10 / 255, batch_size=64, method=method)
+        found = restorer(y).clone()
+        plain = replace(method, max_iterations=1, z_solver=GaussNewton(max_steps=expected))
+        reached = jf.restore(y, operator, prior, 10 / 255, method=plain)
+        close = (found.objective / reached.objective - 1).abs() < 1e-2
+        assert float(close.double().mean()) > 0.9, steps
