@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -11,53 +12,56 @@ from problems import case, small_mlp
 import jpmap_fast as jf
 from jpmap_fast._surroundings import DrawingFrom, full_precision
 
-FLAGS = ("cudnn.conv", "cuda.matmul", "mkldnn.conv", "mkldnn.matmul")
+
+def settings() -> list[Any]:
+    backends: Any = torch.backends
+    return [backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul]
 
 
 def flags() -> list[str]:
     """The precision settings of the process."""
-    found = []
-    for name in FLAGS:
-        library, kind = name.split(".")
-        found.append(getattr(getattr(torch.backends, library), kind).fp32_precision)
-    return found
+    return [setting.fp32_precision for setting in settings()]
 
 
-def test_precision_is_held_while_anybody_computes_and_given_back():
+@pytest.fixture
+def unset():
+    """Leaves every setting to the one above it."""
+    yield
+    for setting in settings():
+        setting.fp32_precision = "none"
+    torch.backends.fp32_precision = "none"
+
+
+def test_precision_is_held_while_anybody_computes_and_given_back(unset):
     torch.set_float32_matmul_precision("medium")
-    try:
-        before = flags()
-        assert "tf32" in before and "bf16" in before
-        inside, leave, seen = threading.Event(), threading.Event(), []
+    before = flags()
+    assert "tf32" in before and "bf16" in before
+    inside, leave, seen = threading.Event(), threading.Event(), []
 
-        def longer() -> None:
-            with full_precision():
-                inside.set()
-                leave.wait(10)
-                seen.append(flags())
-
-        thread = threading.Thread(target=longer)
+    def longer() -> None:
         with full_precision():
-            thread.start()
-            assert inside.wait(10)
-        assert set(flags()) <= {"ieee", "none"}  # the other thread is not done
-        leave.set()
-        thread.join()
-        assert set(seen[0]) <= {"ieee", "none"}
-        assert flags() == before
-    finally:
-        torch.set_float32_matmul_precision("highest")
+            inside.set()
+            leave.wait(10)
+            seen.append(flags())
+
+    thread = threading.Thread(target=longer)
+    with full_precision():
+        thread.start()
+        assert inside.wait(10)
+    assert set(flags()) <= {"ieee", "none"}  # the other thread is not done
+    leave.set()
+    thread.join()
+    assert set(seen[0]) <= {"ieee", "none"}
+    assert flags() == before
 
 
-def test_a_setting_from_above_stays_one_from_above():
+def test_a_setting_from_above_stays_one_from_above(unset):
     backends = torch.backends
     backends.fp32_precision = "tf32"
-    try:
-        with full_precision():
-            assert backends.cuda.matmul.fp32_precision == "ieee"
-        assert backends.cuda.matmul.fp32_precision == "tf32"
-    finally:
-        backends.fp32_precision = "none"
+    with full_precision():
+        assert backends.cuda.matmul.fp32_precision == "ieee"
+    assert backends.cuda.matmul.fp32_precision == "tf32"
+    backends.fp32_precision = "none"
     assert backends.cuda.matmul.fp32_precision == "none"
 
 
