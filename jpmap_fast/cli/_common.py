@@ -46,9 +46,9 @@ def pick_device(name: str) -> torch.device:
 
     from jpmap_fast import build_info
 
-    built, seen = bool(build_info()["cuda"]), torch.cuda.is_available()
+    build, seen = build_info(), torch.cuda.is_available()
     if name == "auto":
-        return torch.device("cuda" if built and seen else "cpu")
+        return torch.device("cuda" if build["cuda_loaded"] and seen else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -62,7 +62,12 @@ def pick_device(name: str) -> torch.device:
             raise ValueError(
                 f"--device {name}: torch sees {torch.cuda.device_count()} CUDA device(s)"
             )
-        if not built:
+        if build["cuda"] and not build["cuda_loaded"]:
+            raise ValueError(
+                f"--device cuda: the CUDA kernels do not load ({build['cuda_problem']}); use "
+                "--device cpu"
+            )
+        if not build["cuda"]:
             raise ValueError(
                 "--device cuda: this build has no CUDA kernels; reinstall with JPMAP_CUDA=ON, "
                 "or use --device cpu"

@@ -8,47 +8,54 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from jpmap_fast.result import Result
+from jpmap_fast.data.writing import answer_suffix, written_whole
 
 
-def png_names(names: Sequence[str]) -> list[str]:
-    """A file name ending in .png for each name, all different."""
-    taken: set[str] = set()
-    out = []
-    for name in names:
-        stem = str(Path(name).with_suffix("")).replace("/", "_").replace("\\", "_")
-        candidate, count = stem, 1
-        while candidate.lower() in taken:
-            count += 1
-            candidate = f"{stem}_{count}"
-        taken.add(candidate.lower())
-        out.append(f"{candidate}.png")
-    return out
+class Targets:
+    """The file that answers each picture file, all of them different.
 
+    Args:
+        output: their folder.
+        files: picture files that may be restored.
+    """
 
-def write_png(path: Path, image: Tensor) -> None:
-    """An image [C, H, W], clipped to [0, 1], as an 8-bit PNG file."""
-    from PIL import Image
+    def __init__(self, output: Path, files: Sequence[Path]) -> None:
+        self._output = output
+        self._stems: dict[Path, str] = {}
+        taken: set[str] = set()
+        for file in files:
+            # How many pages there are is not known yet: every name it may get is taken.
+            names = {count: answer_suffix(file.suffix, count) for count in (1, 2)}
+            stem, count = file.stem, 1
+            while any(f"{stem}{suffix}".lower() in taken for suffix in names.values()):
+                count += 1
+                stem = f"{file.stem}_{count}"
+            taken.update(f"{stem}{suffix}".lower() for suffix in names.values())
+            self._stems[file] = stem
 
-    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
-    array = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    Image.fromarray(array).save(path)
+    def of(self, file: Path, pages: int) -> Path:
+        """Where the restored pages of a file go."""
+        return self._output / f"{self._stems[file]}{answer_suffix(file.suffix, pages)}"
 
-
-def write_arrays(path: Path, result: Result, names: Sequence[str]) -> None:
-    """x, z, decoded, objective, converged and names as one .npz file."""
-    fields = ("x", "z", "decoded", "objective", "converged")
-    arrays = {name: getattr(result, name).cpu().numpy() for name in fields}
-    np.savez(path, names=np.array(names, dtype=np.str_), **arrays)
+    def check_inputs(self, inputs: Sequence[Path]) -> None:
+        """Raise ValueError where a picture would be written over in a folder of inputs."""
+        folders = {(path if path.is_dir() else path.parent).resolve() for path in inputs}
+        if self._output.resolve() not in folders:
+            return
+        for file in self._stems:
+            for pages in (1, 2):
+                if self.of(file, pages).exists():
+                    raise ValueError(
+                        f"--output: {self.of(file, pages)} is in the folder of the inputs and "
+                        "would be overwritten; choose another folder"
+                    )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Strict JSON: NaN and infinity become null."""
     text = json.dumps(_strict(content), indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    with written_whole(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _strict(value: Any) -> Any:

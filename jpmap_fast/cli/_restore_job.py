@@ -1,7 +1,8 @@
-"""The work of ``jpmap-fast restore``: read, degrade if asked to, restore, write."""
+"""The work of ``jpmap-fast restore``: read, degrade if asked to, restore, write; file by file."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -12,83 +13,244 @@ import numpy as np
 import torch
 import typer
 from torch import Tensor
+from tqdm.auto import tqdm
 
 import jpmap_fast as jf
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
-from jpmap_fast.cli._common import pick_device
-from jpmap_fast.cli._inputs import Inputs, read_inputs, read_mask, read_matrix
-from jpmap_fast.cli._kernels import read_kernel
-from jpmap_fast.cli._outputs import png_names, write_arrays, write_json, write_png
-from jpmap_fast.cli._restore_options import OperatorName, RestoreOptions
-from jpmap_fast.masks import random_masks
+from jpmap_fast.cli._common import one_line, pick_device
+from jpmap_fast.cli._degradation import Degradation
+from jpmap_fast.cli._journal import Journal
+from jpmap_fast.cli._outputs import Targets, write_json
+from jpmap_fast.cli._restore_options import RestoreOptions
+from jpmap_fast.cli._sources import BATCH, Item, Source, sources
+from jpmap_fast.data.writing import write_pictures
 from jpmap_fast.metrics import psnr
-from jpmap_fast.operators import Operator
 from jpmap_fast.versions import versions
 
+# Options that no result depends on.
+_FREE = ("output", "device", "resume", "inputs")
 
-@dataclass(frozen=True)
-class _Done:
-    """What there is to write.
-
-    Attributes:
-        operator: as it was on the CPU.
-        y: measurements.
-        algorithm: what ran.
-        result: its answer.
-        seconds: wall time of ``restore``.
-        psnr: of x and of G(z) in dB, [N] each, when the clean images are known.
-    """
-
-    operator: Operator
-    y: Tensor
-    algorithm: Algorithm
-    result: jf.Result
-    seconds: float
-    psnr: dict[str, Tensor]
+Failures = list[tuple[str, str]]
 
 
-def run(options: RestoreOptions, progress: bool) -> list[tuple[str, str]]:
+def run(options: RestoreOptions, progress: bool) -> Failures:
     """Do what the options say; (name, reason) of every input that failed."""
     algorithm = _algorithm(options)
     device = pick_device(options.device)
-    sigma = options.sigma / 255
-    prior = jf.load_prior(options.prior)
-    if isinstance(prior, torch.nn.Module):
-        prior = prior.to(device)
+    prior = jf.load_prior(options.prior, device=device)
     shape = tuple(prior.image_shape)
-    inputs = read_inputs(
-        options.inputs,
-        shape if options.simulate else _measured_shape(options, shape),
-        key=options.key,
-        sigma=sigma,
-        vectors=options.operator is OperatorName.compressed_sensing,
-        clean=options.simulate,
+    degradation = Degradation(options, shape)
+    read_shape = shape if options.simulate else degradation.measurement_shape()
+    found, rows = sources(
+        options.inputs, read_shape, key=options.key, background=options.background
     )
-    if not inputs.names:
-        return inputs.failures or [(str(options.inputs[0]), "no images found")]
-    generator = torch.Generator().manual_seed(options.seed)
-    operator = _operator(options, len(inputs.names), shape, generator)
-    y = inputs.values
-    if options.simulate:
-        y = operator.measure(inputs.values, sigma, generator=generator)
-    targets = _targets(options, inputs)
-    begin = time.perf_counter()
-    result = jf.restore(
-        y.to(device),
-        operator.to(device),
-        prior,
-        sigma,
-        method=algorithm,
-        generator=generator,
-        progress=progress,
-    )
-    seconds = time.perf_counter() - begin
+    targets = None if rows else Targets(options.output, [s.file for s in found if s.file])
+    if targets is not None and not options.resume:
+        targets.check_inputs(options.inputs)
+    job = _Job(options, algorithm, device, prior, degradation, targets)
+    return job.run(found, progress)
+
+
+@dataclass
+class _Job:
+    options: RestoreOptions
+    algorithm: Algorithm
+    device: torch.device
+    prior: Any
+    degradation: Degradation
+    targets: Targets | None
+
+    def run(self, found: list[Source], progress: bool) -> Failures:
+        """Restore every source, a batch of images at a time."""
+        begin = time.perf_counter()
+        failures: Failures = []
+        journal: Journal | None = None
+        waiting: list[tuple[Source, list[Item]]] = []
+        with tqdm(found, "restore", unit="file", disable=not progress) as bar:
+            for source in bar:
+                if journal is None and self.options.resume:
+                    journal = self._journal()
+                if journal is not None and journal.check_unchanged(source.name, source.stamp):
+                    continue
+                items = self._read(source, failures)
+                if not items:
+                    continue
+                waiting.append((source, items))
+                if sum(len(items) for _, items in waiting) >= BATCH:
+                    journal = self._restore(waiting, journal)
+                    waiting = []
+        if waiting:
+            journal = self._restore(waiting, journal)
+        if journal is None:
+            return failures or [(str(self.options.inputs[0]), "no images found")]
+        return self._finish(journal, failures, time.perf_counter() - begin)
+
+    def _journal(self) -> Journal:
+        self.options.output.mkdir(parents=True, exist_ok=True)
+        return Journal(self.options.output, self._settings(), self.options.resume)
+
+    def _settings(self) -> dict[str, Any]:
+        """All that results depend on, files by what is in them."""
+        options = self.options
+        kept = {
+            field.name: _plain(getattr(options, field.name))
+            for field in fields(options)
+            if field.name not in _FREE
+        }
+        for name in ("mask", "matrix", "kernel", "prior"):
+            value = getattr(options, name)
+            if value is not None and Path(value).is_file():
+                content = Path(value).read_bytes()
+                kept[name] = f"{value}, sha256 {hashlib.sha256(content).hexdigest()}"
+        return {**kept, "version": jf.__version__}
+
+    def _read(self, source: Source, failures: Failures) -> list[Item]:
+        """The images of a source; those of a file that cannot be had are noted and left out."""
+        try:
+            items = source.read()
+            if self.targets is not None:
+                self._check_range(items)
+            return items
+        except (ValueError, TypeError, OSError) as error:
+            if source.file is None:
+                raise
+            reason = one_line(error).removeprefix(f"{source.file.name}: ")
+            failures.append((source.file.name, reason))
+            return []
+
+    def _check_range(self, items: list[Item]) -> None:
+        """Raise ValueError where a file cannot hold measurements of images in [0, 1]."""
+        names = [item.name for item in items]
+        y = torch.from_numpy(np.stack([item.values for item in items]))
+        sigma = torch.full((len(items),), self.options.sigma / 255)
+        operator = jf.Denoising() if self.options.simulate else self.degradation.operator(names)
+        finite = torch.isfinite(y.flatten(1)).all(dim=1)
+        bound = operator.bind(tuple(self.prior.image_shape), len(items))
+        rows = finite.nonzero()[:, 0]
+        bound.select(rows).check_range(y[rows], sigma[rows])
+
+    def _restore(
+        self, waiting: list[tuple[Source, list[Item]]], journal: Journal | None
+    ) -> Journal:
+        """Restore and write some sources whole."""
+        items = [item for _, part in waiting for item in part]
+        names = [item.name for item in items]
+        images = torch.from_numpy(np.stack([item.values for item in items]))
+        operator = self.degradation.operator(names)
+        y = self.degradation.measure(images, names) if self.options.simulate else images
+        result = jf.restore(
+            y.to(self.device),
+            operator.to(self.device),
+            self.prior,
+            self.options.sigma / 255,
+            method=self.algorithm,
+            generator=torch.Generator().manual_seed(self.options.seed),
+        )
+        lines = _lines(items, result, images if self.options.simulate else None)
+        journal = journal or self._journal()
+        begin = 0
+        for source, part in waiting:
+            rows = slice(begin, begin + len(part))
+            begin = rows.stop
+            self._write(source, part, result.x[rows], lines[rows])
+            journal.results.append(_fields(result, names, rows))
+            if self.options.simulate:
+                measured = {"y": y[rows].numpy()}
+                if self.options.missing is not None:
+                    measured["mask"] = operator.mask[rows].numpy()  # type: ignore[attr-defined]
+                journal.measured.append(measured)
+            journal.add(source.name, source.stamp, len(part), lines[rows])
+        return journal
+
+    def _write(
+        self, source: Source, items: list[Item], x: Tensor, lines: list[dict[str, Any]]
+    ) -> None:
+        """The picture file that answers a source, all of its pages or none."""
+        if self.targets is None or source.file is None:
+            return
+        if all("failure" in line for line in lines):
+            return
+        target = self.targets.of(source.file, len(items))
+        write_pictures(target, list(x), [item.stored for item in items])
+        for line in lines:
+            line["file"] = target.name
+
+    def _finish(self, journal: Journal, failures: Failures, seconds: float) -> Failures:
+        """Write everything and say so; (name, reason) of what failed."""
+        output = self.options.output
+        journal.results.write(output / "restored.npz", {})
+        if self.options.simulate:
+            journal.measured.write(output / "measured.npz", self.degradation.arrays())
+        images = [line for entry in journal.done.values() for line in entry["images"]]
+        failures += [(line["name"], line["failure"]) for line in images if "failure" in line]
+        good = [line for line in images if "failure" not in line]
+        means = {
+            f"mean_{name}": sum(line[name] for line in good) / len(good)
+            for name in ("psnr", "psnr_decoded")
+            if good and name in good[0]
+        }
+        summary = {
+            "restored": len(good),
+            "converged": sum(line["converged"] for line in good),
+            "failed": len(failures),
+            "seconds": seconds,
+            **means,
+            "settings": {
+                **{f.name: _plain(getattr(self.options, f.name)) for f in fields(self.options)},
+                "sigma_unit": "1/255",
+                "algorithm": repr(self.algorithm),
+            },
+            "versions": versions(),
+            "images": images,
+            "failures": [{"name": name, "reason": reason} for name, reason in failures],
+        }
+        write_json(output / "summary.json", summary)
+        journal.finish()
+        told = f"{len(good)} restored, {summary['converged']} converged, {len(failures)} failed"
+        if means:
+            told += f"; mean PSNR {means['mean_psnr']:.2f} dB"
+            told += f" (G(z): {means['mean_psnr_decoded']:.2f} dB)"
+        typer.echo(f"{told}; {seconds:.2f} s. Written to {output}")
+        for line in images:
+            for note in line.get("notes", ()):
+                typer.echo(f"Note: {line['name']}: {note}", err=True)
+        return failures
+
+
+def _lines(items: list[Item], result: jf.Result, clean: Tensor | None) -> list[dict[str, Any]]:
+    """What the summary says of each image."""
     quality = {}
-    if options.simulate:
+    if clean is not None:
         for name, images in (("psnr", result.x), ("psnr_decoded", result.decoded)):
-            quality[name] = psnr(images.cpu(), inputs.values.to(images.dtype))
-    done = _Done(operator, y, algorithm, result, seconds, quality)
-    return _write(options, inputs, targets, done)
+            quality[name] = psnr(images.cpu(), clean.to(images.dtype))
+    finite = torch.isfinite(result.x.flatten(1)).all(dim=1).tolist()
+    lines = []
+    for i, item in enumerate(items):
+        line: dict[str, Any] = {
+            "name": item.name,
+            "status": result.status[i],
+            "converged": bool(result.converged[i]),
+            "objective": _number(result.objective[i]),
+            "iterations": int(result.iterations[i]),
+            **{measure: _number(values[i]) for measure, values in quality.items()},
+        }
+        if item.notes:
+            line["notes"] = list(item.notes)
+        if not finite[i]:
+            line["failure"] = result.status[i]
+        lines.append(line)
+    return lines
+
+
+def _number(value: Tensor) -> float | None:
+    return float(value) if bool(torch.isfinite(value)) else None
+
+
+def _fields(result: jf.Result, names: list[str], rows: slice) -> dict[str, Any]:
+    fields_ = ("x", "z", "decoded", "objective", "converged")
+    arrays = {name: getattr(result, name)[rows].cpu().numpy() for name in fields_}
+    # Of a fixed width, as rows are: names are cut in the middle of no letter.
+    return {**arrays, "names": np.array(names[rows], dtype="U255")}
 
 
 def _algorithm(options: RestoreOptions) -> Algorithm:
@@ -101,117 +263,6 @@ def _algorithm(options: RestoreOptions) -> Algorithm:
     if options.alpha is not None:
         settings["alpha"] = options.alpha
     return ALGORITHMS[name](**settings)
-
-
-def _measured_shape(options: RestoreOptions, image_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of measurements that are images."""
-    if options.factor is None:
-        return image_shape
-    small = jf.SuperResolution(options.factor).bind(image_shape)
-    return small.measurement_shape(image_shape, torch.zeros(()))
-
-
-def _operator(
-    options: RestoreOptions,
-    count: int,
-    image_shape: tuple[int, ...],
-    generator: torch.Generator,
-) -> Operator:
-    if options.mask is not None:
-        return jf.Inpainting(read_mask(options.mask))
-    if options.missing is not None:
-        return jf.Inpainting(random_masks(count, image_shape, options.missing, generator))
-    if options.matrix is not None:
-        return jf.CompressedSensing(read_matrix(options.matrix), image_shape)
-    if options.measurements is not None:
-        return jf.CompressedSensing.gaussian(options.measurements, image_shape, generator=generator)
-    kernel = None if options.kernel is None else read_kernel(options.kernel)
-    if options.factor is not None:
-        return jf.SuperResolution(options.factor, kernel)
-    return jf.Denoising() if kernel is None else jf.Blur(kernel)
-
-
-def _targets(options: RestoreOptions, inputs: Inputs) -> list[Path]:
-    """The PNG file of each image, where images came as files; makes the output folder.
-
-    Raises:
-        ValueError: an input would be overwritten.
-    """
-    output = options.output
-    targets = [output / name for name in png_names(inputs.names)] if inputs.files else []
-    folders = {(path if path.is_dir() else path.parent).resolve() for path in options.inputs}
-    clash = [target for target in targets if target.exists()]
-    if output.resolve() in folders and clash:
-        raise ValueError(
-            f"--output: {clash[0]} is in the folder of the inputs and would be overwritten; "
-            "choose another folder"
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    return targets
-
-
-def _write(
-    options: RestoreOptions, inputs: Inputs, targets: list[Path], done: _Done
-) -> list[tuple[str, str]]:
-    """Write everything and say so; (name, reason) of what failed."""
-    output, result = options.output, done.result
-    write_arrays(output / "restored.npz", result, inputs.names)
-    if options.simulate:
-        _write_measured(output / "measured.npz", done)
-    finite = torch.isfinite(result.x.flatten(1)).all(dim=1).cpu()
-    failures = list(inputs.failures)
-    rows = []
-    for i, name in enumerate(inputs.names):
-        row: dict[str, Any] = {
-            "name": name,
-            "status": result.status[i],
-            "converged": bool(result.converged[i]),
-            "objective": float(result.objective[i]),
-            "iterations": int(result.iterations[i]),
-            **{measure: float(values[i]) for measure, values in done.psnr.items()},
-        }
-        if not finite[i]:
-            failures.append((name, result.status[i]))
-        elif targets:
-            write_png(targets[i], result.x[i])
-            row["file"] = targets[i].name
-        rows.append(row)
-    restored = int(finite.sum())
-    converged = int(result.converged.sum())
-    means = {name: float(values[finite].mean()) for name, values in done.psnr.items()}
-    summary = {
-        "restored": restored,
-        "converged": converged,
-        "failed": len(failures),
-        "seconds": done.seconds,
-        **{f"mean_{name}": value for name, value in means.items()},
-        "settings": {
-            **{field.name: _plain(getattr(options, field.name)) for field in fields(options)},
-            "sigma_unit": "1/255",
-            "algorithm": repr(done.algorithm),
-        },
-        "versions": versions(),
-        "images": rows,
-        "failures": [{"name": name, "reason": reason} for name, reason in failures],
-    }
-    write_json(output / "summary.json", summary)
-    told = f"{restored} restored, {converged} converged, {len(failures)} failed"
-    if restored and means:
-        told += f"; mean PSNR {means['psnr']:.2f} dB (G(z): {means['psnr_decoded']:.2f} dB)"
-    typer.echo(f"{told}; {done.seconds:.2f} s. Written to {output}")
-    return failures
-
-
-def _write_measured(path: Path, done: _Done) -> None:
-    """Y with the mask, matrix or kernel it was made with: an INPUT for another run."""
-    arrays = {"y": done.y.cpu().numpy()}
-    if isinstance(done.operator, jf.Inpainting):
-        arrays["mask"] = done.operator.mask.cpu().numpy()
-    if isinstance(done.operator, jf.CompressedSensing):
-        arrays["A"] = done.operator.matrix.cpu().numpy()
-    if isinstance(done.operator, (jf.Blur, jf.SuperResolution)):
-        arrays["kernel"] = done.operator.kernel.cpu().numpy()
-    np.savez(path, **arrays)  # type: ignore[arg-type]  # the stub takes a flag among the keywords
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+# As in ``operators.boundary``, which is not imported for the help of a command.
+BOUNDARIES = ("circular", "zero", "reflect", "replicate", "valid")
+
 
 class OperatorName(str, Enum):
     """What ``--operator`` takes."""
@@ -33,6 +36,7 @@ class RestoreOptions:
     mask: Path | None
     matrix: Path | None
     kernel: str | None
+    boundary: str
     factor: int | None
     simulate: bool
     missing: float | None
@@ -43,6 +47,8 @@ class RestoreOptions:
     starts: int | None
     alpha: float | None
     key: str | None
+    background: float
+    resume: bool
     device: str
 
     def __post_init__(self) -> None:
@@ -57,6 +63,11 @@ class RestoreOptions:
             self.measurements,
         )
         self._check_convolution()
+        if not 0 <= self.background <= 1:
+            raise ValueError(
+                f"--background: expected a grey level from 0 (black) to 1 (white), got "
+                f"{self.background}"
+            )
         if self.missing is not None and not 0 <= self.missing < 1:
             raise ValueError(f"--missing: expected a fraction in [0, 1), got {self.missing}")
         if self.measurements is not None and self.measurements < 1:
@@ -79,6 +90,19 @@ class RestoreOptions:
             )
         if self.factor is not None and self.factor < 1:
             raise ValueError(f"--factor: expected at least 1, got {self.factor}")
+        if self.boundary not in BOUNDARIES:
+            raise ValueError(
+                f"--boundary: expected one of {', '.join(BOUNDARIES)}, got {self.boundary!r}"
+            )
+        if self.boundary != "circular" and self.operator is not blur:
+            raise ValueError(
+                f"--boundary: only for --operator {blur.value}, got {self.operator.value}"
+            )
+        if self.kernel in ("box", "bicubic") and self.operator is not super_resolution:
+            raise ValueError(
+                f"--kernel {self.kernel}: only for --operator {super_resolution.value}, whose "
+                "factor it takes its size from"
+            )
         if self.operator is blur and self.kernel is None:
             raise ValueError(f"--operator {blur.value}: expected --kernel")
         if self.operator is super_resolution and self.factor is None:

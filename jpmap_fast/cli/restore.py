@@ -18,7 +18,7 @@ def restore(
         typer.Argument(
             metavar="INPUT...",
             exists=True,
-            help="Image files and folders, or one .npz, .npy or IDX file. For compressed-sensing "
+            help="Picture files and folders, or one .npz, .npy or IDX file. For compressed-sensing "
             "an .npz or .npy file with y [N, m], unless --simulate.",
         ),
     ],
@@ -34,7 +34,7 @@ def restore(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="For inpainting: an image (white = observed), or .npy or .npz (1 = observed).",
+            help="For inpainting: a picture (white = observed), or .npy or .npz (1 = observed).",
         ),
     ] = None,
     matrix: Annotated[
@@ -48,9 +48,18 @@ def restore(
         typer.Option(
             metavar="KERNEL",
             help="For blur and super-resolution: gaussian:SIGMA, box:SIZE, motion:LENGTH:ANGLE, "
-            "an image (over its sum), or .npy or .npz. Images are continued periodically.",
+            "a picture (over its sum), or .npy or .npz. For super-resolution also box, the mean of "
+            "each block, or bicubic, as picture programs reduce.",
         ),
     ] = None,
+    boundary: Annotated[
+        str,
+        typer.Option(
+            help="For blur: what the picture is beyond its border: circular, zero, reflect, "
+            "replicate, or valid, if only what needs nothing from beyond was measured. A "
+            "photograph's blur is none of these exactly; replicate comes close."
+        ),
+    ] = "circular",
     factor: Annotated[
         int | None,
         typer.Option(
@@ -83,6 +92,13 @@ def restore(
         typer.Option(help="For map-z: allowed distance of x to G(z), in grey levels."),
     ] = None,
     key: Annotated[str | None, typer.Option(help="Name of the array in an .npz INPUT.")] = None,
+    background: Annotated[
+        float, typer.Option(help="Grey level behind transparent pixels, 0 black to 1 white.")
+    ] = 1.0,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in --output that was interrupted."),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     progress: Annotated[
         bool | None,
@@ -91,9 +107,11 @@ def restore(
 ) -> None:
     """Restore images from measurements.
 
-    Writes restored.npz (x, z, decoded, objective, converged, names), summary.json and, for image
-    files, a PNG file for each; with --simulate also measured.npz. Exit status: 0 all restored, 1
-    some inputs failed (named, the others are done), 2 bad usage.
+    Writes restored.npz (x, z, decoded, objective, converged, names), summary.json and, for picture
+    files, a file of the same name and depth for each: TIFF for TIFF, PNG for the others; pages and
+    frames stay together. With --simulate also measured.npz. Files are read, restored and written in
+    turn, and a run that was stopped goes on with --resume. Exit status: 0 all restored, 1 some
+    inputs failed (named, the others are done), 2 bad usage.
     """
     with told_in_one_line():
         options = RestoreOptions(
@@ -104,6 +122,7 @@ def restore(
             mask=mask,
             matrix=matrix,
             kernel=kernel,
+            boundary=boundary,
             factor=factor,
             simulate=simulate,
             missing=missing,
@@ -114,6 +133,8 @@ def restore(
             starts=starts,
             alpha=alpha,
             key=key,
+            background=background,
+            resume=resume,
             device=device,
         )
         from jpmap_fast.cli._restore_job import run

@@ -1,7 +1,19 @@
-"""Reading images."""
+"""Reading and writing pictures."""
 
 from jpmap_fast.data.digits import mnist_test_digits
+from jpmap_fast.data.marks import load_kernel, load_mask
+from jpmap_fast.data.picture import Picture
+from jpmap_fast.data.pictures import read_pictures
 from jpmap_fast.data.portrait import portrait
 from jpmap_fast.data.readers import ImageSet, load_images
 
-__all__ = ["ImageSet", "load_images", "mnist_test_digits", "portrait"]
+__all__ = [
+    "ImageSet",
+    "Picture",
+    "load_images",
+    "load_kernel",
+    "load_mask",
+    "mnist_test_digits",
+    "portrait",
+    "read_pictures",
+]

@@ -1,21 +1,28 @@
-"""Images from .npz arrays, IDX files, single image files and folders of them."""
+"""Images from .npz arrays, IDX files, picture files and folders of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from jpmap_fast.data.arrays import (
+    ARRAY_SUFFIXES,
+    as_pictures,
+    check_unit,
+    pixel_values,
+    read_array,
+)
 from jpmap_fast.data.idx import is_idx, read_idx
+from jpmap_fast.data.picture import Array, Picture, with_channels
+from jpmap_fast.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_pictures
 
 # Names that data sets commonly give their training images, tried in this order.
 USUAL_KEYS = ("x_train", "images", "x", "train", "data")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm")
 
 
 @dataclass
@@ -24,13 +31,15 @@ class ImageSet:
 
     Attributes:
         images: [N, C, H, W], float32 in [0, 1], or uint8 where bytes were asked for and stored.
-        names: file names, or positions such as "digits[3]", [N].
+        names: file names, positions such as "digits[3]", or pages such as "stack.tif[3]", [N].
         failures: (name, reason) of what could not be read; the others were.
+        notes: (name, what was done to it), such as alpha that was laid on the background.
     """
 
     images: Tensor
     names: list[str]
     failures: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
 
 def load_images(
@@ -39,17 +48,20 @@ def load_images(
     key: str | None = None,
     image_shape: Sequence[int] | None = None,
     as_bytes: bool = False,
+    background: float = 1.0,
 ) -> ImageSet:
-    """Read images.
+    """Read images into memory.
 
     Args:
-        source: an .npz or .npy file ([N, H, W], [N, H, W, C] or [N, C, H, W]; uint8, or floating
-            point in [0, 1]), a raw IDX file (gzipped or not), one image file, or a folder of image
-            files, read in the order of their names.
+        source: an .npz or .npy file ([N, H, W], [N, H, W, C] or [N, C, H, W]; unsigned integers of
+            8, 16 or 32 bits, booleans, or floating point in [0, 1]), a raw IDX file (gzipped or
+            not), one picture file (see ``read_pictures``), whose pages or frames are so many
+            images, or a folder of picture files, read in the order of their names.
         key: array of an .npz file; by default x_train, images, x, train, data, or the only one.
-        image_shape: (C, H, W) that every image must have; C = 1 turns colour images grey, C = 3
-            grey ones into three equal channels.
+        image_shape: (C, H, W) that every image must have; C = 1 turns colour images grey by the
+            luma of ITU-R BT.601, C = 3 grey ones into three equal channels.
         as_bytes: keep 8-bit images as uint8, a quarter of the memory.
+        background: grey level in [0, 1] behind transparent pixels.
 
     Returns:
         An ``ImageSet``. In a folder, a file that cannot be read, or has another shape, is named in
@@ -64,118 +76,122 @@ def load_images(
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.is_dir():
-        found = _folder(path, image_shape)
-    elif path.suffix.lower() in (".npz", ".npy"):
-        found = _numbered(path, _array(path, key))
+        found = _folder(path, image_shape, background)
+    elif path.suffix.lower() in ARRAY_SUFFIXES:
+        found = _numbered(path, read_array(path, key, USUAL_KEYS))
     elif is_idx(path):
         found = _numbered(path, read_idx(path))
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
-        found = ImageSet(_file(path, image_shape)[None], [path.name])
+    elif path.suffix.lower() in PICTURE_SUFFIXES:
+        found = _stacked([path], image_shape, background)
+        if found.failures:
+            name, reason = found.failures[0]
+            raise ValueError(f"{name}: {reason}")
     else:
         raise ValueError(
-            f"{path}: expected an .npz, .npy, IDX or image file "
-            f"({', '.join(IMAGE_SUFFIXES)}), or a folder of images"
+            f"{path}: expected an .npz, .npy, IDX or picture file "
+            f"({', '.join(PICTURE_SUFFIXES)}), or a folder of pictures"
         )
     if image_shape is not None and tuple(found.images.shape[1:]) != tuple(image_shape):
         raise ValueError(
             f"{path}: expected images of shape {list(image_shape)}, "
             f"got {list(found.images.shape[1:])}"
         )
-    if not as_bytes and found.images.dtype == torch.uint8:
+    bytes_ = as_bytes and found.images.dtype == torch.uint8
+    if not bytes_ and found.images.dtype == torch.uint8:
         found.images = found.images.float() / 255
     return found
 
 
-def _numbered(path: Path, array: np.ndarray[Any, Any]) -> ImageSet:
-    images = _as_images(path, array)
-    return ImageSet(images, [f"{path.stem}[{i}]" for i in range(len(images))])
+def picture_files(folder: Path) -> list[Path]:
+    """The picture files of a folder in the order of their names, hidden ones left out.
 
-
-def _array(path: Path, key: str | None) -> np.ndarray[Any, Any]:
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            names = list(content.files)
-            if key is None:
-                usual = [name for name in USUAL_KEYS if name in names]
-                key = usual[0] if usual else (names[0] if len(names) == 1 else None)
-            if key not in names:
-                raise KeyError(
-                    f"{path}: expected one of its arrays {', '.join(names)} as key, got {key!r}"
-                )
-            return np.asarray(content[key])
-    except KeyError as error:
-        raise ValueError(error.args[0]) from None
-    except Exception as error:  # zipfile and NumPy have many errors for one fact: it is damaged
-        raise ValueError(
-            f"{path}: expected a NumPy file of plain arrays; it is damaged, truncated, or holds "
-            f"pickled objects, which are not read ({error})"
-        ) from error
-
-
-def _as_images(path: Path, array: np.ndarray[Any, Any]) -> Tensor:
-    """[N, C, H, W] of an array, checked."""
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
-        array = np.moveaxis(array, -1, 1)
-    if array.ndim != 4 or array.shape[1] not in (1, 3, 4):
-        raise ValueError(
-            f"{path}: expected images [N, H, W], [N, H, W, C] or [N, C, H, W], "
-            f"got shape {list(array.shape)}"
-        )
-    if array.shape[0] == 0:
-        raise ValueError(f"{path}: expected at least one image, got none")
-    if array.dtype == np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(array))
-    if not np.issubdtype(array.dtype, np.floating):
-        raise TypeError(f"{path}: expected uint8 or floating-point images, got {array.dtype}")
-    if not (np.nanmin(array) >= 0 and np.nanmax(array) <= 1):
-        raise ValueError(
-            f"{path}: expected values in [0, 1], got {np.nanmin(array):g} to {np.nanmax(array):g}; "
-            "divide by 255, or store uint8"
-        )
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def _file(path: Path, image_shape: Sequence[int] | None) -> Tensor:
-    """One image file, uint8 [C, H, W]."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            channels = None if image_shape is None else image_shape[0]
-            grey = channels == 1 if channels in (1, 3) else image.mode in ("1", "L", "I", "I;16")
-            array = np.array(image.convert("L" if grey else "RGB"))
-    except Exception as error:  # Pillow raises many kinds for a damaged file
-        raise ValueError(f"{path.name}: not a readable image ({error})") from error
-    pixels = torch.from_numpy(array)
-    pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous()
-    if image_shape is not None and tuple(pixels.shape) != tuple(image_shape):
-        raise ValueError(
-            f"{path.name}: expected an image of shape {list(image_shape)}, got {list(pixels.shape)}"
-        )
-    return pixels
-
-
-def _folder(folder: Path, image_shape: Sequence[int] | None) -> ImageSet:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    Raises:
+        ValueError: there are none.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and is_picture_name(path))
     if not files:
-        raise ValueError(f"{folder}: expected image files ({', '.join(IMAGE_SUFFIXES)}), got none")
-    images: list[Tensor] = []
-    names: list[str] = []
-    failures: list[tuple[str, str]] = []
-    for path in files:
-        try:
-            pixels = _file(path, image_shape if image_shape or not images else images[0].shape)
-        except ValueError as error:
-            failures.append((path.name, str(error).removeprefix(f"{path.name}: ")))
-            continue
-        images.append(pixels)
-        names.append(path.name)
-    if not images:
-        reasons = "; ".join(reason for _, reason in failures[:3])
+        raise ValueError(
+            f"{folder}: expected image files ({', '.join(PICTURE_SUFFIXES)}), got none"
+        )
+    return files
+
+
+def fitting_pictures(
+    path: Path, image_shape: Sequence[int] | None, background: float
+) -> Iterator[Picture]:
+    """The pictures of a file with the channels of ``image_shape``, and of that shape.
+
+    Raises:
+        ValueError: one cannot be read, or has another shape; the text begins with the file's name.
+    """
+    channels = None if image_shape is None else image_shape[0]
+    for picture in read_pictures(path, background=background):
+        values = with_channels(picture.values, channels)
+        if image_shape is not None and values.shape != tuple(image_shape):
+            raise ValueError(
+                f"{path.name}: expected an image of shape {list(image_shape)}, "
+                f"got {list(values.shape)}"
+            )
+        yield Picture(values, picture.stored, picture.notes)
+
+
+def page_names(name: str, count: int) -> list[str]:
+    """The name of a file's only picture, or of each of its pages."""
+    return [name] if count == 1 else [f"{name}[{i}]" for i in range(count)]
+
+
+def _numbered(path: Path, array: Array) -> ImageSet:
+    images = as_pictures(str(path), array)
+    names = [f"{path.stem}[{i}]" for i in range(len(images))]
+    if images.dtype == np.uint8:
+        return ImageSet(torch.from_numpy(np.ascontiguousarray(images)), names)
+    values = pixel_values(str(path), images)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: expected pixel values in [0, 1], got NaN or infinity")
+    check_unit(str(path), values)
+    return ImageSet(torch.from_numpy(np.ascontiguousarray(values)), names)
+
+
+def _folder(folder: Path, image_shape: Sequence[int] | None, background: float) -> ImageSet:
+    files = picture_files(folder)
+    found = _stacked(files, image_shape, background)
+    if not found.names:
+        reasons = "; ".join(reason for _, reason in found.failures[:3])
         raise ValueError(f"{folder}: none of its {len(files)} images could be read: {reasons}")
-    return ImageSet(torch.stack(images), names, failures)
+    return found
+
+
+def _stacked(
+    files: Sequence[Path], image_shape: Sequence[int] | None, background: float
+) -> ImageSet:
+    """All pictures of the files, whole bytes as bytes; of one shape, the first one's if not said."""
+    images: list[Array] = []
+    found = ImageSet(torch.zeros(0), [])
+    for path in files:
+        shape = image_shape if image_shape is not None or not images else images[0].shape
+        try:
+            pages = list(fitting_pictures(path, shape, background))
+            if shape is None and len({page.values.shape for page in pages}) > 1:
+                raise ValueError(f"{path.name}: expected pages of one shape, got several")
+            for page in pages:
+                check_unit(path.name, page.values)
+        except ValueError as error:
+            found.failures.append((path.name, str(error).removeprefix(f"{path.name}: ")))
+            continue
+        names = page_names(path.name, len(pages))
+        found.names += names
+        for name, page in zip(names, pages, strict=True):
+            images.append(page.values)
+            found.notes += [(name, note) for note in page.notes]
+    if images:
+        found.images = _as_stored(np.stack(images))
+    return found
+
+
+def _as_stored(values: Array) -> Tensor:
+    """Bytes where all values are multiples of 1/255, as they are of 8-bit pictures."""
+    scaled = values.astype(np.float64) * 255
+    rounded = np.rint(scaled)
+    if np.abs(scaled - rounded).max(initial=0) < 1e-4:
+        return torch.from_numpy(rounded.astype(np.uint8))
+    return torch.from_numpy(values)

@@ -1,0 +1,96 @@
+"""What a run has finished, so that another goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jpmap_fast.cli._rows import Rows
+
+FOLDER = ".unfinished"
+
+
+class Journal:
+    """One line for each source that is done, written after everything the source gives.
+
+    A process may be killed at any moment: a line that is not whole does not count, and rows or
+    files that no line speaks of are made again.
+
+    Args:
+        output: folder of the run; the journal is in a folder of its own below it until the end.
+        settings: all that results depend on; a run goes on with the same ones alone.
+        resume: go on, if there is something to go on with; otherwise begin anew.
+
+    Raises:
+        ValueError: the run in the folder had other settings.
+    """
+
+    def __init__(self, output: Path, settings: dict[str, Any], resume: bool) -> None:
+        self._folder = output / FOLDER
+        self._lines = self._folder / "journal.jsonl"
+        kept = self._folder / "settings.json"
+        self.done: dict[str, dict[str, Any]] = {}
+        if resume and kept.exists():
+            self._check(json.loads(kept.read_text()), settings)
+            self._read()
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+            part = kept.with_suffix(".part")
+            part.write_text(json.dumps(settings))
+            os.replace(part, kept)
+        rows = sum(entry["rows"] for entry in self.done.values())
+        self.results = Rows(self._folder / "results", rows)
+        self.measured = Rows(self._folder / "measured", rows)
+
+    def add(self, source: str, stamp: list[Any], rows: int, images: list[dict[str, Any]]) -> None:
+        """A source is done: ``images`` says what of each of its images, ``rows`` how many wrote."""
+        entry = {"source": source, "stamp": stamp, "rows": rows, "images": images}
+        with self._lines.open("ab") as file:
+            file.write((json.dumps(entry) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.done[source] = entry
+
+    def finish(self) -> None:
+        """Everything is written: nothing is left to go on with."""
+        shutil.rmtree(self._folder)
+
+    def check_unchanged(self, source: str, stamp: list[Any]) -> bool:
+        """Whether a source is done already.
+
+        Raises:
+            ValueError: it was another file then.
+        """
+        entry = self.done.get(source)
+        if entry is None:
+            return False
+        if entry["stamp"] != stamp:
+            raise ValueError(
+                f"--resume: {source} has changed since it was restored; begin anew, without --resume"
+            )
+        return True
+
+    def _read(self) -> None:
+        if not self._lines.exists():
+            return
+        content = self._lines.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with self._lines.open("rb+") as file:
+                file.truncate(len(whole))
+        for line in whole.splitlines():
+            entry = json.loads(line)
+            self.done[entry["source"]] = entry
+
+    def _check(self, before: dict[str, Any], settings: dict[str, Any]) -> None:
+        now = json.loads(json.dumps(settings))
+        for name in now:
+            if before.get(name) != now[name]:
+                raise ValueError(
+                    f"--resume: the run in {self._folder.parent} had {name} = "
+                    f"{before.get(name)!r}, now it is {now[name]!r}; begin anew, without --resume"
+                )

@@ -1,0 +1,159 @@
+"""What ``jpmap-fast restore`` restores: files of pictures, or slices of one array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jpmap_fast.data.arrays import ARRAY_SUFFIXES, as_pictures, pixel_values, read_array
+from jpmap_fast.data.idx import is_idx, read_idx
+from jpmap_fast.data.picture import Array, with_channels
+from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
+
+# Images of an array restored at a time, and of pictures, whatever their files.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image, or the measurements of one.
+
+    Attributes:
+        name: of the file, the page or the row.
+        values: [C, H, W] or [m] float32.
+        stored: ``Picture.stored``; "" for a row of an array.
+        notes: what was done to it.
+    """
+
+    name: str
+    values: Array
+    stored: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images that are finished together.
+
+    Attributes:
+        name: of a file, or of a slice of an array.
+        file: of pictures; None for an array, of which no pictures are written.
+        stamp: what tells whether it is still the same.
+        read: its images; raises ValueError, TypeError or OSError where they cannot be had.
+    """
+
+    name: str
+    file: Path | None
+    stamp: list[Any]
+    read: Callable[[], list[Item]]
+
+
+def sources(
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    *,
+    key: str | None,
+    background: float,
+) -> tuple[list[Source], bool]:
+    """The sources of INPUT, and whether they are rows of an array.
+
+    Args:
+        paths: picture files and folders, or one .npz, .npy or IDX file.
+        shape: of one image, (C, H, W), or of its measurements, (m,).
+        key: name of the array in an .npz file.
+        background: grey level behind transparent pixels.
+
+    Raises:
+        ValueError: inputs that do not go together, or an array of another shape.
+        TypeError: an array of no numbers. OSError: nothing there.
+    """
+    arrays = [path for path in paths if path.is_file() and _is_array(path)]
+    if arrays and len(paths) > 1:
+        raise ValueError(
+            f"INPUT: expected picture files and folders, or one {' or '.join(ARRAY_SUFFIXES)} "
+            f"file, got {len(paths)} inputs with {arrays[0].name} among them"
+        )
+    if arrays:
+        return list(_slices(arrays[0], key, shape)), True
+    if len(shape) == 1:
+        raise ValueError(
+            "INPUT: compressed sensing restores measurements y [N, m] from one .npz or .npy file; "
+            "to try it on images, add --simulate"
+        )
+    files = [file for path in paths for file in (picture_files(path) if path.is_dir() else [path])]
+    unique = list(dict.fromkeys(files))
+    return [_pictures(file, shape, background) for file in unique], False
+
+
+def _is_array(path: Path) -> bool:
+    return path.suffix.lower() in ARRAY_SUFFIXES or is_idx(path)
+
+
+def _stamp(path: Path) -> list[Any]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _pictures(file: Path, shape: tuple[int, ...], background: float) -> Source:
+    def read() -> list[Item]:
+        pages = list(fitting_pictures(file, shape, background))
+        names = page_names(file.name, len(pages))
+        return [
+            Item(name, page.values, page.stored, page.notes)
+            for name, page in zip(names, pages, strict=True)
+        ]
+
+    return Source(str(file), file, _stamp(file), read)
+
+
+def _slices(path: Path, key: str | None, shape: tuple[int, ...]) -> Iterator[Source]:
+    usual = ("y", "measurements", *USUAL_KEYS)
+    array = (
+        read_array(path, key, usual) if path.suffix.lower() in ARRAY_SUFFIXES else read_idx(path)
+    )
+    rows = _vectors(array, shape[0]) if len(shape) == 1 else _images(array, shape)
+    for begin in range(0, len(rows), BATCH):
+        part = rows[begin : begin + BATCH]
+
+        def read(part: Array = part, begin: int = begin) -> list[Item]:
+            if part.ndim > 2:
+                part = pixel_values(path.name, part)
+                part = np.stack([with_channels(image, shape[0]) for image in part])
+            return [
+                Item(f"{path.stem}[{begin + i}]", values.astype(np.float32))
+                for i, values in enumerate(part)
+            ]
+
+        yield Source(f"{path}[{begin}:{begin + len(part)}]", None, _stamp(path), read)
+
+
+def _vectors(array: Array, size: int) -> Array:
+    if array.dtype.kind != "f":
+        raise TypeError(f"y: expected floating-point measurements, got {array.dtype}")
+    rows = np.atleast_2d(array)
+    if rows.ndim != 2 or rows.shape[1] != size:
+        raise ValueError(f"y: expected measurements [N, {size}], got shape {list(array.shape)}")
+    return rows
+
+
+def _images(array: Array, shape: tuple[int, ...]) -> Array:
+    wanted = ", ".join(["N", *map(str, shape)])
+    try:
+        images = as_pictures("y", array, shape)
+    except ValueError:
+        images = array
+    grey = {1, 3} >= {images.shape[1] if images.ndim == 4 else 0, shape[0]}
+    if (
+        images.ndim != 4
+        or images.shape[2:] != shape[1:]
+        or not (images.shape[1] == shape[0] or grey)
+    ):
+        raise ValueError(
+            f"y: expected images [{wanted}] for this prior, got shape {list(array.shape)}"
+        )
+    pixel_values("y", images[:0])
+    return images

@@ -1,0 +1,116 @@
+"""A picture as it was stored: its numbers in [0, 1], and what is needed to store another like it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+# Luma of ITU-R BT.601, as Pillow and most readers turn colours grey.
+LUMA = (0.299, 0.587, 0.114)
+# An integer picture that uses less than this part of its range is no picture of that range: 12 bits
+# in 16 are a sixteenth, an 8-bit picture in 32 bits a hundred-thousandth or less.
+LEAST_USED = 1 / 4096
+
+# Samples of one picture: a header may promise any number of them in a few bytes.
+MOST_SAMPLES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, or one page or frame of a file of several.
+
+    Attributes:
+        values: [C, H, W] float32, C = 1 or 3; integers over the largest of their type, floats as
+            they were.
+        stored: name of the type it was stored in: "bool", "uint8", "uint16", "uint32", "float16",
+            "float32" or "float64".
+        notes: what was done to it that a person may want to know.
+    """
+
+    values: Array
+    stored: str
+    notes: tuple[str, ...] = ()
+
+
+def check_size(samples: int) -> None:
+    """Raise ValueError where a picture promises more samples than any that is read."""
+    if samples > MOST_SAMPLES:
+        raise ValueError(f"expected at most {MOST_SAMPLES} samples, got {samples}")
+
+
+def unit_range(array: Array, largest: int | None = None) -> Array:
+    """Numbers as pixel values, float64: integers over their type's largest, floats as they are.
+
+    Args:
+        array: of any shape.
+        largest: of the integers, that of their type by default.
+
+    Raises:
+        ValueError: negative integers, or 16 and 32-bit ones that hardly use their range. TypeError:
+            neither numbers of at most 32 bits (floats: 64) nor booleans.
+    """
+    kind = array.dtype.kind
+    if kind == "b":
+        return array.astype(np.float64)
+    if kind == "f":
+        if array.dtype.itemsize > 8:
+            raise TypeError(f"expected floats of at most 64 bits, got {array.dtype}")
+        return array.astype(np.float64)
+    if kind not in "ui" or array.dtype.itemsize > 4:
+        raise TypeError(
+            f"expected integers of 8, 16 or 32 bits, booleans or floats, got {array.dtype}"
+        )
+    top = int(np.iinfo(array.dtype).max) if largest is None else largest
+    used, least = int(array.max(initial=0)), int(array.min(initial=0))
+    if least < 0:
+        raise ValueError(f"expected integers >= 0, got {least}; store uint16, or floats in [0, 1]")
+    if top > 255 and 0 < used < top * LEAST_USED:
+        raise ValueError(
+            f"expected {array.dtype.name} values that use the range 0 to {top}, got at most {used}: "
+            "the picture would be black; store it in a type that fits, or as floats in [0, 1]"
+        )
+    return array.astype(np.float64) / top
+
+
+def composite(values: Array, alpha: Array, background: float, premultiplied: bool) -> Array:
+    """Values [..., c] over a background: alpha v + (1 - alpha) b, or v + (1 - alpha) b."""
+    alpha = alpha[..., None]
+    seen = values if premultiplied else alpha * values
+    return seen + (1 - alpha) * background
+
+
+def from_cmyk(values: Array) -> Array:
+    """Red, green and blue of inks [..., 4] in [0, 1], without a colour profile: (1 - c)(1 - k)."""
+    return (1 - values[..., :3]) * (1 - values[..., 3:])
+
+
+def oriented(values: Array, orientation: int) -> Array:
+    """A picture [H, W, ...] as viewers show it, of the EXIF or TIFF orientation 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values
+
+
+def finished(values: Array, stored: str, notes: list[str]) -> Picture:
+    """The picture of values [H, W, c], c = 1 or 3."""
+    planes = np.ascontiguousarray(np.moveaxis(values, -1, 0), dtype=np.float32)
+    return Picture(planes, stored, tuple(notes))
+
+
+def with_channels(values: Array, channels: int | None) -> Array:
+    """[C, H, W] with one channel, the luma of colours, or with three, equal ones of grey."""
+    if channels == 1 and values.shape[0] == 3:
+        weights = np.asarray(LUMA).reshape(3, 1, 1)
+        grey: Array = (values.astype(np.float64) * weights).sum(axis=0, keepdims=True)
+        return grey.astype(np.float32)
+    if channels == 3 and values.shape[0] == 1:
+        return np.repeat(values, 3, axis=0)
+    return values

@@ -1,0 +1,102 @@
+"""Pictures written in the kind they were read in, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from jpmap_fast.data.picture import Array
+
+# Files that keep every number of a picture; others are answered by PNG, or by TIFF for several.
+TIFF_SUFFIXES = (".tif", ".tiff")
+# The type written for the type read, where it is another one.
+_WRITTEN = {"bool": "uint8", "float16": "float32", "int8": "uint8"}
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` at the end and only then."""
+    part = path.with_name(f".{path.name}.part{path.suffix}")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def answer_suffix(suffix: str, pages: int) -> str:
+    """The suffix of what answers a file: itself for TIFF and PNG, PNG for one picture, else TIFF.
+
+    JPEG and palettes would lose what was restored, and only TIFF holds several deep pictures.
+    """
+    if suffix.lower() in TIFF_SUFFIXES or (suffix.lower() == ".png" and pages == 1):
+        return suffix
+    return ".png" if pages == 1 else ".tif"
+
+
+def write_pictures(path: Path, images: Sequence[Tensor], stored: Sequence[str]) -> None:
+    """Images [C, H, W] as one file, each in the type it was read in.
+
+    Integers are clipped to [0, 1] and rounded to their full range; floats are written as they are,
+    which only TIFF can hold.
+
+    Args:
+        path: ends in .tif or .tiff, or for one image of at most 16 bits in .png.
+        images: C = 1 or 3.
+        stored: ``Picture.stored`` of each.
+    """
+    arrays = [_as(image, kind) for image, kind in zip(images, stored, strict=True)]
+    with written_whole(path) as part:
+        if path.suffix.lower() in TIFF_SUFFIXES:
+            _write_tiff(part, arrays)
+        else:
+            (array,) = arrays
+            _write_png(part, array)
+
+
+def _as(image: Tensor, stored: str) -> Array:
+    """[H, W] or [H, W, 3] in the type that answers ``stored``."""
+    dtype = np.dtype(_WRITTEN.get(stored, stored))
+    values = np.moveaxis(image.detach().cpu().double().numpy(), 0, -1)
+    values = values[..., 0] if values.shape[-1] == 1 else values
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    top = np.iinfo(dtype).max
+    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * top).astype(dtype)
+
+
+def _write_tiff(path: Path, arrays: list[Array]) -> None:
+    import tifffile
+
+    with tifffile.TiffWriter(path) as writer:
+        for array in arrays:
+            kind = "rgb" if array.ndim == 3 else "minisblack"
+            writer.write(np.ascontiguousarray(array), photometric=kind, metadata=None)
+
+
+def _write_png(path: Path, array: Array) -> None:
+    if array.dtype == np.uint8:
+        from PIL import Image
+
+        Image.fromarray(np.ascontiguousarray(array)).save(path)
+        return
+    import imagecodecs
+
+    if array.dtype != np.uint16:
+        array = _narrowed(array)
+    path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
+
+
+def _narrowed(array: Array) -> Array:
+    """Numbers of 32 bits or floats in the deepest integers that PNG holds."""
+    values = array.astype(np.float64)
+    if array.dtype.kind != "f":
+        values = values / np.iinfo(array.dtype).max
+    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 65535).astype(np.uint16)
