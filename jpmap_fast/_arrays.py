@@ -30,6 +30,9 @@ def as_tensor(name: str, value: Any, *, device: torch.device | None = None) -> T
         ValueError: masked entries, or a sparse matrix too large to write out.
     """
     if isinstance(value, Tensor):
+        # Where a device is expected, the caller compares.
+        if value.device.type == "meta" and device is None:
+            raise TypeError(f"{name}: expected values, got a tensor on the meta device, without")
         return _of_tensor(name, value)
     if _is_scipy_sparse(value):
         _check_size(name, value.shape)
@@ -66,14 +69,12 @@ def _of_tensor(name: str, value: Tensor) -> Tensor:
         _check_mask(name, not bool(value.get_mask().to_dense().all()))
         value = value.get_data()
     if value.is_quantized:
-        raise TypeError(f"{name}: expected plain values, got a quantised tensor; call .dequantize()")
+        raise TypeError(f"{name}: expected plain values, got a quantised tensor; dequantize() it")
     if value.is_nested:
         raise TypeError(
             f"{name}: expected one array, got a nested tensor; call torch.nested.to_padded_tensor, "
             "or pass one image at a time"
         )
-    if value.device.type == "meta":
-        raise TypeError(f"{name}: expected values, got a tensor on the meta device, without any")
     if value.layout != torch.strided:
         _check_size(name, value.shape)
         value = value.to_dense()

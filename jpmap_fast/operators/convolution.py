@@ -103,7 +103,7 @@ class Convolution(Diagonalised):
             raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
 
         def make() -> FourierMap:
-            spectrum = kernel_spectrum(self.kernel, *shape[1:], self.centre)
+            spectrum = kernel_spectrum(self.kernel, shape[1], shape[2], self.centre)
             return FourierMap(spectrum, shape, self.factor)
 
         return self._keep("map", make)
@@ -166,6 +166,6 @@ class Convolution(Diagonalised):
         def make() -> _Self:
             return self._changed(kernel=self.kernel.to(device=device, dtype=dtype))
 
-        return make() if self.kernel.requires_grad else self._converted(
-            self.kernel, device, dtype, make
-        )
+        if self.kernel.requires_grad:
+            return make()
+        return self._converted(self.kernel, device, dtype, make)

@@ -128,8 +128,8 @@ class Inpainting(_Diagonal):
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self._masked("y", y)
 
-    def _masked(self, name: str, images: Tensor) -> Tensor:
-        x = image_batch(name, self._taken(name, images))
+    def _masked(self, name: str, value: Any) -> Tensor:
+        x = image_batch(name, self._taken(name, value))
         spatial = tuple(self.mask.shape[-2:]) == tuple(x.shape[-2:])
         channels = self.mask.dim() == 2 or self.mask.shape[-3] in (1, x.shape[1])
         images = self.mask.dim() < 4 or self.mask.shape[0] in (1, x.shape[0])
