@@ -3,80 +3,100 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SCALE_HINT = "divide by 255 to bring 8-bit values into [0, 1]"
+from jpmap_fast._arrays import SCALE_HINT, as_float_tensor, as_tensor
 
+__all__ = [
+    "SCALE_HINT",
+    "as_float_tensor",
+    "choice",
+    "count",
+    "counts",
+    "image_batch",
+    "noise_levels",
+    "number",
+    "per_image",
+    "positive",
+    "same_device",
+    "switch",
+]
 
-def as_float_tensor(name: str, value: Any, *, device: torch.device | None = None) -> Tensor:
-    """A floating-point tensor of a tensor, an array or nested numbers.
-
-    Arrays go to ``device``; a tensor stays where it is.
-
-    Raises:
-        TypeError: integer or complex values, or something that is no array at all.
-    """
-    if not isinstance(value, Tensor):
-        try:
-            array = np.asarray(value)
-            value = torch.as_tensor(array if array.flags.writeable else array.copy())
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{name}: expected a torch tensor or NumPy array of floats, "
-                f"got {type(value).__name__}"
-            ) from error
-        if device is not None:
-            value = value.to(device)
-    if not value.is_floating_point():
-        raise TypeError(
-            f"{name}: expected floating-point values, got {value.dtype}; "
-            f"convert to float32 and, for images, {SCALE_HINT}"
-        )
-    return value
+# The least noise level by precision.
+SMALLEST_SIGMA = {torch.float32: 1e-5, torch.float64: 1e-9}
 
 
 def per_image(
-    name: str, value: Any, batch: int, like: Tensor, *, allow_inf: bool = False
+    name: str, value: Any, batch: int, like: Tensor, *, allow_zero: bool = False
 ) -> Tensor:
     """A positive number, or one for each image, as a tensor [batch] of the type of ``like``.
 
+    One number is a number of Python or NumPy, or an array or tensor of one entry. One for each
+    image is a list, an array or a tensor [B] or [B, 1, ..., 1].
+
     Raises:
-        ValueError: wrong length, zero, negative, NaN, or infinite unless ``allow_inf``.
-        TypeError: not numbers.
+        ValueError: wrong length, zero (unless ``allow_zero``), negative, NaN or infinite, or below
+            what the type of ``like`` holds.
+        TypeError: not real numbers.
     """
-    if isinstance(value, bool) or isinstance(value, str) or value is None:
-        raise TypeError(f"{name}: expected a number or one for each image, got {value!r}")
-    if isinstance(value, (int, float)):
-        tensor = torch.tensor(float(value), dtype=torch.float64)
-    elif isinstance(value, Tensor):
-        if value.dim() > 0 and value.device != like.device:
-            raise ValueError(
-                f"{name}: expected a tensor on {like.device}, got one on {value.device}; "
-                "move both to one device"
-            )
-        tensor = value
-    else:
-        tensor = torch.as_tensor(np.asarray(value, dtype=np.float64))
-    if tensor.dim() > 1 or (tensor.dim() == 1 and tensor.numel() not in (1, batch)):
+    tensor = _numbers(name, value, batch)
+    if tensor.numel() != 1 and (tensor.numel() != batch or tensor.shape[0] != batch):
         raise ValueError(
             f"{name}: expected a number or a vector of {batch} (one an image), "
             f"got shape {list(tensor.shape)}"
         )
-    good = tensor > 0
-    if not allow_inf:
-        good = good & torch.isfinite(tensor)
+    if tensor.dim() > 0 and tensor.device != like.device and isinstance(value, Tensor):
+        raise ValueError(
+            f"{name}: expected a tensor on {like.device}, got one on {tensor.device}; "
+            "move both to one device"
+        )
+    tensor = tensor.reshape(-1)
+    good = torch.isfinite(tensor) & ((tensor >= 0) if allow_zero else (tensor > 0))
     if not bool(good.all()):
-        bad = tensor.reshape(-1)[~good.reshape(-1)][0].item()
-        raise ValueError(f"{name}: expected finite values > 0, got {bad}")
-    out = tensor.reshape(-1).to(like.device, like.dtype).expand(batch).contiguous()
-    if batch and not bool((out > 0).all()):
-        raise ValueError(f"{name}: {float(tensor.min())} underflows to 0 in {like.dtype}")
+        least = ">= 0" if allow_zero else "> 0"
+        raise ValueError(f"{name}: expected finite values {least}, got {tensor[~good][0].item()}")
+    out = tensor.to(like.device, like.dtype).expand(batch).contiguous()
+    lost = (tensor > 0) & (tensor.to(like.dtype) == 0) | torch.isinf(tensor.to(like.dtype))
+    if bool(lost.any()):
+        raise ValueError(f"{name}: {tensor[lost][0].item()} is out of range in {like.dtype}")
     return out
+
+
+def noise_levels(name: str, value: Any, batch: int, like: Tensor) -> Tensor:
+    """``per_image`` of noise deviations to restore with, which are not too small.
+
+    Raises:
+        ValueError, TypeError: as ``per_image``; also below ``SMALLEST_SIGMA``.
+    """
+    levels = per_image(name, value, batch, like, allow_zero=True)
+    smallest = SMALLEST_SIGMA[like.dtype]
+    if bool((levels < smallest).any()):
+        raise ValueError(
+            f"{name}: expected at least {smallest:g} in {like.dtype}, got "
+            f"{float(levels.min()):g}; measurements without noise are the limit of small {name}: "
+            "pass 1e-3, which fits them to a thousandth of the range of the images"
+        )
+    return levels
+
+
+def _numbers(name: str, value: Any, batch: int) -> Tensor:
+    """Real numbers as a tensor; floats of Python in float64."""
+    expected = f"{name}: expected a number or one for each of {batch} images"
+    if value is None or isinstance(value, (str, bytes, bool, np.bool_)):
+        raise TypeError(f"{expected}, got {value!r}")
+    if isinstance(value, Real) and not isinstance(value, np.generic):
+        return torch.tensor(_real(name, value), dtype=torch.float64, device="cpu")
+    tensor = as_tensor(name, value)
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise TypeError(f"{expected}, got values of {tensor.dtype}")
+    return tensor if tensor.is_floating_point() else tensor.double()
 
 
 def image_batch(name: str, x: Tensor, image_shape: Sequence[int] | None = None) -> Tensor:
@@ -108,25 +128,72 @@ def switch(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
-def count(name: str, value: Any, minimum: int) -> None:
-    """Raise unless ``value`` is an integer >= ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+def count(name: str, value: Any, minimum: int) -> int:
+    """The value as an integer of Python.
+
+    Raises:
+        TypeError: not an integer of Python, NumPy or torch. ValueError: below ``minimum``.
+    """
+    try:
+        if _is_boolean(value):
+            raise TypeError
+        found = operator.index(value)
+    except (TypeError, RuntimeError):  # the latter of torch, for more than one entry
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+    if found < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {found}")
+    return found
 
 
-def counts(name: str, values: Any, minimum: int) -> None:
-    """Raise unless ``values`` is a sequence of integers >= ``minimum``."""
-    if not isinstance(values, Sequence) or isinstance(values, str):
+def counts(name: str, values: Any, minimum: int) -> tuple[int, ...]:
+    """A sequence of integers, or an array [n] of them, as integers of Python.
+
+    Raises:
+        TypeError: no sequence, or not of integers. ValueError: one is below ``minimum``.
+    """
+    array = isinstance(values, (np.ndarray, Tensor)) and values.ndim == 1
+    if not (array or isinstance(values, Sequence)) or isinstance(values, (str, bytes)):
         raise TypeError(f"{name}: expected a sequence of integers, got {values!r}")
-    for value in values:
-        count(name, value, minimum)
+    return tuple(count(name, value, minimum) for value in values)
 
 
-def positive(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a finite number > 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
+def number(name: str, value: Any) -> float:
+    """The value as a finite number of Python.
+
+    Raises:
+        TypeError: not a real number of Python, NumPy or torch. ValueError: NaN or infinite.
+    """
+    found = _real(name, value)
+    if not math.isfinite(found):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return found
+
+
+def positive(name: str, value: Any) -> float:
+    """The value as a finite number of Python > 0.
+
+    Raises:
+        TypeError: not a real number of Python, NumPy or torch. ValueError: out of range.
+    """
+    found = _real(name, value)
+    if not (math.isfinite(found) and found > 0):
         raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
+    return found
+
+
+def _real(name: str, value: Any) -> float:
+    plain = value
+    if isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0:
+        plain = value.item()
+    if _is_boolean(value) or not isinstance(plain, Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    try:
+        return float(plain)
+    except OverflowError:  # an integer beyond every float
+        return math.inf
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_)) or (
+        getattr(value, "dtype", None) in (torch.bool, np.bool_)
+    )

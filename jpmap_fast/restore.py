@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from jpmap_fast._surroundings import full_precision, steady
-from jpmap_fast._validate import as_float_tensor, choice, count, per_image, same_device
+from jpmap_fast._validate import as_float_tensor, choice, count, noise_levels, same_device
 from jpmap_fast.algorithms import (
     ALGORITHMS,
     STATUS_TEXT,
@@ -117,7 +117,7 @@ def restore(
     with full_precision():
         task = prepare(y, operator, prior, sigma)
         if chunk_size is not None:
-            count("chunk_size", chunk_size, 1)
+            chunk_size = count("chunk_size", chunk_size, 1)
         problem = task.problem
         algorithm = algorithm.bind(problem)
         begin = None if z0 is None else _codes(z0, task)
@@ -222,7 +222,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     y = (y if batched else y[None]).contiguous()
     batch = y.shape[0]
     operator = operator.bind(image_shape, batch)
-    deviation = per_image("sigma", sigma, batch, y)
+    deviation = noise_levels("sigma", sigma, batch, y)
     finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
     problem = Problem(
         prior, make_encoder(prior), make_decoder(prior, y[:0]), operator, y, deviation

@@ -163,7 +163,7 @@ def test_what_is_made_from_a_physics_is_kept_while_it_is_the_same(digits, physic
         physics.noise_model.update_parameters(sigma=0.2)
     assert translations == [physics, other]
     known = model._known[other][1].operator
-    assert "factor" in known._cache
+    assert known._kept.peek("factor") is not None
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from dense_matrices import cosine_transform
 from operator_properties import BATCH, KERNELS, blur_matrix, check, kernel_of
+from PIL import Image
+from torch.nn import functional as F
 
 import jpmap_fast as jf
 from jpmap_fast.operators.transforms import hadamard, hadamard_sizes
@@ -50,10 +53,49 @@ def test_super_resolution(image_shape, factor, kind, dtype):
     check(jf.SuperResolution(factor, kernel), matrix, image_shape, dtype)
 
 
-def test_super_resolution_by_default_averages_the_pixels_about_each_kept_one():
-    x = torch.rand(1, 1, 6, 6)
-    y = jf.SuperResolution(3).A(x)
-    torch.testing.assert_close(y[0, 0, 1, 1], x[0, 0, 2:5, 2:5].mean())
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("blocks", [(1, 1), (2, 3)])
+def test_super_resolution_by_default_averages_blocks_as_pooling_does(factor, blocks):
+    g = torch.Generator().manual_seed(0)
+    shape = (2, factor * blocks[0], factor * blocks[1])
+    x = torch.rand(BATCH, *shape, generator=g, dtype=torch.float64)
+    for operator in (jf.SuperResolution(factor), jf.SuperResolution(factor, "box")):
+        # The kernel is float32, 1 / f^2 rounded.
+        torch.testing.assert_close(operator.A(x), F.avg_pool2d(x, factor), rtol=6e-8, atol=0)
+    pooling = F.avg_pool2d(torch.eye(x[0].numel()).reshape(-1, *shape), factor).flatten(1).T
+    if math.prod(shape) < 400:
+        operator = jf.SuperResolution(factor).to(dtype=torch.float64)
+        check(operator, pooling.double().expand(BATCH, -1, -1), shape, torch.float64)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 7])
+def test_bicubic_super_resolution_is_that_of_other_programs(factor):
+    """Within the border, where they do not wrap around: exactly, and after 8-bit rounding."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, factor * 10, factor * 12, generator=g)
+    operator = jf.SuperResolution(factor, "bicubic")
+    inside = operator.A(x)[0, 0, 2:-2, 2:-2]
+    floats = Image.fromarray(x[0, 0].numpy()).resize((12, 10), Image.Resampling.BICUBIC)
+    # Sums of at most 28^2 products of numbers below 1 in float32.
+    torch.testing.assert_close(inside, torch.tensor(np.asarray(floats))[2:-2, 2:-2], rtol=0, atol=2e-6)
+    theirs = F.interpolate(x, (10, 12), mode="bicubic", antialias=True)[0, 0, 2:-2, 2:-2]
+    torch.testing.assert_close(inside, theirs, rtol=0, atol=2e-6)
+    eight = (x * 255).round()
+    pixels = Image.fromarray(eight[0, 0].byte().numpy()).resize((12, 10), Image.Resampling.BICUBIC)
+    ours = operator.A(eight)[0, 0, 2:-2, 2:-2].clamp(0, 255)
+    # Pillow rounds to 8 bits after the rows, whose weights sum to 1.3 in absolute value, and again.
+    assert (ours - torch.tensor(np.asarray(pixels))[2:-2, 2:-2]).abs().max() <= 0.5 + 0.5 * 1.3
+    placed = jf.SuperResolution(factor, jf.bicubic_kernel(factor))
+    torch.testing.assert_close(placed.A(x), operator.A(x))
+
+
+@pytest.mark.parametrize("factor, kernel", [(2, "bicubic"), (3, "bicubic")])
+def test_bicubic_super_resolution_has_an_exact_update(factor, kernel):
+    shape = (1, 6 * factor, 5 * factor)
+    operator = jf.SuperResolution(factor, kernel).to(dtype=torch.float64)
+    n = math.prod(shape)
+    matrix = operator.A(torch.eye(n, dtype=torch.float64).reshape(n, *shape)).flatten(1).T
+    check(operator, matrix.expand(BATCH, -1, -1), shape, torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -102,6 +144,7 @@ def test_orders_of_the_images_in_use_are_known_and_others_are_refused():
         (lambda: jf.Blur(torch.ones(2, 1, 3, 3)).bind((1, 8, 8), 3), ValueError, "each of 3 im"),
         (lambda: jf.Blur(torch.ones(3, 3)).A(torch.ones(8, 8)), ValueError, r"\[B, C, H, W\]"),
         (lambda: jf.SuperResolution(0), ValueError, "factor: expected at least 1"),
+        (lambda: jf.SuperResolution(2, "lanczos"), ValueError, "expected one of 'box', 'bicubic'"),
         (lambda: jf.SuperResolution(3).bind((1, 8, 9)), ValueError, r"divisor .*\[8, 9\], got 3"),
         (lambda: jf.StructuredSensing.dct(65, (1, 8, 8)), ValueError, "m: expected at most 64"),
         (

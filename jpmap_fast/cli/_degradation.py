@@ -28,7 +28,7 @@ class Degradation:
         image_shape: (C, H, W).
 
     Raises:
-        ValueError, TypeError, OSError: a mask, matrix or kernel that cannot be read or does not fit.
+        ValueError, TypeError, OSError: a mask, matrix or kernel cannot be read or does not fit.
     """
 
     def __init__(self, options: RestoreOptions, image_shape: tuple[int, ...]) -> None:

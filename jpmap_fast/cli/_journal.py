@@ -70,7 +70,8 @@ class Journal:
             return False
         if entry["stamp"] != stamp:
             raise ValueError(
-                f"--resume: {source} has changed since it was restored; begin anew, without --resume"
+                f"--resume: {source} has changed since it was restored; begin anew, without "
+                "--resume"
             )
         return True
 

@@ -1,4 +1,4 @@
-"""A picture as it was stored: its numbers in [0, 1], and what is needed to store another like it."""
+"""A picture: its numbers in [0, 1], and what is needed to store another like it."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def unit_range(array: Array, largest: int | None = None) -> Array:
         raise ValueError(f"expected integers >= 0, got {least}; store uint16, or floats in [0, 1]")
     if top > 255 and 0 < used < top * LEAST_USED:
         raise ValueError(
-            f"expected {array.dtype.name} values that use the range 0 to {top}, got at most {used}: "
-            "the picture would be black; store it in a type that fits, or as floats in [0, 1]"
+            f"expected {array.dtype.name} values that use the range 0 to {top}, got at most "
+            f"{used}: the picture would be black; store it in a type that fits, or as floats in [0, 1]"
         )
     return array.astype(np.float64) / top
 

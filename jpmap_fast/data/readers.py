@@ -164,7 +164,7 @@ def _folder(folder: Path, image_shape: Sequence[int] | None, background: float) 
 def _stacked(
     files: Sequence[Path], image_shape: Sequence[int] | None, background: float
 ) -> ImageSet:
-    """All pictures of the files, whole bytes as bytes; of one shape, the first one's if not said."""
+    """All pictures of the files, whole bytes as bytes; of one shape, the first's if not said."""
     images: list[Array] = []
     found = ImageSet(torch.zeros(0), [])
     for path in files:

@@ -63,7 +63,8 @@ def _check_whole(file: Any, last: Any) -> None:
 def _picture(page: Any, background: float) -> Picture:
     from tifffile import PHOTOMETRIC
 
-    array, notes = _pixels(page), []
+    array = _pixels(page)
+    notes: list[str] = []
     photometric = page.photometric
     stored = "bool" if page.bitspersample == 1 else array.dtype.name
     largest = None

@@ -11,7 +11,7 @@ import torch
 from deepinv.utils import TensorList
 from torch import Tensor
 
-from jpmap_fast._validate import as_float_tensor
+from jpmap_fast._arrays import as_float_tensor, as_tensor
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Layout:
     def _real(name: str, member: Any, complex_: bool) -> Tensor:
         if not complex_:
             return as_float_tensor(name, member)
-        tensor = torch.as_tensor(member)
+        tensor = as_tensor(name, member)
         if not tensor.is_complex():
             raise TypeError(f"{name}: expected complex values, got {tensor.dtype}")
         return torch.view_as_real(tensor.resolve_conj())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,10 +94,14 @@ class PhysicsOperator(MatrixFree):
         return self.layout.pack(self._measure(x))
 
     def A(self, x: Tensor) -> Tensor:
-        return self._on_rows(x, self.layout.shape, self._packed)
+        x = self._taken("x", x)
+        own = self.to(dtype=x.dtype)
+        return own._on_rows(x, own.layout.shape, own._packed)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return self._on_rows(y, self.image_shape, self._adjoint)
+        y = self._taken("y", y)
+        own = self.to(dtype=y.dtype)
+        return own._on_rows(y, own.image_shape, own._adjoint)
 
     def _adjoint(self, packed: Tensor) -> Tensor:
         measured = self.layout.unpack(packed)
@@ -205,7 +208,7 @@ class PhysicsOperator(MatrixFree):
     def select(self, index: Tensor) -> PhysicsOperator:
         if self._owner is None:
             return self
-        new = copy.copy(self)
+        new = self._changed()
         new._place(self._owner[index])
         return new
 
@@ -214,19 +217,22 @@ class PhysicsOperator(MatrixFree):
         target = self._device if device is None else torch.device(device)
         if dtype == self.dtype and target == self._device:
             return self
+        if target != self._device:
+            return self._elsewhere(device, dtype)
+        return self._kept.get(("to", dtype), lambda: self._elsewhere(None, dtype))
+
+    def _elsewhere(self, device: Any, dtype: torch.dtype) -> PhysicsOperator:
         new = PhysicsOperator(
             converted(self.physics, device, dtype), self.image_shape, self._images
         )
         new.dtype, new.layout, new._derived = dtype, self.layout, self._derived
         if self._owner is not None:
-            new._place(self._owner.to(target))
+            new._place(self._owner.to(self._owner.device if device is None else device))
         return new
 
     def scaled(self, layout: Layout) -> PhysicsOperator:
         """The same with the scales of ``layout``."""
-        new = copy.copy(self)
-        new.layout = layout
-        return new
+        return self._changed(layout=layout)
 
     def __repr__(self) -> str:
         return f"PhysicsOperator({type(self.physics).__name__})"

@@ -40,7 +40,7 @@ class OperatorPhysics(LinearPhysics):
         if not isinstance(operator, Operator):
             raise TypeError(f"operator: expected one of jpmap_fast, got {type(operator).__name__}")
         like = torch.zeros((), device=operator.device)
-        count = len(sigma) if getattr(sigma, "ndim", 0) else 1
+        count = len(sigma) if getattr(sigma, "ndim", isinstance(sigma, (list, tuple))) else 1
         level = per_image("sigma", sigma, count, like)
         super().__init__(noise_model=GaussianNoise(level if count > 1 else float(level)))
         self.operator = operator
@@ -69,8 +69,6 @@ class OperatorPhysics(LinearPhysics):
         """
         if not isinstance(z, Tensor):
             z = torch.full_like(self.operator.A_adjoint(y), 0.0 if z is None else float(z))
-        if isinstance(gamma, Tensor):
-            gamma = gamma.reshape(-1) if gamma.dim() else gamma
         factor = per_image("gamma", gamma, len(y), y)
         one = torch.ones_like(factor)
         # The x-update has 1 / (2 sigma^2) and beta / 2 in place of gamma / 2 and 1 / 2.

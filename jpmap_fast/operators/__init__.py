@@ -2,7 +2,12 @@
 
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.blur import Blur
-from jpmap_fast.operators.blur_kernels import box_kernel, gaussian_kernel, motion_kernel
+from jpmap_fast.operators.blur_kernels import (
+    bicubic_kernel,
+    box_kernel,
+    gaussian_kernel,
+    motion_kernel,
+)
 from jpmap_fast.operators.composition import Composition
 from jpmap_fast.operators.compressed_sensing import CompressedSensing
 from jpmap_fast.operators.diagonal import Denoising, Inpainting
@@ -24,6 +29,7 @@ __all__ = [
     "Stack",
     "StructuredSensing",
     "SuperResolution",
+    "bicubic_kernel",
     "box_kernel",
     "gaussian_kernel",
     "motion_kernel",

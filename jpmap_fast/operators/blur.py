@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, image_batch
@@ -85,8 +86,8 @@ class Blur(Convolution, MatrixFree):
     def A(self, x: Tensor) -> Tensor:
         if self._circular:
             return super().A(x)
-        image_batch("x", x)
-        bound = self.bind(x.shape[1:], x.shape[0])
+        x = image_batch("x", self._taken("x", x))
+        bound = self.to(dtype=x.dtype).bind(x.shape[1:], x.shape[0])
         if self.boundary != "valid":
             for dim, size in ((-2, self.kernel.shape[-2]), (-1, self.kernel.shape[-1])):
                 x = extend(x, dim, (size - 1) // 2, size // 2, self.boundary)
@@ -97,15 +98,15 @@ class Blur(Convolution, MatrixFree):
     def A_adjoint(self, y: Tensor) -> Tensor:
         if self._circular:
             return super().A_adjoint(y)
-        image_batch("y", y)
+        y = image_batch("y", self._taken("y", y))
         kh, kw = self.kernel.shape[-2:]
         shape = list(y.shape[1:])
         if self.boundary == "valid":
             shape = [shape[0], shape[1] + kh - 1, shape[2] + kw - 1]
-        bound = self.bind(shape, y.shape[0])
+        bound = self.to(dtype=y.dtype).bind(shape, y.shape[0])
         spectrum, (height, width), rows, columns = bound._padded()
-        wide = y.new_zeros(*y.shape[:2], height, width)
-        wide[..., rows, columns] = y
+        margins = (columns.start, width - columns.stop, rows.start, height - rows.stop)
+        wide = torch.nn.functional.pad(y, margins)
         x = irfft2(product(spectrum, rfft2(wide), conjugate=True), height, width)
         if self.boundary != "valid":
             for dim, size in ((-1, kw), (-2, kh)):
@@ -114,19 +115,16 @@ class Blur(Convolution, MatrixFree):
 
     def _padded(self) -> tuple[Tensor, tuple[int, int], slice, slice]:
         """The kernel's spectrum at the extended size, that size, and where y lies in it."""
-        if "padded" not in self._cache:
-            assert self.image_shape is not None
-            kh, kw = self.kernel.shape[-2:]
-            height, width = self.image_shape[1:]
-            if self.boundary != "valid":
-                height, width = height + kh - 1, width + kw - 1
-            spectrum = kernel_spectrum(self.kernel, height, width)
-            # Pixels that no wrap-around reaches: kh - 1 - kh // 2 rows come off at the top.
-            rows = slice((kh - 1) // 2, height - kh // 2)
-            columns = slice((kw - 1) // 2, width - kw // 2)
-            self._cache["padded"] = (spectrum, (height, width), rows, columns)
-        found: tuple[Tensor, tuple[int, int], slice, slice] = self._cache["padded"]
-        return found
+        assert self.image_shape is not None
+        kh, kw = self.kernel.shape[-2:]
+        height, width = self.image_shape[1:]
+        if self.boundary != "valid":
+            height, width = height + kh - 1, width + kw - 1
+        spectrum = self._keep("padded", lambda: kernel_spectrum(self.kernel, height, width))
+        # Pixels that no wrap-around reaches: kh - 1 - kh // 2 rows come off at the top.
+        rows = slice((kh - 1) // 2, height - kh // 2)
+        columns = slice((kw - 1) // 2, width - kw // 2)
+        return spectrum, (height, width), rows, columns
 
     def __repr__(self) -> str:
         return f"Blur(kernel {list(self.kernel.shape)}, boundary={self.boundary!r})"

@@ -1,4 +1,4 @@
-"""Usual blur kernels, float32 [kh, kw], non-negative, of sum 1."""
+"""Usual blur kernels, float32 [kh, kw], of sum 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import count, positive
+from jpmap_fast._validate import count, number, positive
 
 # How finely a motion kernel's pixels are sampled along the line, per pixel.
 _SAMPLES = 32
@@ -28,10 +28,8 @@ def gaussian_kernel(sigma: float, size: int | None = None) -> Tensor:
         >>> jf.gaussian_kernel(1.5).shape
         torch.Size([11, 11])
     """
-    positive("sigma", sigma)
-    if size is None:
-        size = 2 * math.ceil(3 * sigma) + 1
-    count("size", size, 1)
+    sigma = positive("sigma", sigma)
+    size = count("size", 2 * math.ceil(3 * sigma) + 1 if size is None else size, 1)
     offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     # Measured from the nearest pixel: far from it every weight of a narrow one would underflow.
     profile = torch.exp(-(offset.square() - offset.square().min()) / (2 * sigma**2))
@@ -45,8 +43,44 @@ def box_kernel(size: int) -> Tensor:
     Raises:
         ValueError: size < 1. TypeError: not an integer.
     """
-    count("size", size, 1)
-    return torch.full((size, size), 1 / size**2)
+    size = count("size", size, 1)
+    return torch.full((size, size), 1 / size**2, dtype=torch.float32)
+
+
+def bicubic_kernel(factor: int) -> Tensor:
+    """The filter of a bicubic reduction by f, laid out for ``SuperResolution(f, kernel)``.
+
+    Pixel i of the small image has its centre at f i + (f - 1) / 2 of the large one, and the
+    weights w((p - f i - (f - 1) / 2) / f) on the pixels p within 2 f of it, along rows and columns:
+
+        w(t) = 3/2 |t|^3 - 5/2 |t|^2 + 1 for |t| <= 1,
+               -1/2 |t|^3 + 5/2 |t|^2 - 4 |t| + 2 for 1 < |t| < 2,
+
+    scaled to sum 1. These are Pillow's ``resize(..., BICUBIC)`` and MATLAB's ``imresize``; torch's
+    ``interpolate`` only with ``antialias=True``. Some weights are negative.
+
+    Args:
+        factor: f >= 1.
+
+    Returns:
+        float32 [s, s] whose entry (s // 2, s // 2) lies on pixel f i: the weights are off its
+        centre by (f - 1) / 2 pixels.
+
+    Raises:
+        ValueError: factor < 1. TypeError: not an integer.
+
+    Source: R. Keys, "Cubic convolution interpolation for digital image processing", IEEE Trans.
+    Acoustics, Speech and Signal Processing 29, 1981.
+    """
+    factor = count("factor", factor, 1)
+    last = (5 * factor - 1) // 2  # of the pixels from f i on that may have a weight
+    offset = torch.arange(last, -last - 1, -1, dtype=torch.float64)  # a kernel is turned round
+    t = ((offset - (factor - 1) / 2) / factor).abs()
+    near = 1.5 * t**3 - 2.5 * t**2 + 1
+    far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    profile = torch.where(t <= 1, near, torch.where(t < 2, far, 0))
+    profile = profile / profile.sum()
+    return torch.outer(profile, profile).float()
 
 
 def motion_kernel(length: float, angle: float, size: int | None = None) -> Tensor:
@@ -63,12 +97,10 @@ def motion_kernel(length: float, angle: float, size: int | None = None) -> Tenso
     Raises:
         ValueError: length <= 0, size too small for the line. TypeError: not numbers.
     """
-    positive("length", length)
-    if isinstance(angle, bool) or not isinstance(angle, (int, float)) or not math.isfinite(angle):
-        raise ValueError(f"angle: expected a finite number of degrees, got {angle!r}")
+    length, angle = positive("length", length), number("angle", angle)
     if size is None:
         size = 2 * math.ceil((length - 1) / 2) + 1 if length > 1 else 1
-    count("size", size, 1)
+    size = count("size", size, 1)
     reach = max(0.0, (length - 1) / 2)  # a line of one pixel's length is the pixel
     samples = max(1, math.ceil(length * _SAMPLES))
     along = torch.linspace(-reach, reach, samples, dtype=torch.float64) if samples > 1 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -54,7 +53,7 @@ class Composition(MatrixFree):
         self.inner = inner
         self._middle: tuple[int, ...] | None = None
         self._dtype = torch.get_default_dtype()
-        self._cache: dict[tuple[int, ...], Operator] = {}
+        self._device: torch.device | None = None
 
     def A(self, x: Tensor) -> Tensor:
         return self.outer.A(self.inner.A(x))
@@ -74,16 +73,13 @@ class Composition(MatrixFree):
         if self.image_shape == shape and (batch is None or self.batch in (None, batch)):
             return self
         inner = self.inner.bind(shape, batch)
-        like = torch.zeros((), dtype=self._dtype, device=self.device)
+        like = torch.zeros((), dtype=self._dtype, device=self.device or self._device)
         middle = inner.measurement_shape(shape, like)
         outer = self.outer.bind(middle, batch)
         closed = self._closed_form(outer, inner, shape, middle)
         if closed is not None:
             return closed.bind(shape, batch)
-        new = self._with(outer, inner)
-        new._middle = middle
-        new.image_shape = shape
-        return new
+        return self._changed(outer=outer, inner=inner, _middle=middle, image_shape=shape)
 
     def _closed_form(
         self, outer: Operator, inner: Operator, shape: tuple[int, ...], middle: tuple[int, ...]
@@ -99,11 +95,13 @@ class Composition(MatrixFree):
         if isinstance(inner, Inpainting) and isinstance(outer, Inpainting):
             return Inpainting(outer.mask * inner.mask)
         if isinstance(outer, CompressedSensing) and inner.batch is None:
-            if shape not in self._cache:
-                rows = inner.A_adjoint(outer.matrix.reshape(-1, *middle))
-                matrix = rows.reshape(-1, math.prod(shape))
-                self._cache[shape] = CompressedSensing(matrix, shape)
-            return self._cache[shape]
+            matrix = outer.matrix
+
+            def make() -> CompressedSensing:
+                rows = inner.A_adjoint(matrix.reshape(-1, *middle))
+                return CompressedSensing(rows.reshape(-1, math.prod(shape)), shape)
+
+            return self._kept.get(("closed", shape), make)
         return None
 
     @property
@@ -118,20 +116,19 @@ class Composition(MatrixFree):
     def select(self, index: Tensor) -> Composition:
         if self.batch is None:
             return self
-        return self._with(self.outer.select(index), self.inner.select(index))
+        return self._changed(outer=self.outer.select(index), inner=self.inner.select(index))
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Composition:
         outer, inner = self.outer.to(device, dtype), self.inner.to(device, dtype)
-        if outer is self.outer and inner is self.inner and dtype in (None, self._dtype):
+        parts = outer is self.outer and inner is self.inner
+        if parts and dtype in (None, self._dtype) and device in (None, self._device):
             return self
-        new = self._with(outer, inner)
-        new._dtype = self._dtype if dtype is None else dtype
-        return new
-
-    def _with(self, outer: Operator, inner: Operator) -> Composition:
-        new = copy.copy(self)
-        new.outer, new.inner, new._cache = outer, inner, {}
-        return new
+        found: dict[str, Any] = {"outer": outer, "inner": inner}
+        found["_dtype"] = self._dtype if dtype is None else dtype
+        found["_device"] = self._device if device is None else torch.device(device)
+        if device is not None:
+            return self._changed(**found)
+        return self._kept.get(("to", dtype), lambda: self._changed(**found))
 
     def __repr__(self) -> str:
         return f"Composition({self.outer!r}, {self.inner!r})"

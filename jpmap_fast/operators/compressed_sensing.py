@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import as_float_tensor, count
+from jpmap_fast._validate import as_float_tensor, count, counts
 from jpmap_fast.batch_invariant import RowProduct
 from jpmap_fast.operators.spectral import Diagonalised
 
@@ -49,8 +50,9 @@ def _factorise(matrix: Tensor) -> _Factor:
     else:
         values, right = torch.linalg.eigh(a.T @ a)
         kept = values > values[-1] * n * torch.finfo(torch.float64).eps
-        values, right = values[kept], right[:, kept]
-        basis = a @ right / values.sqrt()
+        kept[-1] = True  # one at least, be it the zero of a matrix of zeros
+        values, right = values[kept].clamp_min(0), right[:, kept]
+        basis = a @ right / values.sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         rows = values.sqrt()[:, None] * right.T
     factor = _Factor(
         RowProduct(basis),
@@ -71,7 +73,8 @@ class CompressedSensing(Diagonalised):
         x = G + A^T U diag(1 / (lambda + beta sigma^2)) U^T (y - A G).
 
     Args:
-        matrix: A [m, n], floating point, finite; an image's n = C H W pixels in row-major order.
+        matrix: A [m, n], floating point, finite; an image's n = C H W pixels in row-major order. A
+            sparse one is written out.
         image_shape: (C, H, W) that ``A_adjoint`` shapes its result to; flat [B, n] without it.
             ``restore`` takes it from the prior.
 
@@ -86,14 +89,18 @@ class CompressedSensing(Diagonalised):
             raise ValueError(f"A: expected a matrix [m, n], got shape {list(matrix.shape)}")
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError("A: expected finite values, got NaN or infinity")
-        self.matrix = matrix
-        self.image_shape = None if image_shape is None else tuple(image_shape)
-        if self.image_shape is not None and math.prod(self.image_shape) != matrix.shape[1]:
+        self.matrix = matrix.detach()
+        self.image_shape: tuple[int, ...] | None = None
+        if image_shape is not None:
+            self.image_shape = self._fitting(counts("image_shape", image_shape, 1))
+
+    def _fitting(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if math.prod(image_shape) != self.matrix.shape[1]:
             raise ValueError(
-                f"A: expected {math.prod(self.image_shape)} columns for images of shape "
-                f"{list(self.image_shape)}, got {matrix.shape[1]}"
+                f"A: expected {math.prod(image_shape)} columns for images of shape "
+                f"{list(image_shape)}, got {self.matrix.shape[1]}"
             )
-        self._cache: dict[str, Any] = {}
+        return image_shape
 
     @classmethod
     def gaussian(
@@ -104,7 +111,7 @@ class CompressedSensing(Diagonalised):
         dtype: torch.dtype = torch.float32,
     ) -> CompressedSensing:
         """A [m, n] with independent entries N(0, 1/m), for images of ``image_shape``."""
-        count("m", m, 1)
+        m, image_shape = count("m", m, 1), counts("image_shape", image_shape, 1)
         device = None if generator is None else generator.device
         matrix = torch.randn(
             m, math.prod(image_shape), generator=generator, dtype=dtype, device=device
@@ -114,30 +121,25 @@ class CompressedSensing(Diagonalised):
     @property
     def factor(self) -> _Factor:
         """The cached factorisation."""
-        if "factor" not in self._cache:
-            self._cache["factor"] = _factorise(self.matrix)
-        factor: _Factor = self._cache["factor"]
-        return factor
+        return self._kept.get("factor", lambda: _factorise(self.matrix))
 
     @property
     def _product(self) -> RowProduct:
-        if "product" not in self._cache:
-            self._cache["product"] = RowProduct(self.matrix)
-        product: RowProduct = self._cache["product"]
-        return product
+        return self._kept.get("product", lambda: RowProduct(self.matrix))
 
     def A(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        if flat.shape[1] != self.matrix.shape[1]:
+        x = self._taken("x", x)
+        if x.dim() < 2 or math.prod(x.shape[1:]) != self.matrix.shape[1]:
             raise ValueError(
                 f"x: expected images of {self.matrix.shape[1]} pixels, got shape {list(x.shape)}"
             )
-        return self._product(flat)
+        return self.to(dtype=x.dtype)._product(x.flatten(1))
 
     def A_adjoint(self, y: Tensor) -> Tensor:
+        y = self._taken("y", y)
         if y.dim() != 2 or y.shape[1] != self.matrix.shape[0]:
             raise ValueError(f"y: expected shape [B, {self.matrix.shape[0]}], got {list(y.shape)}")
-        flat = self._product.adjoint(y)
+        flat = self.to(dtype=y.dtype)._product.adjoint(y)
         return flat if self.image_shape is None else flat.reshape(-1, *self.image_shape)
 
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
@@ -146,8 +148,8 @@ class CompressedSensing(Diagonalised):
     def bind(self, image_shape: Sequence[int], batch: int | None = None) -> CompressedSensing:
         if self.image_shape == tuple(image_shape):
             return self
-        new = CompressedSensing(self.matrix, image_shape)
-        new._cache = self._cache
+        new = copy.copy(self)  # with what is kept
+        new.image_shape = self._fitting(tuple(image_shape))
         return new
 
     @property
@@ -155,13 +157,16 @@ class CompressedSensing(Diagonalised):
         return self.matrix.device
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> CompressedSensing:
-        matrix = self.matrix.to(device=device, dtype=dtype)
-        if matrix is self.matrix:
-            return self
-        new = CompressedSensing(matrix, self.image_shape)
-        if "factor" in self._cache and dtype in (None, self.matrix.dtype):
-            new._cache["factor"] = self.factor.to(device, dtype)
-        return new
+        def make() -> CompressedSensing:
+            matrix = self.matrix.to(device=device, dtype=dtype)
+            new = self._changed(matrix=matrix, image_shape=None)
+            factor: _Factor | None = self._kept.peek("factor")
+            if factor is not None and matrix.dtype == self.matrix.dtype:
+                new._kept.get("factor", lambda: factor.to(device, dtype))
+            return new
+
+        new = self._converted(self.matrix, device, dtype, make)
+        return new if self.image_shape is None else new.bind(self.image_shape)
 
     def _map(self) -> RowProduct:
         return self.factor.rows

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +14,7 @@ from jpmap_fast.operators.fourier import FourierMap, irfft2, kernel_spectrum, rf
 from jpmap_fast.operators.spectral import Diagonalised
 
 _Self = TypeVar("_Self", bound="Convolution")
+_Value = TypeVar("_Value")
 
 
 def as_kernel(kernel: Any) -> Tensor:
@@ -40,18 +40,23 @@ class Convolution(Diagonalised):
     Attributes:
         kernel: [C or 1, kh, kw], or [B, C or 1, kh, kw] for one an image.
         factor: f, 1 for a blur.
+        centre: the entry of the kernel that lies on the pixel itself.
         image_shape: (C, H, W) once bound, None before.
     """
 
     kernel: Tensor
     factor: int
+    centre: tuple[int, int]
     image_shape: tuple[int, ...] | None
 
-    def __init__(self, kernel: Tensor, factor: int) -> None:
+    def __init__(
+        self, kernel: Tensor, factor: int, centre: tuple[int, int] | None = None
+    ) -> None:
         self.kernel = kernel
         self.factor = factor
+        kh, kw = kernel.shape[-2:]
+        self.centre = (kh // 2, kw // 2) if centre is None else centre
         self.image_shape = None
-        self._cache: dict[str, Any] = {}
 
     def bind(self: _Self, image_shape: Sequence[int], batch: int | None = None) -> _Self:
         shape = tuple(image_shape)
@@ -62,15 +67,18 @@ class Convolution(Diagonalised):
         shared = self.batch == 1 and batch != 1
         if shape == self.image_shape and not shared:
             return self
-        # Kept, with its spectra: the same operator is bound again at every restoration.
-        key = f"bound to {shape}, {shared}"
-        if key not in self._cache:
+
+        def make() -> _Self:
             self._check_shape(shape)
-            new = self._with(self.kernel[0] if shared else self.kernel)
-            new.image_shape = shape
-            self._cache[key] = new
-        bound: _Self = self._cache[key]
-        return bound
+            kernel = self.kernel[0] if shared else self.kernel
+            return self._changed(kernel=kernel, image_shape=shape)
+
+        # Kept, with its spectra: the same operator is bound again at every restoration.
+        return self._keep(("bound", shape, shared), make)
+
+    def _keep(self, key: Any, make: Callable[[], _Value]) -> _Value:
+        """``make()``, made once; but for a kernel to be learned, whose gradient goes through it."""
+        return make() if self.kernel.requires_grad else self._kept.get(key, make)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 3 or self.kernel.shape[-3] not in (1, shape[0]):
@@ -90,21 +98,18 @@ class Convolution(Diagonalised):
             )
 
     def _map(self) -> FourierMap:
-        if "map" not in self._cache:
-            if self.image_shape is None:
-                raise ValueError(
-                    f"{self!r}: expected a bound operator; call bind(image_shape) first"
-                )
-            spectrum = kernel_spectrum(self.kernel, *self.image_shape[1:])
-            self._cache["map"] = FourierMap(spectrum, self.image_shape, self.factor)
-        found: FourierMap = self._cache["map"]
-        return found
+        shape = self.image_shape
+        if shape is None:
+            raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
+
+        def make() -> FourierMap:
+            spectrum = kernel_spectrum(self.kernel, shape[1], shape[2], self.centre)
+            return FourierMap(spectrum, shape, self.factor)
+
+        return self._keep("map", make)
 
     def _values(self) -> Tensor:
-        if "values" not in self._cache:
-            self._cache["values"] = self._map().values()
-        values: Tensor = self._cache["values"]
-        return values
+        return self._keep("values", lambda: self._map().values())
 
     def _coordinates(self, y: Tensor) -> Tensor:
         return self._map().coordinates(y)
@@ -128,13 +133,13 @@ class Convolution(Diagonalised):
         return added.add_(decoded), objective, gap
 
     def A(self, x: Tensor) -> Tensor:
-        image_batch("x", x)
-        return self.bind(x.shape[1:], x.shape[0])._map().measure(x)
+        x = image_batch("x", self._taken("x", x))
+        return self.to(dtype=x.dtype).bind(x.shape[1:], x.shape[0])._map().measure(x)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        image_batch("y", y)
+        y = image_batch("y", self._taken("y", y))
         shape = (y.shape[1], y.shape[2] * self.factor, y.shape[3] * self.factor)
-        return self.bind(shape, y.shape[0])._map().measure_adjoint(y)
+        return self.to(dtype=y.dtype).bind(shape, y.shape[0])._map().measure_adjoint(y)
 
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
         channels, height, width = image_shape
@@ -151,18 +156,16 @@ class Convolution(Diagonalised):
     def select(self: _Self, index: Tensor) -> _Self:
         if self.batch is None:
             return self
-        new = self._with(self.kernel[index])
-        if "map" in self._cache:
-            new._cache["map"] = self._map().select(index)
+        new = self._changed(kernel=self.kernel[index])
+        whole: FourierMap | None = self._kept.peek("map")
+        if whole is not None:
+            new._kept.get("map", lambda: whole.select(index))
         return new
 
     def to(self: _Self, device: Any = None, dtype: torch.dtype | None = None) -> _Self:
-        kernel = self.kernel.to(device=device, dtype=dtype)
-        return self if kernel is self.kernel else self._with(kernel)
+        def make() -> _Self:
+            return self._changed(kernel=self.kernel.to(device=device, dtype=dtype))
 
-    def _with(self: _Self, kernel: Tensor) -> _Self:
-        # Past the constructor's checks: these values have passed them.
-        new = copy.copy(self)
-        new.kernel = kernel
-        new._cache = {}
-        return new
+        if self.kernel.requires_grad:
+            return make()
+        return self._converted(self.kernel, device, dtype, make)

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
-from jpmap_fast._validate import as_float_tensor, image_batch
+from jpmap_fast._arrays import as_float_tensor, as_tensor
+from jpmap_fast._validate import image_batch
 from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
 from jpmap_fast.operators.base import Operator, Projection
 from jpmap_fast.priors.decoder import Decoder
@@ -49,6 +49,8 @@ class _Diagonal(Operator):
         seen = (~unseen).to(weight.dtype)
         if weight.dim() == 1:
             rows = (~unseen).nonzero()[:, 0]
+            if not rows.numel():
+                rows = rows.new_zeros(1)  # nothing observed: one pixel, of weight zero
             decoder, weight, seen = decoder.restrict(rows), weight[rows], seen[rows]
         precision = seen / (variance + weight.square() / beta[:, None])
 
@@ -68,10 +70,10 @@ class Denoising(_Diagonal):
     """A = I: y = x + noise, y [B, C, H, W]."""
 
     def A(self, x: Tensor) -> Tensor:
-        return image_batch("x", x)
+        return image_batch("x", self._taken("x", x))
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return image_batch("y", y)
+        return image_batch("y", self._taken("y", y))
 
     def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Denoising:
         return self
@@ -93,13 +95,12 @@ class Inpainting(_Diagonal):
 
     Raises:
         ValueError: wrong dimension, or a value outside [0, 1] or NaN.
-        TypeError: an integer mask other than 0 and 1.
+        TypeError: an integer mask other than 0 and 1, or no numbers.
     """
 
     def __init__(self, mask: Any) -> None:
-        if not isinstance(mask, Tensor):
-            mask = torch.as_tensor(np.asarray(mask))
-        if not mask.is_floating_point():
+        mask = as_tensor("mask", mask)
+        if not (mask.is_floating_point() or mask.is_complex()):
             if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
                 raise TypeError(
                     f"mask: expected booleans, or values in [0, 1], got {mask.dtype} up to "
@@ -122,15 +123,13 @@ class Inpainting(_Diagonal):
         return self.mask.flatten(1) if self.mask.dim() == 4 else self.mask.flatten()
 
     def A(self, x: Tensor) -> Tensor:
-        self._check("x", x)
-        return self.mask * x
+        return self._masked("x", x)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        self._check("y", y)
-        return self.mask * y
+        return self._masked("y", y)
 
-    def _check(self, name: str, x: Tensor) -> None:
-        image_batch(name, x)
+    def _masked(self, name: str, value: Any) -> Tensor:
+        x = image_batch(name, self._taken(name, value))
         spatial = tuple(self.mask.shape[-2:]) == tuple(x.shape[-2:])
         channels = self.mask.dim() == 2 or self.mask.shape[-3] in (1, x.shape[1])
         images = self.mask.dim() < 4 or self.mask.shape[0] in (1, x.shape[0])
@@ -139,6 +138,7 @@ class Inpainting(_Diagonal):
                 f"{name}: expected images that the mask {list(self.mask.shape)} fits, "
                 f"got {list(x.shape)}"
             )
+        return self.mask.to(x.dtype) * x
 
     def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Inpainting:
         shape = tuple(image_shape)
@@ -158,7 +158,7 @@ class Inpainting(_Diagonal):
                 f"mask: expected one mask or one for each of {batch} images, got {mask.shape[0]}"
             )
         full = (mask.shape[0], *shape) if mask.dim() == 4 else shape
-        return self._with(mask.expand(full).contiguous())
+        return self._changed(mask=mask.expand(full).contiguous())
 
     @property
     def batch(self) -> int | None:
@@ -169,16 +169,11 @@ class Inpainting(_Diagonal):
         return self.mask.device
 
     def select(self, index: Tensor) -> Inpainting:
-        return self._with(self.mask[index]) if self.mask.dim() == 4 else self
+        return self._changed(mask=self.mask[index]) if self.mask.dim() == 4 else self
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Inpainting:
-        return self._with(self.mask.to(device=device, dtype=dtype))
-
-    def _with(self, mask: Tensor) -> Inpainting:
-        # Past the constructor's checks: these values have passed them.
-        new = Inpainting.__new__(Inpainting)
-        new.mask = mask
-        return new
+        mask = self.mask.to(device=device, dtype=dtype)
+        return self if mask is self.mask else self._changed(mask=mask)
 
     def __repr__(self) -> str:
         return f"Inpainting(mask {list(self.mask.shape)})"

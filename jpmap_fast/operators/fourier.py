@@ -24,14 +24,19 @@ from jpmap_fast.batch_invariant import RowProduct
 DENSE_ENTRIES = 1_500_000
 
 
-def kernel_spectrum(kernel: Tensor, height: int, width: int) -> Tensor:
-    """The half spectrum [..., H, W // 2 + 1] of a kernel [..., kh, kw] centred at (kh//2, kw//2).
+def kernel_spectrum(
+    kernel: Tensor, height: int, width: int, centre: tuple[int, int] | None = None
+) -> Tensor:
+    """The half spectrum [..., H, W // 2 + 1] of a kernel [..., kh, kw] about its ``centre``.
+
+    The centre is (kh // 2, kw // 2) if None.
 
     Computed in float64, returned in the precision of the kernel.
     """
     kh, kw = kernel.shape[-2:]
     padded = torch.nn.functional.pad(kernel.double(), (0, width - kw, 0, height - kh))
-    centred = padded.roll((-(kh // 2), -(kw // 2)), dims=(-2, -1))
+    row, column = (kh // 2, kw // 2) if centre is None else centre
+    centred = padded.roll((-row, -column), dims=(-2, -1))
     kind = torch.complex64 if kernel.dtype == torch.float32 else torch.complex128
     parts = torch.view_as_real(rfft2(centred, norm="backward"))
     # Where rounding leaves crumbs of a zero, their squares would be denormal, and slow.

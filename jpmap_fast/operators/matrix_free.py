@@ -51,11 +51,8 @@ class MatrixFree(Operator):
     """
 
     def __init__(self, *, tolerance: float | None = None, max_iterations: int = 500) -> None:
-        if tolerance is not None:
-            positive("tolerance", tolerance)
-        count("max_iterations", max_iterations, 1)
-        self.tolerance = tolerance
-        self.max_iterations = max_iterations
+        self.tolerance = None if tolerance is None else positive("tolerance", tolerance)
+        self.max_iterations = count("max_iterations", max_iterations, 1)
 
     image_shape: tuple[int, ...] | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -57,16 +56,16 @@ class Stack(MatrixFree):
         for part in self.operators:
             if not isinstance(part, Operator):
                 raise TypeError(f"operators: expected operators, got {type(part).__name__}")
-        self.noise = tuple(noise) if noise is not None else (1.0,) * len(self.operators)
+        deviations = (1.0,) * len(self.operators) if noise is None else noise
+        self.noise = tuple(positive("noise", deviation) for deviation in deviations)
         if len(self.noise) != len(self.operators):
             raise ValueError(
                 f"noise: expected one deviation for each of {len(self.operators)} operators, "
                 f"got {len(self.noise)}"
             )
-        for deviation in self.noise:
-            positive("noise", deviation)
         self._shapes: tuple[tuple[int, ...], ...] = ()
         self._dtype = torch.get_default_dtype()
+        self._device: torch.device | None = None
 
     def join(self, *measurements: Tensor) -> Tensor:
         """The y [B, m] of y_1, ..., y_q, each [B, ...] as its own operator measures it."""
@@ -74,8 +73,9 @@ class Stack(MatrixFree):
             raise ValueError(
                 f"expected {len(self.operators)} measurements, got {len(measurements)}"
             )
-        parts = zip(measurements, self.noise, strict=True)
-        return torch.cat([y.flatten(1) / deviation for y, deviation in parts], dim=1)
+        parts = [self._taken(f"y_{i}", y) for i, y in enumerate(measurements, start=1)]
+        scaled = zip(parts, self.noise, strict=True)
+        return torch.cat([y.flatten(1) / deviation for y, deviation in scaled], dim=1)
 
     def split(self, y: Tensor) -> list[Tensor]:
         """Y_1, ..., y_q, each [B, ...] and in its own units, of y [B, m]; of a bound operator."""
@@ -84,6 +84,7 @@ class Stack(MatrixFree):
     def _parts(self, y: Tensor) -> list[Tensor]:
         if not self._shapes:
             raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
+        y = self._taken("y", y)
         sizes = [math.prod(shape) for shape in self._shapes]
         if y.dim() != 2 or y.shape[1] != sum(sizes):
             raise ValueError(f"y: expected shape [B, {sum(sizes)}], got {list(y.shape)}")
@@ -110,11 +111,10 @@ class Stack(MatrixFree):
         shape = tuple(image_shape)
         if self.image_shape == shape and (batch is None or self.batch in (None, batch)):
             return self
-        like = torch.zeros((), dtype=self._dtype, device=self.device)
-        new = self._with([part.bind(shape, batch) for part in self.operators])
-        new._shapes = tuple(part.measurement_shape(shape, like) for part in new.operators)
-        new.image_shape = shape
-        return new
+        like = torch.zeros((), dtype=self._dtype, device=self.device or self._device)
+        parts = tuple(part.bind(shape, batch) for part in self.operators)
+        shapes = tuple(part.measurement_shape(shape, like) for part in parts)
+        return self._changed(operators=parts, _shapes=shapes, image_shape=shape)
 
     @property
     def batch(self) -> int | None:
@@ -129,18 +129,19 @@ class Stack(MatrixFree):
     def select(self, index: Tensor) -> Stack:
         if self.batch is None:
             return self
-        return self._with([part.select(index) for part in self.operators])
+        return self._changed(operators=tuple(part.select(index) for part in self.operators))
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Stack:
-        parts = [part.to(device, dtype) for part in self.operators]
-        new = self._with(parts)
-        new._dtype = self._dtype if dtype is None else dtype
-        return new
-
-    def _with(self, operators: Sequence[Operator]) -> Stack:
-        new = copy.copy(self)
-        new.operators = tuple(operators)
-        return new
+        parts = tuple(part.to(device, dtype) for part in self.operators)
+        same = all(part is old for part, old in zip(parts, self.operators, strict=True))
+        if same and dtype in (None, self._dtype) and device in (None, self._device):
+            return self
+        found: dict[str, Any] = {"operators": parts}
+        found["_dtype"] = self._dtype if dtype is None else dtype
+        found["_device"] = self._device if device is None else torch.device(device)
+        if device is not None:
+            return self._changed(**found)
+        return self._kept.get(("to", dtype), lambda: self._changed(**found))
 
     def __repr__(self) -> str:
         return f"Stack({list(self.operators)!r}, noise={list(self.noise)})"

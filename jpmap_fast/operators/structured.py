@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import count
+from jpmap_fast._validate import as_float_tensor, as_tensor, choice, count, counts
 from jpmap_fast.batch_invariant import RowProduct
 from jpmap_fast.operators.fourier import DENSE_ENTRIES
 from jpmap_fast.operators.spectral import Diagonalised
@@ -38,7 +37,7 @@ class _SampledTransform:
     def adjoint(self) -> Callable[[Tensor], Tensor]:
         def apply(y: Tensor) -> Tensor:
             full = y.new_zeros(*y.shape[:-1], self._signs.numel())
-            full[..., self._rows] = y
+            full = full.index_copy(-1, self._rows, y)
             return self._transform.adjoint(full) * self._signs
 
         return apply
@@ -75,26 +74,25 @@ class StructuredSensing(Diagonalised):
         ValueError: shapes or values that do not fit. TypeError: wrong types.
     """
 
-    def __init__(self, kind: str, image_shape: Sequence[int], signs: Tensor, rows: Tensor) -> None:
+    def __init__(self, kind: str, image_shape: Sequence[int], signs: Any, rows: Any) -> None:
+        choice("kind", kind, ("dct", "hadamard"))
         self.kind = kind
-        self.image_shape = tuple(image_shape)
-        self.signs = signs
-        self.rows = rows
+        self.image_shape = counts("image_shape", image_shape, 1)
         n = math.prod(self.image_shape)
-        if kind not in ("dct", "hadamard"):
-            raise ValueError(f"kind: expected 'dct' or 'hadamard', got {kind!r}")
         if kind == "hadamard":
             hadamard_sizes(n)
+        signs, rows = as_float_tensor("signs", signs), as_tensor("rows", rows)
+        self.signs = signs
+        self.rows = rows
         if tuple(signs.shape) != (n,) or not bool((signs.abs() == 1).all()):
             raise ValueError(f"signs: expected {n} values +1 or -1, got shape {list(signs.shape)}")
-        if not signs.is_floating_point() or rows.dtype != torch.int64:
-            raise TypeError(f"expected float signs and int64 rows, got {signs.dtype}, {rows.dtype}")
+        if rows.dtype != torch.int64:
+            raise TypeError(f"rows: expected int64 indices, got {rows.dtype}")
         distinct = torch.unique(rows)
         if rows.dim() != 1 or distinct.numel() != rows.numel() or rows.numel() == 0:
             raise ValueError(f"rows: expected distinct indices [m], got shape {list(rows.shape)}")
         if int(distinct[0]) < 0 or int(distinct[-1]) >= n:
             raise ValueError(f"rows: expected indices in [0, {n}), got {distinct.tolist()[-1]}")
-        self._cache: dict[str, Any] = {}
 
     @classmethod
     def dct(
@@ -143,8 +141,8 @@ class StructuredSensing(Diagonalised):
         generator: torch.Generator | None,
         dtype: torch.dtype,
     ) -> StructuredSensing:
-        n = math.prod(image_shape)
-        count("m", m, 1)
+        n = math.prod(counts("image_shape", image_shape, 1))
+        m = count("m", m, 1)
         if m > n:
             raise ValueError(f"m: expected at most {n}, the numbers of an image, got {m}")
         device = None if generator is None else generator.device
@@ -164,30 +162,29 @@ class StructuredSensing(Diagonalised):
         return (self.rows.numel(),)
 
     def A(self, x: Tensor) -> Tensor:
+        x = self._taken("x", x)
         self.bind(x.shape[1:])
-        return self._map()(x.flatten(1))
+        return self.to(dtype=x.dtype)._map()(x.flatten(1))
 
     def A_adjoint(self, y: Tensor) -> Tensor:
+        y = self._taken("y", y)
         if y.dim() != 2 or y.shape[1] != self.rows.numel():
             raise ValueError(f"y: expected shape [B, {self.rows.numel()}], got {list(y.shape)}")
-        return self._map().adjoint(y).reshape(-1, *self.image_shape)
+        return self.to(dtype=y.dtype)._map().adjoint(y).reshape(-1, *self.image_shape)
 
     def _map(self) -> _SampledTransform:
-        if "map" not in self._cache:
+        def make() -> _SampledTransform:
             transform: Transform
             if self.kind == "dct":
                 transform = CosineTransform(self.image_shape, self.signs)
             else:
                 transform = HadamardTransform(self.signs.numel(), self.signs)
-            self._cache["map"] = _SampledTransform(transform, self.signs, self.rows)
-        found: _SampledTransform = self._cache["map"]
-        return found
+            return _SampledTransform(transform, self.signs, self.rows)
+
+        return self._kept.get("map", make)
 
     def _values(self) -> Tensor:
-        if "values" not in self._cache:
-            self._cache["values"] = self.signs.new_ones(self.rows.numel())
-        values: Tensor = self._cache["values"]
-        return values
+        return self._kept.get("values", lambda: self.signs.new_ones(self.rows.numel()))
 
     def _coordinates(self, y: Tensor) -> Tensor:
         return y
@@ -197,12 +194,11 @@ class StructuredSensing(Diagonalised):
         return self.signs.device
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> StructuredSensing:
-        signs = self.signs.to(device=device, dtype=dtype)
-        if signs is self.signs:
-            return self
-        new = copy.copy(self)
-        new.signs, new.rows, new._cache = signs, self.rows.to(device=device), {}
-        return new
+        def make() -> StructuredSensing:
+            signs = self.signs.to(device=device, dtype=dtype)
+            return self._changed(signs=signs, rows=self.rows.to(device=device))
+
+        return self._converted(self.signs, device, dtype, make)
 
     def __repr__(self) -> str:
         return (

@@ -1,0 +1,38 @@
+"""What an operator makes once and keeps: spectra, factors, itself in another precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import torch
+
+_Value = TypeVar("_Value")
+
+
+class Kept:
+    """Values by key, each made when first asked for.
+
+    Threads that ask at once may each make one, and all get the same whole value. Pickles and deep
+    copies begin empty.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        """The value of ``key``, of ``make`` where there is none yet."""
+        found: _Value | None = self._values.get(key)
+        if found is None:
+            # Whatever mode it is first asked for in: it serves derivatives as well.
+            with torch.inference_mode(False), torch.no_grad():
+                found = make()
+            found = self._values.setdefault(key, found)
+        return found
+
+    def peek(self, key: Hashable) -> Any:
+        """The value of ``key``, None where it has not been asked for."""
+        return self._values.get(key)
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        return Kept, ()
