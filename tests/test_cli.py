@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import jpmap_fast as jf
 from jpmap_fast.cli import app
 from jpmap_fast.cli._kernels import read_kernel
-from jpmap_fast.cli._outputs import png_names
+from jpmap_fast.cli._outputs import Targets
 
 SIGMA = ["--sigma", "10"]
 
@@ -135,7 +135,7 @@ def test_kernels_come_from_formulas_and_files(tmp_path: Path) -> None:
     # 8-bit levels: half a level of the largest weight.
     assert (read_kernel(str(tmp_path / "k.png")) - kernel).abs().max() < kernel.max() / 255
     Image.new("L", (3, 3)).save(tmp_path / "black.png")
-    with pytest.raises(ValueError, match="black image"):
+    with pytest.raises(ValueError, match="black picture"):
         read_kernel(str(tmp_path / "black.png"))
 
 
@@ -253,11 +253,16 @@ def test_inputs_are_never_overwritten(pictures: Path) -> None:
 
 
 def test_output_names_are_all_different() -> None:
-    names = ["a.png", "a.jpg", "A.png", "b/a.png", "a_2.png"]
-    made = png_names(names)
-    assert made[0] == "a.png"
-    assert len({name.lower() for name in made}) == len(names)
-    assert all(name.endswith(".png") and "/" not in name for name in made)
+    names = ["a.png", "a.jpg", "b/a.png", "A.PNG", "a_2.png", "s.tif", "t/s.TIF", "s.gif"]
+    files = [Path(name) for name in names]
+    targets = Targets(Path("out"), files)
+    made = [targets.of(file, pages) for file in files for pages in (1, 3)]
+    assert targets.of(files[0], 1) == Path("out/a.png")
+    assert targets.of(files[5], 7) == Path("out/s.tif")
+    assert {path.suffix.lower() for path in made} == {".png", ".tif"}
+    own = [{str(targets.of(file, pages)).lower() for pages in (1, 3)} for file in files]
+    assert sum(len(one) for one in own) == len(set().union(*own))
+    assert all(path.parent == Path("out") for path in made)
 
 
 def test_info_names_what_there_is() -> None:

@@ -21,8 +21,8 @@ from jpmap_fast.cli._common import one_line, pick_device
 from jpmap_fast.cli._degradation import Degradation
 from jpmap_fast.cli._journal import Journal
 from jpmap_fast.cli._outputs import Targets, write_json
-from jpmap_fast.cli._restore_options import RestoreOptions
-from jpmap_fast.cli._sources import BATCH, Item, Source, sources
+from jpmap_fast.cli._restore_options import OperatorName, RestoreOptions
+from jpmap_fast.cli._sources import BATCH, Item, Source, check_vectors, sources
 from jpmap_fast.data.writing import write_pictures
 from jpmap_fast.metrics import psnr
 from jpmap_fast.versions import versions
@@ -39,6 +39,8 @@ def run(options: RestoreOptions, progress: bool) -> Failures:
     device = pick_device(options.device)
     prior = jf.load_prior(options.prior, device=device)
     shape = tuple(prior.image_shape)
+    if options.operator is OperatorName.compressed_sensing and not options.simulate:
+        check_vectors(options.inputs)
     degradation = Degradation(options, shape)
     read_shape = shape if options.simulate else degradation.measurement_shape()
     found, rows = sources(

@@ -79,14 +79,18 @@ def sources(
         )
     if arrays:
         return list(_slices(arrays[0], key, shape)), True
-    if len(shape) == 1:
+    files = [file for path in paths for file in (picture_files(path) if path.is_dir() else [path])]
+    unique = list(dict.fromkeys(files))
+    return [_pictures(file, shape, background) for file in unique], False
+
+
+def check_vectors(paths: Sequence[Path]) -> None:
+    """Raise ValueError where INPUT cannot be measurements of compressed sensing."""
+    if len(paths) != 1 or not paths[0].is_file() or not _is_array(paths[0]):
         raise ValueError(
             "INPUT: compressed sensing restores measurements y [N, m] from one .npz or .npy file; "
             "to try it on images, add --simulate"
         )
-    files = [file for path in paths for file in (picture_files(path) if path.is_dir() else [path])]
-    unique = list(dict.fromkeys(files))
-    return [_pictures(file, shape, background) for file in unique], False
 
 
 def _is_array(path: Path) -> bool:

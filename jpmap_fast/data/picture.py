@@ -71,7 +71,7 @@ def unit_range(array: Array, largest: int | None = None) -> Array:
     if top > 255 and 0 < used < top * LEAST_USED:
         raise ValueError(
             f"expected {array.dtype.name} values that use the range 0 to {top}, got at most "
-            f"{used}: the picture would be black; store it in a type that fits, or as floats in [0, 1]"
+            f"{used}: the picture would be black; store it in a type that fits, or floats in [0, 1]"
         )
     return array.astype(np.float64) / top
 

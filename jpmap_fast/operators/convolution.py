@@ -49,9 +49,7 @@ class Convolution(Diagonalised):
     centre: tuple[int, int]
     image_shape: tuple[int, ...] | None
 
-    def __init__(
-        self, kernel: Tensor, factor: int, centre: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, kernel: Tensor, factor: int, centre: tuple[int, int] | None = None) -> None:
         self.kernel = kernel
         self.factor = factor
         kh, kw = kernel.shape[-2:]

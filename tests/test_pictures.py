@@ -1,0 +1,443 @@
+"""Picture files of every usual kind are read as viewers show them, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image, ImageOps
+
+from jpmap_fast.data import load_images, load_kernel, load_mask, read_pictures
+from jpmap_fast.data.writing import answer_suffix, write_pictures
+
+H, W = 7, 9
+RNG = np.random.default_rng(0)
+U8 = RNG.integers(0, 256, (H, W), dtype=np.uint8)
+U16 = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
+U32 = RNG.integers(0, 2**32, (H, W), dtype=np.uint32)
+C8 = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
+C16 = RNG.integers(0, 65536, (H, W, 3), dtype=np.uint16)
+F32 = RNG.random((H, W)).astype(np.float32)
+ALPHA8 = RNG.integers(0, 256, (H, W), dtype=np.uint8)
+ALPHA16 = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
+PALETTE = Image.fromarray(C8).quantize(8)
+# A float32 of a value in [0, 1].
+CLOSE = 6e-8
+
+Save = Callable[[Path], object]
+
+
+def over_white(colours: Any, alpha: Any) -> Any:
+    return alpha * colours + 1 - alpha
+
+
+def planes(values: Any) -> np.ndarray[Any, Any]:
+    """[H, W] or [H, W, C] as [C, H, W]."""
+    array = np.asarray(values, dtype=np.float64)
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def png16(array: np.ndarray[Any, Any]) -> Save:
+    return lambda path: path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
+
+
+def transparent_grey() -> np.ndarray[Any, Any]:
+    shown = U8 / 255.0
+    shown[U8 == U8[0, 0]] = 1
+    return shown
+
+
+def transparent_colour() -> np.ndarray[Any, Any]:
+    shown = C8 / 255.0
+    shown[0, 0] = 1
+    return shown
+
+
+A8, A16 = ALPHA8[..., None] / 255, ALPHA16[..., None] / 65535
+# Name of the file, how it is made, what it shows, and the type it holds.
+KINDS: dict[str, tuple[Save, Any, str]] = {
+    "grey.png": (Image.fromarray(U8).save, U8 / 255, "uint8"),
+    "colour.png": (Image.fromarray(C8).save, C8 / 255, "uint8"),
+    "grey16.png": (Image.fromarray(U16).save, U16 / 65535, "uint16"),
+    "colour16.png": (png16(C16), C16 / 65535, "uint16"),
+    "grey-alpha16.png": (
+        png16(np.stack((U16, ALPHA16), axis=-1)),
+        over_white(U16 / 65535, A16[..., 0]),
+        "uint16",
+    ),
+    "alpha16.png": (
+        png16(np.concatenate((C16, ALPHA16[..., None]), axis=-1)),
+        over_white(C16 / 65535, A16),
+        "uint16",
+    ),
+    "alpha.png": (
+        Image.fromarray(np.dstack((C8, ALPHA8))).save,
+        over_white(C8 / 255, A8),
+        "uint8",
+    ),
+    "grey-alpha.png": (
+        Image.fromarray(np.dstack((U8, ALPHA8))).save,
+        over_white(U8 / 255, A8[..., 0]),
+        "uint8",
+    ),
+    "one-bit.png": (Image.fromarray(U8 > 127).save, U8 > 127, "bool"),
+    "palette.png": (PALETTE.save, np.asarray(PALETTE.convert("RGB")) / 255, "uint8"),
+    "palette-transparent.png": (
+        lambda path: PALETTE.save(path, transparency=int(np.asarray(PALETTE)[0, 0])),
+        np.where(
+            (np.asarray(PALETTE) == np.asarray(PALETTE)[0, 0])[..., None],
+            1.0,
+            np.asarray(PALETTE.convert("RGB")) / 255,
+        ),
+        "uint8",
+    ),
+    "grey-transparent.png": (
+        lambda path: Image.fromarray(U8).save(path, transparency=int(U8[0, 0])),
+        transparent_grey(),
+        "uint8",
+    ),
+    "colour-transparent.png": (
+        lambda path: Image.fromarray(C8).save(path, transparency=tuple(map(int, C8[0, 0]))),
+        transparent_colour(),
+        "uint8",
+    ),
+    "grey.bmp": (Image.fromarray(U8).save, U8 / 255, "uint8"),
+    "grey.pgm": (Image.fromarray(U8).save, U8 / 255, "uint8"),
+    "grey16.pgm": (
+        lambda path: path.write_bytes(b"P5 9 7 65535\n" + U16.astype(">u2").tobytes()),
+        U16 / 65535,
+        "uint16",
+    ),
+    "lossless.webp": (
+        lambda path: Image.fromarray(C8).save(path, lossless=True),
+        C8 / 255,
+        "uint8",
+    ),
+    "planar.tif": (
+        lambda path: tifffile.imwrite(
+            path, planes(C16).astype(np.uint16), planarconfig="separate", photometric="rgb"
+        ),
+        C16 / 65535,
+        "uint16",
+    ),
+    "white-is-zero.tif": (
+        lambda path: tifffile.imwrite(path, U16, photometric="miniswhite"),
+        1 - U16 / 65535,
+        "uint16",
+    ),
+    "alpha.tif": (
+        lambda path: tifffile.imwrite(
+            path, np.dstack((C8, ALPHA8)), photometric="rgb", extrasamples=["unassalpha"]
+        ),
+        over_white(C8 / 255, A8),
+        "uint8",
+    ),
+    "premultiplied.tif": (
+        lambda path: tifffile.imwrite(
+            path, np.dstack((C8 // 2, ALPHA8 | 128)), photometric="rgb", extrasamples=["assocalpha"]
+        ),
+        (C8 // 2) / 255 + 1 - (ALPHA8 | 128)[..., None] / 255,
+        "uint8",
+    ),
+    "cmyk.tif": (Image.fromarray(C8).convert("CMYK").save, C8 / 255, "uint8"),
+    "palette.tif": (PALETTE.save, np.asarray(PALETTE.convert("RGB")) / 255, "uint8"),
+    "one-bit.tif": (Image.fromarray(U8 > 127).save, U8 > 127, "bool"),
+    "fax.tif": (
+        lambda path: Image.fromarray(U8 > 127).save(path, compression="group4"),
+        U8 > 127,
+        "bool",
+    ),
+    "float.tif": (Image.fromarray(F32).save, F32, "float32"),
+    "big.tif": (lambda path: tifffile.imwrite(path, U16, bigtiff=True), U16 / 65535, "uint16"),
+    "UPPER.TIFF": (lambda path: tifffile.imwrite(path, U32), U32 / (2**32 - 1), "uint32"),
+    "größe.png": (Image.fromarray(U8).save, U8 / 255, "uint8"),
+    "really-a-png.jpg": (
+        lambda path: Image.fromarray(U8).save(path, format="PNG"),
+        U8 / 255,
+        "uint8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_shows_what_was_stored(name, tmp_path):
+    save, shown, stored = KINDS[name]
+    save(tmp_path / name)
+    (found,) = read_pictures(tmp_path / name)
+    np.testing.assert_allclose(found.values, planes(shown), rtol=0, atol=CLOSE)
+    assert found.stored == stored
+    assert bool(found.notes) == (
+        "alpha" in name or "trans" in name or "cmyk" in name or "prem" in name
+    )
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits"])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "f2", "f4", "f8"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_tiff_of_every_depth_order_and_compression(compression, order, dtype, colour, tmp_path):
+    shape = (H, W, 3) if colour else (H, W)
+    if dtype[0] == "u":
+        top = 2 ** (8 * int(dtype[1])) - 1
+        array = RNG.integers(0, top + 1, shape).astype(dtype)
+    else:
+        top, array = 1, RNG.random(shape).astype(dtype)
+    kind = "rgb" if colour else "minisblack"
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, byteorder=order, compression=compression, photometric=kind)
+    (found,) = read_pictures(path)
+    np.testing.assert_allclose(found.values, planes(array / top), rtol=0, atol=CLOSE)
+    assert found.stored == np.dtype(dtype).name
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(suffix, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"phone.{suffix}"
+    image = Image.fromarray(C8)
+    if suffix == "tif":
+        tag = [(274, "H", 1, orientation, True)]
+        tifffile.imwrite(path, C8, photometric="rgb", extratags=tag, metadata=None)
+        plain = image
+    else:
+        image.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+        plain = Image.open(path)
+        plain.load()
+    how = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(orientation)
+    seen = plain if how is None else plain.transpose(how)
+    (found,) = read_pictures(path)
+    np.testing.assert_allclose(found.values, planes(np.asarray(seen) / 255), atol=CLOSE)
+    if suffix != "tif":
+        viewer = ImageOps.exif_transpose(Image.open(path))
+        np.testing.assert_allclose(found.values, planes(np.asarray(viewer) / 255), atol=CLOSE)
+
+
+def test_pages_and_frames_are_so_many_pictures(tmp_path):
+    more = [Image.fromarray(255 - C8), Image.fromarray(C8 // 2)]
+    for name, options in (
+        ("a.tif", {}),
+        ("a.png", {"format": "PNG"}),
+        ("a.webp", {"lossless": True}),
+    ):
+        path = tmp_path / name
+        Image.fromarray(C8).save(path, save_all=True, append_images=more, **options)
+        found = list(read_pictures(path))
+        assert len(found) == 3, name
+        np.testing.assert_allclose(found[1].values, planes(1 - C8 / 255), atol=CLOSE)
+        named = load_images(path)
+        assert named.names == [f"{name}[{i}]" for i in range(3)]
+        assert tuple(named.images.shape) == (3, 3, H, W)
+    grey = [Image.fromarray(U8), Image.fromarray(255 - U8)]
+    grey[0].save(tmp_path / "a.gif", save_all=True, append_images=grey[1:])
+    assert len(list(read_pictures(tmp_path / "a.gif"))) == 2
+    for options in ({}, {"imagej": True}, {"ome": True}):
+        tifffile.imwrite(tmp_path / "stack.tif", np.stack([U16] * 5), **options)
+        assert len(list(read_pictures(tmp_path / "stack.tif"))) == 5
+
+
+def test_smaller_copies_are_no_pages(tmp_path):
+    path = tmp_path / "pyramid.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(U16, metadata=None, subifds=1)
+        writer.write(U16[::2, ::2], subfiletype=1, metadata=None)
+        writer.write(U16[::3, ::3], subfiletype=1, metadata=None)
+    (found,) = read_pictures(path)
+    assert found.values.shape == (1, H, W)
+
+
+def write_text(path: Path) -> None:
+    path.write_text("no picture")
+
+
+REFUSED: dict[str, tuple[Save, str]] = {
+    "text.png": (write_text, "cannot identify"),
+    "text.tif": (write_text, "cannot identify"),
+    "empty.jpg": (lambda path: path.write_bytes(b""), "empty file"),
+    "negative.tif": (lambda path: tifffile.imwrite(path, U8.astype(np.int16) - 99), "got -[0-9]+"),
+    "dark32.tif": (
+        lambda path: Image.fromarray(U16.astype(np.int32)).save(path),
+        "expected int32 values that use the range 0 to 2147483647",
+    ),
+    "dark.tif": (
+        lambda path: tifffile.imwrite(path, U8.astype(np.uint32)),
+        "expected uint32 values that use the range",
+    ),
+    "labels.tif": (lambda path: tifffile.imwrite(path, (U16 % 7)), "got at most 6"),
+    "lab.tif": (Image.fromarray(C8).convert("LAB").save, "CIELAB"),
+    "five.tif": (
+        lambda path: tifffile.imwrite(
+            path, np.dstack((C8, C8[..., :2])), photometric="minisblack", planarconfig="contig"
+        ),
+        "nothing says",
+    ),
+    "complex.tif": (lambda path: tifffile.imwrite(path, F32.astype(np.complex64)), "complex64"),
+    "one-page-of-many.tif": (
+        lambda path: tifffile.imwrite(path, np.stack([U16] * 5), truncate=True),
+        "no pages of their own",
+    ),
+    "deep.ppm": (
+        lambda path: path.write_bytes(b"P6 9 7 65535\n" + C16.astype(">u2").tobytes()),
+        "more than 8 bits in PPM",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_shown_rightly_is_refused_by_name(name, tmp_path):
+    save, reason = REFUSED[name]
+    save(tmp_path / name)
+    with pytest.raises(ValueError, match=f"^{name}: .*{reason}"):
+        list(read_pictures(tmp_path / name))
+    with pytest.raises(ValueError, match=name):
+        load_images(tmp_path / name)
+    # In a folder the others are read.
+    Image.fromarray(U8).save(tmp_path / "good.png")
+    found = load_images(tmp_path, image_shape=(1, H, W))
+    assert found.names == ["good.png"] and found.failures[0][0] == name
+
+
+def test_a_stack_that_is_cut_anywhere_is_refused(tmp_path):
+    whole = tmp_path / "whole.tif"
+    Image.fromarray(U8).save(whole, save_all=True, append_images=[Image.fromarray(255 - U8)] * 2)
+    content = whole.read_bytes()
+    for length in range(4, len(content) - 1, 11):
+        (tmp_path / "cut.tif").write_bytes(content[:length])
+        with pytest.raises(ValueError, match="cut.tif"):
+            list(read_pictures(tmp_path / "cut.tif"))
+
+
+def test_the_background_is_a_choice(tmp_path):
+    Image.fromarray(np.dstack((C8, ALPHA8))).save(tmp_path / "a.png")
+    (found,) = read_pictures(tmp_path / "a.png", background=0.25)
+    np.testing.assert_allclose(found.values, planes(A8 * C8 / 255 + 0.25 * (1 - A8)), atol=CLOSE)
+    assert found.notes == ("alpha composited on 0.25",)
+    with pytest.raises(ValueError, match="background"):
+        list(read_pictures(tmp_path / "a.png", background=2))
+
+
+def test_grey_of_colours_keeps_their_depth(tmp_path):
+    (tmp_path / "c.png").write_bytes(imagecodecs.png_encode(C16))
+    found = load_images(tmp_path / "c.png", image_shape=(1, H, W)).images
+    grey = (C16 / 65535) @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(found[0, 0], grey, atol=CLOSE)
+
+
+def test_hidden_files_and_folders_are_left_alone(tmp_path):
+    Image.fromarray(U8).save(tmp_path / "a.png")
+    Image.fromarray(U8).save(tmp_path / ".b.png")
+    (tmp_path / "c.png").mkdir()
+    assert load_images(tmp_path).names == ["a.png"]
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", ">u2", "<u2", ">u4", ">f4", "<f8", "f2"])
+def test_arrays_count_by_their_range(dtype, tmp_path):
+    kind = np.dtype(dtype)
+    if kind.kind == "u":
+        top = 2 ** (8 * kind.itemsize) - 1
+        array = RNG.integers(0, top + 1, (3, H, W)).astype(kind)
+    else:
+        top, array = 1, (RNG.random((3, H, W)) > 0.5).astype(kind)
+    np.save(tmp_path / "a.npy", array)
+    found = load_images(tmp_path / "a.npy").images
+    np.testing.assert_allclose(found[:, 0], array.astype(np.float64) / top, atol=CLOSE)
+
+
+@pytest.mark.parametrize("store", ["uint8", "one-bit", "uint16", "labels", "jpeg", "npy", "bool"])
+def test_masks_of_every_kind_are_the_same_mask(store, tmp_path):
+    seen = U8 > 127
+    path = tmp_path / "m.png"
+    if store == "uint8":
+        Image.fromarray(255 * seen.astype(np.uint8)).save(path)
+    elif store == "one-bit":
+        Image.fromarray(seen).save(path)
+    elif store == "uint16":
+        Image.fromarray(65535 * seen.astype(np.uint16)).save(path)
+    elif store == "labels":  # 0 and 1, as annotation tools write them
+        Image.fromarray(seen.astype(np.uint8)).save(path)
+    elif store == "jpeg":
+        seen = np.kron(seen, np.ones((8, 8), dtype=bool))
+        path = tmp_path / "m.jpg"
+        Image.fromarray(255 * seen.astype(np.uint8)).save(path, quality=95)
+    else:
+        path = tmp_path / "m.npy"
+        np.save(path, seen if store == "bool" else 255 * seen.astype(np.uint8))
+    assert torch.equal(load_mask(path), torch.from_numpy(seen))
+
+
+def test_weights_in_a_mask_stay_weights(tmp_path):
+    np.save(tmp_path / "m.npy", F32)
+    assert torch.equal(load_mask(tmp_path / "m.npy"), torch.from_numpy(F32))
+
+
+def test_kernels_of_every_depth_are_the_same_kernel(tmp_path):
+    weights = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])
+    expected = weights / weights.sum()
+    Image.fromarray((weights * 7).astype(np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray((weights * 1820).astype(np.uint16)).save(tmp_path / "16.png")
+    tifffile.imwrite(tmp_path / "f.tif", expected.astype(np.float32))
+    np.save(tmp_path / "k.npy", expected)
+    for name in ("8.png", "16.png", "f.tif", "k.npy"):
+        np.testing.assert_allclose(load_kernel(tmp_path / name), expected, atol=CLOSE)
+    tifffile.imwrite(tmp_path / "two.tif", np.stack([expected, expected]).astype(np.float32))
+    with pytest.raises(ValueError, match=r"two.tif: expected one kernel, got 2 pages"):
+        load_kernel(tmp_path / "two.tif")
+
+
+@pytest.mark.parametrize("array", [U8, U16, U32, C8, C16, F32, F32.astype(np.float64)], ids=str)
+def test_what_is_written_is_what_was_read(array, tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.stack([array, array[::-1]]),
+        photometric="rgb" if array.ndim == 3 else "minisblack",
+    )
+    pages = list(read_pictures(tmp_path / "a.tif"))
+    values = [torch.from_numpy(page.values) for page in pages]
+    write_pictures(tmp_path / "b.tif", values, [page.stored for page in pages])
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        written = [page.asarray() for page in file.pages]
+    assert [page.dtype for page in written] == [array.dtype] * 2
+    exact = array.dtype.itemsize <= 2 or array.dtype == np.float32
+    for page, wanted in zip(written, (array, array[::-1]), strict=True):
+        if exact:
+            assert np.array_equal(page, wanted)
+        else:  # values are float32
+            assert np.allclose(page / page.max(), wanted / wanted.max(), atol=1e-6)
+    if array.dtype in (np.uint8, np.uint16):
+        write_pictures(tmp_path / "b.png", values[:1], [pages[0].stored])
+        assert np.array_equal(imagecodecs.imread(tmp_path / "b.png"), array)
+
+
+def test_suffixes_of_answers():
+    for suffix, pages, expected in (
+        (".tif", 1, ".tif"),
+        (".TIFF", 5, ".TIFF"),
+        (".png", 1, ".png"),
+        (".png", 3, ".tif"),
+        (".jpg", 1, ".png"),
+        (".gif", 4, ".tif"),
+    ):
+        assert answer_suffix(suffix, pages) == expected
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"before")
+    with pytest.raises(TypeError):
+        write_pictures(path, [torch.zeros(1, 2, 2)], ["no type"])
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
