@@ -77,7 +77,9 @@ def test_bicubic_super_resolution_is_that_of_other_programs(factor):
     inside = operator.A(x)[0, 0, 2:-2, 2:-2]
     floats = Image.fromarray(x[0, 0].numpy()).resize((12, 10), Image.Resampling.BICUBIC)
     # Sums of at most 28^2 products of numbers below 1 in float32.
-    torch.testing.assert_close(inside, torch.tensor(np.asarray(floats))[2:-2, 2:-2], rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        inside, torch.tensor(np.asarray(floats))[2:-2, 2:-2], rtol=0, atol=2e-6
+    )
     theirs = F.interpolate(x, (10, 12), mode="bicubic", antialias=True)[0, 0, 2:-2, 2:-2]
     torch.testing.assert_close(inside, theirs, rtol=0, atol=2e-6)
     eight = (x * 255).round()
