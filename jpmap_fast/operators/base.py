@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -12,8 +13,14 @@ from torch import Tensor
 
 from jpmap_fast._validate import as_float_tensor, per_image, same_device
 from jpmap_fast.objective import LatentObjective
+from jpmap_fast.operators import measured_range
 from jpmap_fast.operators.kept import Kept
 from jpmap_fast.priors.decoder import Decoder
+
+# Measurements within this many times the range of images are not asked about where nothing is
+# known of A: knowing its norm takes products with it.
+_USUAL = 8.0
+_POWER_ITERATIONS = 12
 
 Projection = Callable[[Tensor], LatentObjective]
 _Self = TypeVar("_Self", bound="Operator")
@@ -31,6 +38,7 @@ class Operator(ABC):
     TypeError, tensors on another device with a ValueError. Both can be differentiated.
     """
 
+    image_shape: tuple[int, ...] | None = None  # (C, H, W) once bound, where it matters
     _kept: Kept
 
     def __new__(cls, *args: Any, **settings: Any) -> Any:
@@ -137,6 +145,74 @@ class Operator(ABC):
             clean.shape, dtype=clean.dtype, device=clean.device, generator=generator
         )
         return clean + deviation.reshape(-1, *[1] * (clean.dim() - 1)) * noise
+
+    def check_range(self, y: Tensor, sigma: Tensor) -> None:
+        """Raise ValueError where y cannot be measurements of images with values in [0, 1].
+
+        Values of 0 to 255 or of -1 to 1, and a sigma in other units than y. See
+        ``measured_range`` for what is refused. Of a bound operator; waits for the device.
+
+        Args:
+            y: measurements [B, ...].
+            sigma: noise deviations > 0 [B].
+        """
+        if y.numel():
+            measured_range.check_noise(y, sigma)
+            self._check_values(y, sigma)
+
+    def _check_values(self, y: Tensor, sigma: Tensor) -> None:
+        seen = self._seen()
+        measured_range.check_values(y, sigma, self._reach(y, seen), self._row_sums(), seen)
+
+    def _seen(self) -> Tensor | None:
+        """Booleans, where y depends on x at all, [...] or [B, ...]; None for everywhere."""
+        return None
+
+    def _row_sums(self) -> tuple[float, float] | None:
+        """The greatest sum of the positive entries of a row of A, and of the negative ones.
+
+        None if not known. Those of the negative ones count as positive. A x is within the two, for
+        x in [0, 1].
+        """
+        return None
+
+    def _norm(self) -> float | None:
+        """A bound on the norm of A, None if not known."""
+        return None
+
+    def _reach(self, y: Tensor, seen: Tensor | None) -> Tensor:
+        """The largest norm of A x [B] for x in [0, 1]; infinite where it need not be known."""
+        reach = torch.full((len(y),), torch.inf, dtype=torch.float64, device=y.device)
+        sums, norm = self._row_sums(), self._norm()
+        if sums is not None:
+            entries = torch.ones_like(y[0]) if seen is None else seen
+            count = entries.expand_as(y).flatten(1).sum(dim=1, dtype=torch.float64)
+            reach = count.sqrt() * max(sums)
+        elif norm is None and bool((y.abs() > _USUAL).any()):
+            norm = self._estimated_norm(y)
+        if norm is not None:
+            pixels = math.prod(self.image_shape or self.A_adjoint(y).shape[1:])
+            reach = reach.clamp_max(norm * math.sqrt(pixels))
+        return reach
+
+    def _estimated_norm(self, y: Tensor) -> float:
+        """The norm of A by power iteration, at most a little too small; of measurements as y."""
+
+        def estimate() -> float:
+            generator = torch.Generator(y.device).manual_seed(0)
+            options = {"dtype": y.dtype, "device": y.device, "generator": generator}
+            x = self.A_adjoint(y if self.batch is not None else y[:1])
+            x = torch.rand(x.shape, **options)  # type: ignore[call-overload]
+            norm = 0.0
+            for _ in range(_POWER_ITERATIONS):
+                measured = self.A(x / x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.dim() - 1)))
+                norm = max(norm, float(measured.flatten(1).norm(dim=1).nan_to_num().max()))
+                x = self.A_adjoint(measured)
+            return norm
+
+        if self.batch is not None:
+            return estimate()
+        return self._kept.get(("norm", tuple(y.shape[1:]), y.dtype, y.device), estimate)
 
     def _taken(self, name: str, value: Any) -> Tensor:
         """What ``A`` or ``A_adjoint`` is applied to, as this class says."""

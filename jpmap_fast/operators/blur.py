@@ -76,6 +76,9 @@ class Blur(Convolution, MatrixFree):
     def stays_on_device(self) -> bool:
         return self._circular
 
+    def _norm(self) -> float | None:
+        return super()._norm() if self._circular else None
+
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
         channels, height, width = image_shape
         if self.boundary != "valid":

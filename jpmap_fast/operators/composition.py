@@ -104,6 +104,20 @@ class Composition(MatrixFree):
             return self._kept.get(("closed", shape), make)
         return None
 
+    def _seen(self) -> Tensor | None:
+        return self.outer._seen()
+
+    def _norm(self) -> float | None:
+        outer, inner = self.outer._norm(), self.inner._norm()
+        return None if outer is None or inner is None else outer * inner
+
+    def _row_sums(self) -> tuple[float, float] | None:
+        outer, inner = self.outer._row_sums(), self.inner._row_sums()
+        if outer is None or inner is None:
+            return None
+        (p, q), (r, s) = outer, inner
+        return p * r + q * s, p * s + q * r
+
     @property
     def batch(self) -> int | None:
         counts = [part.batch for part in (self.outer, self.inner) if part.batch is not None]

@@ -168,6 +168,9 @@ class CompressedSensing(Diagonalised):
         new = self._converted(self.matrix, device, dtype, make)
         return new if self.image_shape is None else new.bind(self.image_shape)
 
+    def _norm(self) -> float:
+        return self._kept.get("norm", lambda: math.sqrt(float(self.factor.values.max())))
+
     def _map(self) -> RowProduct:
         return self.factor.rows
 

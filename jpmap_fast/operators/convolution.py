@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -108,6 +109,16 @@ class Convolution(Diagonalised):
 
     def _values(self) -> Tensor:
         return self._keep("values", lambda: self._map().values())
+
+    def _norm(self) -> float | None:
+        return self._keep("norm", lambda: math.sqrt(float(self._values().max())))
+
+    def _row_sums(self) -> tuple[float, float]:
+        def sums() -> tuple[float, float]:
+            above, below = self.kernel.clamp_min(0), -self.kernel.clamp_max(0)
+            return float(above.sum(dim=(-2, -1)).max()), float(below.sum(dim=(-2, -1)).max())
+
+        return self._keep("row sums", sums)
 
     def _coordinates(self, y: Tensor) -> Tensor:
         return self._map().coordinates(y)

@@ -65,6 +65,12 @@ class _Diagonal(Operator):
 
         return at
 
+    def _row_sums(self) -> tuple[float, float]:
+        return 1.0, 0.0
+
+    def _norm(self) -> float:
+        return 1.0
+
 
 class Denoising(_Diagonal):
     """A = I: y = x + noise, y [B, C, H, W]."""
@@ -118,6 +124,9 @@ class Inpainting(_Diagonal):
                 f"{float(mask.min())} to {float(mask.max())}"
             )
         self.mask = mask
+
+    def _seen(self) -> Tensor | None:
+        return self.mask != 0
 
     def _weight(self) -> Tensor | None:
         return self.mask.flatten(1) if self.mask.dim() == 4 else self.mask.flatten()

@@ -116,6 +116,17 @@ class Stack(MatrixFree):
         shapes = tuple(part.measurement_shape(shape, like) for part in parts)
         return self._changed(operators=parts, _shapes=shapes, image_shape=shape)
 
+    def _check_values(self, y: Tensor, sigma: Tensor) -> None:
+        for part, piece, deviation in zip(self.operators, self.split(y), self.noise, strict=True):
+            part._check_values(piece, sigma * deviation)
+
+    def _norm(self) -> float | None:
+        norms = [part._norm() for part in self.operators]
+        known = [norm for norm in norms if norm is not None]
+        if len(known) < len(norms):
+            return None
+        return math.hypot(*(norm / s for norm, s in zip(known, self.noise, strict=True)))
+
     @property
     def batch(self) -> int | None:
         counts = [part.batch for part in self.operators if part.batch is not None]

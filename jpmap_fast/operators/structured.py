@@ -74,6 +74,8 @@ class StructuredSensing(Diagonalised):
         ValueError: shapes or values that do not fit. TypeError: wrong types.
     """
 
+    image_shape: tuple[int, ...]
+
     def __init__(self, kind: str, image_shape: Sequence[int], signs: Any, rows: Any) -> None:
         choice("kind", kind, ("dct", "hadamard"))
         self.kind = kind
@@ -185,6 +187,9 @@ class StructuredSensing(Diagonalised):
 
     def _values(self) -> Tensor:
         return self._kept.get("values", lambda: self.signs.new_ones(self.rows.numel()))
+
+    def _norm(self) -> float:
+        return 1.0
 
     def _coordinates(self, y: Tensor) -> Tensor:
         return y
