@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "check.h"
+#include "damped_system.h"
 #include "mlp_network.h"
 
 namespace jpmap {
@@ -76,18 +77,16 @@ inline DampedSizes check_damped_solve(const Tensor& matrix,                    /
   constexpr const char* op = "damped_solve";
   STD_TORCH_CHECK(gradient.dim() == 2, op, ": expected gradient [B, k]");
   const DampedSizes sizes{gradient.size(0), gradient.size(1)};
-  STD_TORCH_CHECK(sizes.latent >= 1 && sizes.latent <= 128, op, ": expected k from 1 to 128, got ",
-                  sizes.latent);
+  STD_TORCH_CHECK(sizes.latent >= 1 && sizes.latent <= kMaxDampedSystem, op,
+                  ": expected k from 1 to ", kMaxDampedSystem, ", got ", sizes.latent);
   check_shape(op, "matrix", matrix, {sizes.batch, sizes.latent, sizes.latent});
   check(op, "gradient", gradient, matrix, {sizes.batch, sizes.latent});
   if (hessian.has_value()) {
     check(op, "hessian", *hessian, matrix, {sizes.batch, sizes.latent, sizes.latent});
   }
   if (damping.has_value()) {
-    check_shape(op, "damping", *damping, {sizes.batch});
-    STD_TORCH_CHECK(damping->scalar_type() == torch::headeronly::ScalarType::Double &&
-                        damping->is_cuda() == matrix.is_cuda(),
-                    op, ": expected damping in float64 on the device of matrix");
+    check_typed(op, "damping", *damping, torch::headeronly::ScalarType::Double, matrix,
+                {sizes.batch});
   }
   return sizes;
 }
@@ -145,7 +144,8 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
     STD_TORCH_CHECK(activation >= 0 && activation <= 6, op, ": unknown activation ", activation);
   }
   const MlpSizes sizes{z.size(0), z.size(1), target.size(1)};
-  STD_TORCH_CHECK(sizes.latent >= 1, op, ": expected at least one latent dimension");
+  STD_TORCH_CHECK(sizes.latent >= 1 && sizes.latent <= kMaxLatent, op, ": expected 1 to ",
+                  kMaxLatent, " latent dimensions, got ", sizes.latent);
   check_shape(op, "z", z, {sizes.batch, sizes.latent});
   check(op, "target", target, z, {sizes.batch, sizes.outputs});
   check(op, "weight", weight, z, {sizes.batch, weight.size(1) == 1 ? 1 : sizes.outputs});
@@ -157,9 +157,7 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
     }
   }
   if (constant.has_value()) {
-    check_shape(op, "constant", *constant, {sizes.batch});
-    STD_TORCH_CHECK(constant->scalar_type() == torch::headeronly::ScalarType::Double, op,
-                    ": expected constant in float64");
+    check_typed(op, "constant", *constant, torch::headeronly::ScalarType::Double, z, {sizes.batch});
   }
   return sizes;
 }
@@ -168,10 +166,7 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
 inline const bool* check_active(const char* op, const std::optional<Tensor>& active,
                                 const Tensor& z) {
   if (!active.has_value()) return nullptr;
-  check_shape(op, "active", *active, {z.size(0)});
-  STD_TORCH_CHECK(active->scalar_type() == torch::headeronly::ScalarType::Bool &&
-                      active->is_cuda() == z.is_cuda() && active->get_device() == z.get_device(),
-                  op, ": expected active of type bool on the device of the first argument");
+  check_typed(op, "active", *active, torch::headeronly::ScalarType::Bool, z, {z.size(0)});
   return read<bool>(*active);
 }
 
@@ -225,10 +220,14 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
     check(op, "weights", weights[l], z, {outputs, inputs});
     check(op, "biases", biases[l], z, {outputs});
     check(op, "adjoints", adjoints[l], z, {inputs, outputs});
+    for (const auto& [name, tensor] :
+         {std::pair{"weights", &weights[l]}, {"adjoints", &adjoints[l]}, {"biases", &biases[l]}}) {
+      check_aligned(op, name, *tensor);
+    }
     if (l > 0) {
-      check_shape(op, "tangents", tangents[l], {outputs, inputs});
-      STD_TORCH_CHECK(tangents[l].scalar_type() == torch::headeronly::ScalarType::Half, op,
-                      ": expected tangents in float16");
+      check_typed(op, "tangents", tangents[l], torch::headeronly::ScalarType::Half, z,
+                  {outputs, inputs});
+      check_aligned(op, "tangents", tangents[l]);
     }
     inputs = outputs;
   }
@@ -250,10 +249,7 @@ inline void check_rows(const char* op, const Tensor& first,  // [B, n]
   for (const auto& [name, tensor] : scalars) {
     check(op, name, *tensor, first, {batch});
   }
-  check_shape(op, "active", active, {batch});
-  STD_TORCH_CHECK(active.scalar_type() == torch::headeronly::ScalarType::Bool, op,
-                  ": expected active of type bool");
-  STD_TORCH_CHECK(active.is_cuda() == first.is_cuda(), op, ": expected active on one device");
+  check_typed(op, "active", active, torch::headeronly::ScalarType::Bool, first, {batch});
 }
 
 }  // namespace jpmap

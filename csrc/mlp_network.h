@@ -9,6 +9,7 @@ namespace jpmap {
 enum class Activation { kElu, kRelu, kSilu, kSoftplus, kTanh, kSigmoid, kIdentity };
 
 constexpr int kMaxLayers = 8;
+constexpr int64_t kMaxLatent = 64;
 
 // h = f(W x + b). W and W^T are packed in panels as for `linear`, b padded with zeros to whole
 // panels.

@@ -1,7 +1,15 @@
 // jpmap_fast._C: importing it registers every schema and the CPU kernels.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cluster_support.h"
 #include "cpu/isa/kernels.h"
+#include "damped_system.h"
+#include "mlp_layout.h"
 
 #ifndef JPMAP_TORCH_VERSION
 #define JPMAP_TORCH_VERSION "unknown"
@@ -13,7 +21,52 @@
 #define JPMAP_CUDA_ARCHITECTURES ""
 #endif
 
+namespace {
+
+// Widths as Python has them, padded as the CUDA kernels do. At most kMaxLayers of them.
+jpmap::MlpShape shape_of(int64_t latent, const std::vector<int64_t>& widths) {
+  if (latent < 1 || latent > jpmap::kMaxLatent || widths.empty() ||
+      widths.size() > static_cast<size_t>(jpmap::kMaxLayers)) {
+    throw std::invalid_argument("expected 1 to " + std::to_string(jpmap::kMaxLatent) +
+                                " latent dimensions and 1 to " + std::to_string(jpmap::kMaxLayers) +
+                                " layers, got " + std::to_string(latent) + " and " +
+                                std::to_string(widths.size()));
+  }
+  jpmap::MlpShape shape{latent, static_cast<int>(widths.size()), {}};
+  for (int l = 0; l < shape.count; ++l) shape.strides[l] = (widths[l] + 31) / 32 * 32;
+  return shape;
+}
+
+}  // namespace
+
 PYBIND11_MODULE(_C, m) {
+  m.attr("max_layers") = jpmap::kMaxLayers;
+  m.attr("max_latent") = jpmap::kMaxLatent;
+  m.attr("max_damped_system") = jpmap::kMaxDampedSystem;
+  m.def("holds_clusters", &jpmap::holds_clusters, pybind11::arg("ptx"), pybind11::arg("binary"),
+        "Whether code of these versions (cudaFuncAttributes) has a cluster kernel.");
+  m.def("damped_shared_memory", &jpmap::damped_shared_memory, pybind11::arg("k"),
+        "Bytes of shared memory a block of damped_solve takes on a GPU.");
+  m.def(
+      "mlp_shared_memory",
+      [](int64_t latent, const std::vector<int64_t>& widths) {
+        return jpmap::least_layout(shape_of(latent, widths)).bytes + jpmap::kMlpReserved;
+      },
+      pybind11::arg("latent"), pybind11::arg("widths"),
+      "Bytes of shared memory a GPU must offer a block for the MLP operators.");
+  m.def(
+      "mlp_layout",
+      [](int64_t latent, const std::vector<int64_t>& widths, int images, int rows) {
+        const jpmap::MlpLayout at(shape_of(latent, widths), images, rows);
+        pybind11::dict layout;
+        layout["tangent_rows"] = at.tangent_rows;
+        layout["area"] = at.area;
+        layout["piece"] = at.piece;
+        layout["bytes"] = at.bytes;
+        return layout;
+      },
+      pybind11::arg("latent"), pybind11::arg("widths"), pybind11::arg("images"),
+      pybind11::arg("rows"), "The layout of a tile of images in a block's shared memory.");
   m.def("build_info", [] {
     pybind11::dict info;
     info["cuda"] = JPMAP_CUDA_VERSION[0] != '\0';

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+import jpmap_fast._C as _C
 from jpmap_fast._extension import require_cuda_kernels
 
 _ops = torch.ops.jpmap
@@ -176,7 +177,7 @@ def objective(
     return value, gap
 
 
-MAX_DAMPED_SYSTEM = 128
+MAX_DAMPED_SYSTEM: int = _C.max_damped_system
 
 
 def damped_solve(

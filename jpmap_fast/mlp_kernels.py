@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import jpmap_fast._C as _C
 from jpmap_fast._extension import cuda_kernels_loaded
 from jpmap_fast.batch_invariant import RowProduct
 
@@ -29,10 +30,8 @@ ACTIVATION_CODES = {
     name: code
     for code, name in enumerate(("elu", "relu", "silu", "softplus", "tanh", "sigmoid", "identity"))
 }
-MAX_LAYERS = 8
-# Bytes of a block's shared memory that the CUDA kernels use beside their layout.
-RESERVED_SHARED_MEMORY = 4096
-MAX_LATENT = 64
+MAX_LAYERS: int = _C.max_layers
+MAX_LATENT: int = _C.max_latent
 
 _ops = torch.ops.jpmap
 
@@ -122,18 +121,8 @@ def supports(latent_dim: int, widths: list[int], activations: list[str], like: T
     if like.dtype != torch.float32 or not cuda_kernels_loaded():
         return False
     properties: Any = torch.cuda.get_device_properties(like.device)
-    room = int(properties.shared_memory_per_block_optin) - RESERVED_SHARED_MEMORY
-    return _shared_memory(latent_dim, widths) <= room
-
-
-def _shared_memory(k: int, widths: list[int]) -> int:
-    """Bytes that the least tile of csrc/cuda/mlp_tile.cuh takes."""
-    latent = max(8, 1 << (k - 1).bit_length())
-    strides = [-(-width // 32) * 32 for width in widths]
-    widest, hidden, rows = max(128, *strides), max([128, *strides[:-1]]), max(16, latent)
-    area = max(64 * (widest + 16), 2 * rows * (hidden + 32), 8 * k * (k + 1)) + 127
-    area = area // 128 * 128
-    return 2 * area + 12 * (rows // latent) * max(hidden, area // (2 * rows)) + 12 * (k + 3)
+    room = int(properties.shared_memory_per_block_optin)
+    return bool(_C.mlp_shared_memory(latent_dim, widths) <= room)
 
 
 def mlp_gauss_newton(

@@ -240,7 +240,8 @@ class Worker {
     ++s.steps;
     if (objective < s.objective) {
       const double gain = (s.objective - objective) / s.promised;
-      s.damping *= std::clamp(1 - std::pow(2 * gain - 1, 3), 1.0 / 3, 2.0);
+      // Not std::clamp: a gain that is NaN shrinks the damping, as it does on a GPU.
+      s.damping *= std::fmin(std::fmax(1 - std::pow(2 * gain - 1, 3), 1.0 / 3), 2.0);
       s.growth = 2;
       s.objective = objective;
       s.z = s.trial;

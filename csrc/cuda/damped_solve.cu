@@ -20,19 +20,22 @@ struct Arguments {
   int k;
 };
 
-// The lower triangle of a system in shared memory, and what divides by its diagonal.
+// The lower triangle of a system in shared memory, row after row, and what divides by its diagonal.
+// Rows begin at i (i + 1) / 2, which spreads a column over all banks.
 struct Factor {
-  double* at;       // [k][stride]
+  double* at;       // [k (k + 1) / 2]
   double* inverse;  // [k]
   double* right;    // [k]
-  int k, stride;
+  int k;
+
+  __device__ double* row(int i) const { return at + i * (i + 1) / 2; }
 };
 
 template <class T>
 __device__ void load(const Factor& f, const T* source, double damping) {
   for (int e = threadIdx.x; e < f.k * f.k; e += kThreads) {
     const int i = e / f.k, j = e % f.k;
-    f.at[i * f.stride + j] = static_cast<double>(source[e]) + (i == j ? damping : 0.0);
+    if (j <= i) f.row(i)[j] = static_cast<double>(source[e]) + (i == j ? damping : 0.0);
   }
 }
 
@@ -42,17 +45,16 @@ __device__ bool factorise(const Factor& f) {
   const int down = threadIdx.x / 16, across = threadIdx.x % 16;
   for (int j = 0; j < f.k; ++j) {
     __syncthreads();
-    const double pivot = f.at[j * f.stride + j];
+    const double pivot = f.row(j)[j];
     if (!(pivot > 0)) return false;  // all threads see the same
     const double inverse = rsqrt(pivot);
     if (threadIdx.x == 0) f.inverse[j] = inverse;
-    for (int i = j + 1 + threadIdx.x; i < f.k; i += kThreads) f.at[i * f.stride + j] *= inverse;
+    for (int i = j + 1 + threadIdx.x; i < f.k; i += kThreads) f.row(i)[j] *= inverse;
     __syncthreads();
     for (int i = j + 1 + down; i < f.k; i += 16) {
-      const double left = f.at[i * f.stride + j];
-      for (int l = j + 1 + across; l <= i; l += 16) {
-        f.at[i * f.stride + l] -= left * f.at[l * f.stride + j];
-      }
+      double* row = f.row(i);
+      const double left = row[j];
+      for (int l = j + 1 + across; l <= i; l += 16) row[l] -= left * f.row(l)[j];
     }
   }
   __syncthreads();
@@ -67,14 +69,14 @@ __device__ void substitute(const Factor& f) {
     const double x = f.right[j] * f.inverse[j];
     __syncwarp();
     if (lane == 0) f.right[j] = x;
-    for (int i = j + 1 + lane; i < f.k; i += 32) f.right[i] -= f.at[i * f.stride + j] * x;
+    for (int i = j + 1 + lane; i < f.k; i += 32) f.right[i] -= f.row(i)[j] * x;
   }
   for (int j = f.k - 1; j >= 0; --j) {
     __syncwarp();
     const double x = f.right[j] * f.inverse[j];
     __syncwarp();
     if (lane == 0) f.right[j] = x;
-    for (int i = lane; i < j; i += 32) f.right[i] -= f.at[j * f.stride + i] * x;
+    for (int i = lane; i < j; i += 32) f.right[i] -= f.row(j)[i] * x;
   }
   __syncwarp();
 }
@@ -84,8 +86,8 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) damped_solve_kernel(const Arguments<T> a) {
   extern __shared__ double shared[];
   const int64_t b = blockIdx.x;
-  const int stride = a.k + 1;
-  const Factor f{shared, shared + a.k * stride, shared + a.k * stride + a.k, a.k, stride};
+  double* vectors = shared + a.k * (a.k + 1) / 2;
+  const Factor f{shared, vectors, vectors + a.k, a.k};
   const double damping = a.damping == nullptr ? 0 : a.damping[b];
   bool positive = false, solved = false;
   if (a.hessian != nullptr) {
@@ -108,10 +110,9 @@ __global__ void __launch_bounds__(kThreads) damped_solve_kernel(const Arguments<
 
 template <class T>
 void launch(const Arguments<T>& a, int64_t batch, cudaStream_t stream) {
-  const int bytes = static_cast<int>(sizeof(double)) * a.k * (a.k + 3);
   const auto kernel = damped_solve_kernel<T>;
-  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  kernel<<<static_cast<unsigned>(batch), kThreads, bytes, stream>>>(a);
+  allow_shared_memory("damped_solve", kernel, damped_shared_memory(kMaxDampedSystem));
+  kernel<<<static_cast<unsigned>(batch), kThreads, damped_shared_memory(a.k), stream>>>(a);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

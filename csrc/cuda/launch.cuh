@@ -25,14 +25,30 @@ inline int64_t chunk_count(int64_t size) {
   return std::max<int64_t>(1, (size + chunk_size(size) - 1) / chunk_size(size));
 }
 
+// For calls of our own. Their error is reported here and taken from the runtime's last error, so
+// that no later check finds it again as its own.
+inline void check_cuda(const char* op, const char* task, cudaError_t error) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();
+  STD_TORCH_CHECK(false, op, ": cannot ", task, ": ", cudaGetErrorString(error));
+}
+
+// Lets a kernel have up to `bytes` of dynamic shared memory. Always the most it may ever take: the
+// limit is the kernel's, not the launch's, and a lower one set by another thread would fail this
+// thread's launch.
+template <class Kernel>
+void allow_shared_memory(const char* op, Kernel kernel, int64_t bytes) {
+  check_cuda(op, "reserve shared memory",
+             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(bytes)));
+}
+
 inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
   void* stream = nullptr;
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device(), &stream) == 0,
                   "jpmap: cannot get the current CUDA stream");
   return static_cast<cudaStream_t>(stream);
 }
-
-inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 // Sum over the group of kGroup threads (a warp, or the whole block); every thread gets it.
 template <int kGroup>

@@ -10,13 +10,15 @@
 
 #include <cstdint>
 
+#include "mlp_layout.h"
+
 namespace jpmap {
 
 constexpr int kMlpThreads = 256, kMlpWarps = kMlpThreads / 32;
 
 // Strides of rows in shared memory for which the eight rows a load touches lie in other banks.
-__host__ __device__ inline int float_row(int depth) { return depth + 16; }
-__host__ __device__ inline int half_row(int depth) { return depth % 64 == 0 ? depth + 32 : depth; }
+__device__ inline int float_row(int depth) { return depth + kFloatPad; }
+__device__ inline int half_row(int depth) { return depth % 64 == 0 ? depth + kHalfPad : depth; }
 
 // c [16][8] += a [16][8] b [8][8]
 __device__ inline void mma_tf32(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
@@ -39,6 +41,8 @@ __device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_
 }
 
 // The matrix unit reads the upper 19 bits of a tf32 operand: half a unit more rounds to nearest.
+// The largest NaNs become zeros by that: a NaN is kept by the other factor, by the low part of
+// `split`, and by f itself, which ends the image's solve.
 __device__ inline uint32_t nearest_tf32(float x) { return __float_as_uint(x) + 0x1000u; }
 
 // x = high + low, both in tf32, to about 2^-22 of x.

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 
+#include "cluster_support.h"
 #include "cuda/mlp_cluster.cuh"
 
 namespace jpmap {
@@ -467,7 +468,35 @@ __global__ void __launch_bounds__(kThreadsHere, 1)
   }
   // No block may leave while another could still write to its shared memory.
   cluster.sync();
+#else
+  __trap();  // never launched; were it, no result may look like one
 #endif
+}
+
+// Whether an error says that the device has no room for clusters of this size.
+bool too_large(cudaError_t error) {
+  return error == cudaErrorInvalidValue || error == cudaErrorInvalidConfiguration ||
+         error == cudaErrorInvalidClusterSize || error == cudaErrorNotSupported;
+}
+
+// The clusters that run at the same time, 0 where there can be none.
+int resident_clusters(const char* op, cudaLaunchConfig_t& config, int room) {
+  cudaFuncAttributes code{};
+  check_cuda(op, "look up the cluster kernel", cudaFuncGetAttributes(&code, cluster_kernel));
+  if (!holds_clusters(code.ptxVersion, code.binaryVersion)) return 0;
+  allow_shared_memory(op, cluster_kernel, room);
+  int resident = 0;
+  cudaError_t error =
+      cudaFuncSetAttribute(cluster_kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  if (error == cudaSuccess) {
+    error = cudaOccupancyMaxActiveClusters(&resident, cluster_kernel, &config);
+  }
+  if (too_large(error)) {
+    cudaGetLastError();  // the answer to our question, and nobody else's error
+    return 0;
+  }
+  check_cuda(op, "count the clusters that fit", error);
+  return resident;
 }
 
 }  // namespace
@@ -491,23 +520,12 @@ bool launch_clusters(const char* op, const MlpNetwork& net, const MlpData& data,
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  int resident = 0;
-  const bool possible =
-      cudaFuncSetAttribute(cluster_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) ==
-          cudaSuccess &&
-      cudaFuncSetAttribute(cluster_kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) ==
-          cudaSuccess &&
-      cudaOccupancyMaxActiveClusters(&resident, cluster_kernel, &config) == cudaSuccess &&
-      resident > 0;
-  if (!possible) {
-    cudaGetLastError();  // a device without clusters of this size takes the other kernel
-    return false;
-  }
+  const int resident = resident_clusters(op, config, room);
+  if (resident == 0) return false;
   config.gridDim =
       dim3(static_cast<unsigned int>(kBlocks * std::min<int64_t>(resident, data.batch)));
-  STD_TORCH_CHECK(
-      cudaLaunchKernelEx(&config, cluster_kernel, net, at, data, settings, out) == cudaSuccess, op,
-      ": cannot launch clusters");
+  check_cuda(op, "launch clusters",
+             cudaLaunchKernelEx(&config, cluster_kernel, net, at, data, settings, out));
   return true;
 }
 

@@ -28,7 +28,7 @@ template <int kLanes>
 __device__ void advance_all(const Block& block, const MlpSettings& settings,
                             const MlpResults& out) {
   const int k = block.tile.net.latent, each = k * (k + 1);
-  const int room = 2 * block.tile.at.area / (8 * each);
+  const int room = static_cast<int>(int64_t{2} * block.tile.at.area / (8 * each));
   const int groups = min(kMlpThreads / kLanes, room);
   const int group = threadIdx.x / kLanes;
   if (group >= groups) return;
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   __shared__ long long images[kMlpImages];
   __shared__ int accepted[kMlpImages];
   __shared__ int count;
-  float* staged = reinterpret_cast<float*>(memory + 2 * at.area);
+  float* staged = reinterpret_cast<float*>(memory + int64_t{2} * at.area);
   float* codes = staged + 3 * at.staged;
   const Block block{{net, at, memory, staged, codes, codes + at.codes,
                      workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
                     codes + 2 * at.codes};
   const auto& tile = block.tile;
   const int k = net.latent, warp = threadIdx.x / 32;
-  for (int i = threadIdx.x; i < at.bytes() / 4; i += kMlpThreads) {
+  for (int i = threadIdx.x; i < at.bytes / 4; i += kMlpThreads) {
     reinterpret_cast<float*>(memory)[i] = 0.0f;
   }
   if (threadIdx.x < kMlpImages) images[threadIdx.x] = -1;
@@ -142,28 +142,26 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   }
 }
 
-int attribute(cudaDeviceAttr which, int device) {
+int attribute(const char* op, cudaDeviceAttr which, int device) {
   int value = 0;
-  STD_TORCH_CHECK(cudaDeviceGetAttribute(&value, which, device) == cudaSuccess,
-                  "jpmap: cannot read a device attribute");
+  check_cuda(op, "read a device attribute", cudaDeviceGetAttribute(&value, which, device));
   return value;
 }
 
 // A tile that fits, leaves no processor idle, and is of the largest size only where a block will
 // take many images from the queue: the last ones of a tile work alone.
-MlpLayout layout_for(const char* op, const MlpNetwork& net, int64_t batch, int processors,
-                     int room) {
+MlpLayout layout_for(const char* op, const MlpShape& net, int64_t batch, int processors, int room) {
   const int largest = batch < 128 * processors ? kMlpImages / 2 : kMlpImages;
   int images = 1;
   while (images < largest && images * processors < batch) images *= 2;
   for (int rows = kMlpTangentRows; rows >= 16; rows /= 2) {
     for (int fewer = images; fewer >= 1; fewer /= 2) {
       const MlpLayout layout(net, fewer, rows);
-      if (layout.bytes() <= room) return layout;
+      if (layout.bytes <= room) return layout;
     }
   }
   STD_TORCH_CHECK(false, op, ": the network is too wide for the device's shared memory (",
-                  MlpLayout(net, 1, 16).bytes(), " bytes needed, ", room, " there)");
+                  least_layout(net).bytes, " bytes needed, ", room, " there)");
 }
 
 void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors& columns,
@@ -173,9 +171,14 @@ void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors&
             const MlpSettings& settings, const MlpResults& out, bool low_latency) {
   STD_TORCH_CHECK(z.scalar_type() == torch::headeronly::ScalarType::Float, op,
                   ": expected float32 on CUDA");
-  STD_TORCH_CHECK(sizes.latent <= 64, op, ": expected at most 64 latent dimensions, got ",
-                  sizes.latent);
   if (sizes.batch == 0) return;
+  const int device = z.get_device();
+  const int processors = attribute(op, cudaDevAttrMultiProcessorCount, device);
+  const int room = attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) - kMlpReserved;
+  MlpShape shape{sizes.latent, static_cast<int>(rows.size()), {}};
+  for (int l = 0; l < shape.count; ++l) shape.strides[l] = rows[l].size(0);
+  // Here already: what fits has sizes far below the 32 bits that kernels count them in.
+  const MlpLayout at = layout_for(op, shape, sizes.batch, processors, room);
   MlpNetwork net{};
   net.count = static_cast<int>(rows.size());
   net.latent = static_cast<int>(sizes.latent);
@@ -189,9 +192,6 @@ void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors&
                      static_cast<int>(rows[l].size(0)),
                      static_cast<Activation>(activations[l])};
   }
-  const int device = z.get_device();
-  const int processors = attribute(cudaDevAttrMultiProcessorCount, device);
-  const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) - 4096;
   const int64_t scale_stride = scale && scale->dim() == 2 ? sizes.outputs : 0;
   const MlpData data{read<float>(z),
                      read<float>(target),
@@ -203,17 +203,13 @@ void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors&
                      weight.size(1) == 1};
   const cudaStream_t stream = current_stream(z);
   if (low_latency && launch_clusters(op, net, data, settings, out, room, stream)) return;
-  const MlpLayout at = layout_for(op, net, sizes.batch, processors, room);
   const int64_t tiles = (sizes.batch + at.images - 1) / at.images;
   const int64_t blocks = std::min<int64_t>(tiles, processors);
   Tensor queue = torch::stable::new_empty(z, {1}, torch::headeronly::ScalarType::Long);
   Tensor workspace = torch::stable::new_empty(z, {blocks * at.images * at.slot});
-  STD_TORCH_CHECK(cudaMemsetAsync(queue.data_ptr(), 0, 8, stream) == cudaSuccess, op,
-                  ": cannot clear the queue");
-  STD_TORCH_CHECK(cudaFuncSetAttribute(solve_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       static_cast<int>(at.bytes())) == cudaSuccess,
-                  op, ": cannot reserve shared memory");
-  solve_kernel<<<static_cast<unsigned int>(blocks), kMlpThreads, at.bytes(), stream>>>(
+  check_cuda(op, "clear the queue", cudaMemsetAsync(queue.data_ptr(), 0, 8, stream));
+  allow_shared_memory(op, solve_kernel, room);
+  solve_kernel<<<static_cast<unsigned int>(blocks), kMlpThreads, at.bytes, stream>>>(
       net, at, data, settings, out, static_cast<unsigned long long*>(queue.data_ptr()),
       write<float>(workspace));
   STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "cuda/launch.cuh"
-#include "cuda/mlp_tile.cuh"
+#include "cuda/matrix_product.cuh"
+#include "cuda/mlp_network.cuh"
+#include "mlp_layout.h"
 
 namespace jpmap {
 
@@ -213,6 +215,7 @@ __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData&
   __syncthreads();
 }
 
+// Beyond the range of float16 cut off, NaN included: f of such an image is NaN as well.
 __device__ inline void store_half2(__half* p, float a, float b) {
   const __half2 largest = __float2half2_rn(65504.0f);
   const __half2 pair = __floats2half2_rn(a, b);
@@ -337,7 +340,7 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
     for (int l = 0; l < net.count; ++l) {
       const auto& layer = net.layers[l];
       const bool last = l + 1 == net.count;
-      const int piece = last ? min(layer.stride, at.piece) : layer.stride;
+      const int piece = last ? at.piece : layer.stride;
       const int in_stride = half_row(layer.inputs), out_stride = half_row(piece);
       const __half* in = tile.halves((l + 1) % 2);
       __half* out = tile.halves(l % 2);

@@ -127,7 +127,7 @@ std::tuple<Tensor, Tensor> objective(Tensor x, Tensor decoded, Tensor residual, 
                          sizes.latent,    chunks,           chunk_size(longest)};
     constexpr int64_t pack = 16 / sizeof(T);
     const bool packed = sizes.pixels % pack == 0 && sizes.measurements % pack == 0 &&
-                        aligned(a.x) && aligned(a.decoded) && aligned(a.residual);
+                        aligned(a.x, 16) && aligned(a.decoded, 16) && aligned(a.residual, 16);
     launch(a, packed, current_stream(x));
   });
   return {value, gap};

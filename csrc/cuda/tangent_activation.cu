@@ -183,7 +183,7 @@ Rows rows_of(const char* name, const Tensor& tensor, const Tensor& like, int64_t
   STD_TORCH_CHECK(images == batch || images == 1, op, ": expected ", name, " of ", batch,
                   " images or one");
   check(op, name, tensor, like, {images, like.size(1), like.size(2)});
-  STD_TORCH_CHECK(aligned(tensor.data_ptr()), op, ": expected ", name, " aligned to 16 bytes");
+  check_aligned(op, name, tensor);
   return {read<__nv_bfloat16>(tensor), images == 1 ? 0 : like.size(1) * like.size(2), shuffled};
 }
 
@@ -213,6 +213,7 @@ Tensor tangent_activation(Tensor t,                         // [B or 1, k, n] bf
   STD_TORCH_CHECK(cotangent.has_value() == curvature.has_value(), op,
                   ": expected cotangent and curvature, or neither");
   check_shape(op, "before", before, {batch, channels, positions});
+  check_device(op, "before", before, t);
   check(op, "after", after, before, {batch, channels, positions});
   const int64_t splits = (pixels + kSplit - 1) / kSplit;
   int64_t slots = 0;

@@ -164,8 +164,8 @@ std::tuple<Tensor, Tensor, Tensor> x_update_diagonal(Tensor decoded, Tensor y,
                          chunks,
                          chunk_size(sizes.pixels),
                          sizes.weight_per_image ? sizes.pixels : 0};
-    const bool packed = sizes.pixels % (16 / sizeof(T)) == 0 && aligned(a.decoded) &&
-                        aligned(a.y) && aligned(a.x) && (m == nullptr || aligned(m));
+    const bool packed = sizes.pixels % (16 / sizeof(T)) == 0 && aligned(a.decoded, 16) &&
+                        aligned(a.y, 16) && aligned(a.x, 16) && (m == nullptr || aligned(m, 16));
     launch(a, packed, current_stream(decoded));
   });
   return {x, objective, gap};

@@ -149,8 +149,12 @@ std::tuple<Tensor, Tensor, Tensor> x_update_spectral(Tensor decoded, Tensor y, T
                                                      Tensor z, Tensor beta, Tensor sigma,
                                                      int64_t width, int64_t factor) {
   const auto sizes = check_x_update_spectral(decoded, y, kernel, z, beta, sigma, width, factor);
-  STD_TORCH_CHECK(sizes.channels * sizes.height * sizes.columns < (int64_t{1} << 31),
-                  "x_update_spectral: expected images of fewer than 2^31 frequencies");
+  STD_TORCH_CHECK(sizes.channels * sizes.height * sizes.columns < (int64_t{1} << 30),
+                  "x_update_spectral: expected images of fewer than 2^30 frequencies");
+  const uintptr_t pair = decoded.scalar_type() == torch::headeronly::ScalarType::Float ? 8 : 16;
+  check_aligned("x_update_spectral", "decoded", decoded, pair);
+  check_aligned("x_update_spectral", "y", y, pair);
+  check_aligned("x_update_spectral", "kernel", kernel, pair);
   const torch::stable::accelerator::DeviceGuard guard(decoded.get_device());
   Tensor step = torch::stable::empty_like(decoded);
   Tensor objective = torch::stable::empty_like(beta);

@@ -1,0 +1,86 @@
+// Where the numbers of a tile of images stand: in a block's shared memory and in its share of a
+// workspace in device memory. Plain C++, so that Python can ask what fits where there is no GPU.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "mlp_network.h"
+
+namespace jpmap {
+
+constexpr int kMlpImages = 32;       // at most, a tile
+constexpr int kMlpTangentRows = 64;  // at most, that pass through the network together
+constexpr int kMlpReserved = 4096;   // bytes of shared memory the kernels use beside a layout
+// What rows in shared memory are longer than their numbers, at most.
+constexpr int kFloatPad = 16, kHalfPad = 32;
+
+// Sizes of a network for a GPU: latent dimensions, and every layer's outputs padded to a multiple
+// of 32.
+struct MlpShape {
+  int64_t latent;
+  int count;
+  int64_t strides[kMaxLayers];
+};
+
+struct MlpLayout {
+  int images;        // slots of the tile
+  int latent_rows;   // tangents an image, padded to 8, 16, 32 or 64
+  int latent_shift;  // its logarithm
+  int tangent_rows;  // of the images that are differentiated together
+  int area;          // bytes of each of two areas that rows pass between
+  int piece;         // columns of the last layer's tangents that pass together
+  int staged;        // floats of one of: slopes, Hessian weights, precisions of a piece
+  int codes;         // floats of one of: codes, trial codes, gradients
+  // One slot of the workspace, in floats. After `forward` a layer has its pre-activations in `pre`
+  // and its outputs in `value`, after `backward` f' and what f'' adds to the curvature.
+  int pre[kMaxLayers], value[kMaxLayers], precision, matrix, hessian, slot;
+  int64_t bytes;  // of shared memory, counted wide: a layout of more than a device has is none
+
+  MlpLayout(const MlpShape& net, int tile_images, int rows) : images(tile_images) {
+    const int64_t k = net.latent, last = net.strides[net.count - 1];
+    latent_shift = 3;
+    while (1 << latent_shift < k) ++latent_shift;
+    latent_rows = 1 << latent_shift;
+    tangent_rows = std::max(rows, std::max(16, latent_rows));
+    int64_t widest = 128, hidden = 128, at = 0;
+    const auto take = [&](int64_t floats) {
+      const int64_t begin = at;
+      at += floats;
+      return static_cast<int>(begin);
+    };
+    for (int l = 0; l < net.count; ++l) {
+      pre[l] = take(net.strides[l]);
+      value[l] = take(net.strides[l]);
+      widest = std::max(widest, net.strides[l]);
+      if (l + 1 < net.count) hidden = std::max(hidden, net.strides[l]);
+    }
+    precision = take(last);
+    matrix = take((k * k + 3) / 4 * 4);
+    hessian = take((k * k + 3) / 4 * 4);
+    slot = static_cast<int>(at);
+    const auto area_of = [&](int64_t tile, int64_t tangents) {
+      const int64_t values = 4 * ((tile + 15) / 16 * 16) * (widest + kFloatPad);
+      const int64_t wide = std::max(values, 2 * tangents * (hidden + kHalfPad));
+      return (std::max(wide, 8 * k * (k + 1)) + 127) / 128 * 128;
+    };
+    const int64_t each = area_of(images, tangent_rows);
+    // Sums over the last layer are added up piece by piece: where a piece ends decides their last
+    // bits. So it is the network's, that of sixteen images and all rows of tangents, whatever tile
+    // an image is in; it fits into the area of every tile, since fewer tangents make for longer
+    // rows.
+    piece = static_cast<int>(std::min(
+        last, (area_of(16, kMlpTangentRows) / (2 * kMlpTangentRows) - kHalfPad) / 32 * 32));
+    const int64_t columns = std::max<int64_t>(hidden, piece);
+    const int64_t stage = tangent_rows / latent_rows * columns;
+    area = static_cast<int>(each);
+    staged = static_cast<int>(stage);
+    codes = static_cast<int>((images * k + 3) / 4 * 4);
+    bytes = 2 * each + 12 * stage + 12 * codes;
+  }
+};
+
+// The tile of all that takes the least memory: where it does not fit, none does.
+inline MlpLayout least_layout(const MlpShape& net) { return MlpLayout(net, 1, 16); }
+
+}  // namespace jpmap
