@@ -63,9 +63,7 @@ def test_operators_are_made_and_act_with_the_same_bits(surrounding, name):
 def test_what_is_made_there_restores_as_what_is_made_here(surrounding, name):
     p, d = problem(name, dtype=torch.float32), data(dtype=torch.float32)
     operator = inside(surrounding, lambda: builders.named(builders.operators(), name)(d))
-    found = inside(
-        surrounding, lambda: jf.restore(p.y, operator, p.prior, p.sigma, method=QUICK)
-    )
+    found = inside(surrounding, lambda: jf.restore(p.y, operator, p.prior, p.sigma, method=QUICK))
     assert not differences(found, usual(name))
 
 
@@ -85,12 +83,12 @@ CALLS: dict[str, Callable[[], Any]] = {
     "load_prior": lambda: jf.load_prior("mnist").decode(torch.zeros(2, 8, device="cpu").float()),
     "numpy mask": lambda: jf.Inpainting(np.ones((28, 28), bool)).mask.float(),
     "lists": lambda: jf.CompressedSensing([[1.0, 2.0], [0.5, 1.0]]).matrix.double(),
-    "from names": lambda: jf.restore(
-        jf.mnist_test_digits(1)[0], jf.Denoising(), "mnist", 0.1, method="csgm"
-    ).x,
-    "numpy": lambda: jf.restore(
-        np.full((2, 1, 28, 28), 0.25, np.float32), jf.Denoising(), "mnist", [0.1, 0.2]
-    ).x,
+    "from names": lambda: (
+        jf.restore(jf.mnist_test_digits(1)[0], jf.Denoising(), "mnist", 0.1, method="csgm").x
+    ),
+    "numpy": lambda: (
+        jf.restore(np.full((2, 1, 28, 28), 0.25, np.float32), jf.Denoising(), "mnist", [0.1, 0.2]).x
+    ),
     "PSNR": lambda: jf.metrics.psnr(*jf.mnist_test_digits(2)[0].split(1)),
 }
 
