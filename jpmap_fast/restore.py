@@ -223,6 +223,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     batch = y.shape[0]
     operator = operator.bind(image_shape, batch)
     deviation = noise_levels("sigma", sigma, batch, y)
+    operator.check_range(y, deviation)
     finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
     problem = Problem(
         prior, make_encoder(prior), make_decoder(prior, y[:0]), operator, y, deviation

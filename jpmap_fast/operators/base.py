@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, per_image, same_device
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.operators import measured_range
@@ -21,6 +22,9 @@ from jpmap_fast.priors.decoder import Decoder
 # known of A: knowing its norm takes products with it.
 _USUAL = 8.0
 _POWER_ITERATIONS = 12
+
+# What users call, and what therefore must not depend on autocast or a default device around it.
+_PUBLIC = ("__init__", "A", "A_adjoint", "bind", "measurement_shape", "x_update", "projection")
 
 Projection = Callable[[Tensor], LatentObjective]
 _Self = TypeVar("_Self", bound="Operator")
@@ -46,6 +50,13 @@ class Operator(ABC):
         operator = super().__new__(cls)
         operator._kept = Kept()
         return operator
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        for name in _PUBLIC:
+            method = vars(cls).get(name)
+            if callable(method):
+                setattr(cls, name, steady(method))
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
@@ -125,6 +136,7 @@ class Operator(ABC):
         """The operator with its tensors on another device or in another precision."""
         return self
 
+    @steady
     def measure(
         self, x: Tensor, sigma: float | Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
