@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # The least noise level by precision.
-SMALLEST_SIGMA = {torch.float32: 1e-5, torch.float64: 1e-9}
+SMALLEST_SIGMA = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
 def per_image(
