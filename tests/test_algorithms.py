@@ -237,7 +237,7 @@ def test_beta_must_be_positive():
     for beta in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="beta: expected finite values > 0"):
             jf.JPMAP(beta=beta)
-        with pytest.raises(ValueError, match="beta0: expected a finite number > 0"):
+        with pytest.raises(ValueError, match="beta0: expected finite values > 0"):
             jf.MAPz(beta0=beta)
         each = torch.full((len(c.y),), beta)
         with pytest.raises(ValueError, match="beta: expected finite values > 0"):
