@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -127,6 +128,18 @@ def test_clusters_end_where_float64_ends(sizes, measurements):
         on_gpu(f.select(torch.tensor([7]))), z[7:8].cuda(), low_latency=True
     )
     assert torch.equal(part.z[0], found.z[7]) and torch.equal(part.steps[0], found.steps[7])
+
+
+def test_clusters_are_used_where_there_are_any():
+    """They sum in another order, which shows in the last bits and in nothing else."""
+    built = [int(a) for a in re.findall(r"\d+", jf.build_info()["cuda_architectures"])]
+    here = torch.cuda.get_device_capability() == (9, 0) and max(built) >= 90
+    f, z = problem(8, (8, 512, 512, 784), dtype=torch.float32)
+    found = [
+        GaussNewton().minimise_on_device(on_gpu(f), z.cuda(), low_latency=low).z
+        for low in (False, True)
+    ]
+    assert torch.equal(*found) is not here
 
 
 def test_objective_never_rises():
