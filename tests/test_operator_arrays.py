@@ -134,18 +134,18 @@ def test_functions_are_probed_once():
 
 def test_threads_get_whole_values():
     """Eight at once on one fresh operator, for every precision: the bits of one alone."""
+    x, x64 = images(), images(torch.float64)
     for name in ("compressed-sensing", "blur", "super-resolution", "dct", "composition-closed"):
-        x, x64 = images(), images(torch.float64)
         expected = bound(name).A(x), bound(name).A(x64)
         operator = bound(name)
         found: list[bool] = []
         gate = threading.Barrier(8)
 
-        def work(i):
+        def work(i, operator=operator, expected=expected, found=found, gate=gate):
             gate.wait()
             for k in range(20):
                 wide = (i + k) % 2
-                found.append(torch.equal(operator.A((x, x64)[wide]), expected[wide]))  # noqa: B023
+                found.append(torch.equal(operator.A((x, x64)[wide]), expected[wide]))
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
         for thread in threads:
