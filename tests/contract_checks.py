@@ -1,0 +1,135 @@
+"""Problems of the contract tests, and what it is for two results to be the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from contract_builders import methods, named, operators, priors
+from contract_data import BATCH, IMAGE_SHAPE, Data, data
+from torch import Tensor
+
+import jpmap_fast as jf
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Measurements with all that restores them."""
+
+    y: Tensor
+    operator: jf.Operator
+    prior: jf.Prior
+    sigma: Tensor
+
+    def restore(self, **options: Any) -> jf.Result:
+        """All of it, with random starts from one seed unless told otherwise."""
+        options.setdefault("generator", torch.Generator().manual_seed(9))
+        options = {"y": self.y, "sigma": self.sigma, **options}
+        return jf.restore(options.pop("y"), self.operator, self.prior, **options)
+
+    def only(self, index: Any) -> Problem:
+        """The images ``index``."""
+        rows = torch.as_tensor(index, dtype=torch.int64)
+        operator = self.operator
+        if operator.batch is not None:
+            operator = operator.select(rows)
+        return Problem(self.y[rows], operator, self.prior, self.sigma[rows])
+
+
+def problem(
+    operator: str = "Inpainting",
+    prior: str = "MLPVAE",
+    batch: int = BATCH,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> Problem:
+    """The problem of an operator and a prior by their names."""
+    d = data(batch, dtype, seed)
+    made = named(operators(), operator)(d)
+    return Problem(measured(made, d, seed), made, named(priors(), prior)(dtype), d.sigma)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A method with an operator and a prior, by their names; None for one that is quick."""
+
+    method: str | None = None
+    operator: str = "Inpainting"
+    prior: str = "MLPVAE"
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.method, self.operator, self.prior)))
+
+    @property
+    def algorithm(self) -> jf.algorithms.Algorithm:
+        """The method itself."""
+        return QUICK if self.method is None else named(methods(), self.method)()
+
+    def problem(self, **options: Any) -> Problem:
+        """See ``problem``."""
+        return problem(self.operator, self.prior, **options)
+
+    @cache  # noqa: B019  (frozen, and as few as there are tests)
+    def expected(self) -> jf.Result:
+        """The whole batch at once, recorded, in usual surroundings."""
+        return self.problem().restore(method=self.algorithm, record=True)
+
+
+# Several starts, a proposal of the encoder, descents: what the long default does, in short.
+QUICK = jf.JPMAP(starts=2, n2=1, max_iterations=2, z_solver=jf.GaussNewton(max_steps=4))
+
+
+def situations() -> list[Situation]:
+    """Every method, every operator and every prior, the other two being usual ones."""
+    return [
+        *(Situation(method=found.name) for found in methods()),
+        *(Situation(operator=found.name) for found in operators()),
+        *(Situation("JPMAP", prior=found.name) for found in priors()),
+    ]
+
+
+def unrecorded(result: jf.Result) -> jf.Result:
+    """The same without its history."""
+    return replace(result, history=None)
+
+
+def measured(operator: jf.Operator, d: Data, seed: int = 0) -> Tensor:
+    """Measurements of the images."""
+    bound = operator.bind(IMAGE_SHAPE, len(d.images))
+    return bound.measure(d.images, d.sigma, torch.Generator().manual_seed(seed + 100))
+
+
+def differences(found: Any, expected: Any, where: str = "result") -> list[str]:
+    """Names of the fields of two results that have not the same bits; NaN is NaN."""
+    if isinstance(expected, Tensor):
+        same = (
+            isinstance(found, Tensor)
+            and found.shape == expected.shape
+            and found.dtype == expected.dtype
+            and bool(((found == expected) | (found.isnan() & expected.isnan())).all())
+        )
+        return [] if same else [where]
+    if is_dataclass(expected) and type(found) is type(expected):
+        return [
+            text
+            for field in fields(expected)
+            for text in differences(
+                getattr(found, field.name), getattr(expected, field.name), field.name
+            )
+        ]
+    return [] if type(found) is type(expected) and found == expected else [where]
+
+
+def rows(result: jf.Result, index: Any) -> jf.Result:
+    """The images ``index`` of a result without history; one as it would come unbatched."""
+    taken = {}
+    for field in fields(result):
+        value = getattr(result, field.name)
+        if isinstance(value, Tensor):
+            value = value[index]
+        elif isinstance(value, list):
+            value = [value[i] for i in index] if isinstance(index, list) else value[index]
+        taken[field.name] = value
+    return jf.Result(**taken)
