@@ -109,9 +109,7 @@ OPERATORS: dict[str, dict[str, Callable[[Data], jf.Operator]]] = {
         "": lambda d: jf.Inpainting(d.mask),
         "one an image": lambda d: jf.Inpainting(d.masks),
     },
-    "LinearOperator": {
-        "": lambda d: jf.LinearOperator(every_second_row, every_second_row_adjoint)
-    },
+    "LinearOperator": {"": lambda d: jf.LinearOperator(every_second_row, every_second_row_adjoint)},
     "PhysicsOperator": {"stacked": _physics_operator},
     "Stack": {
         "": lambda d: jf.Stack([jf.Denoising(), jf.SuperResolution(2)], noise=[2, 1]),

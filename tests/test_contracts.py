@@ -39,7 +39,9 @@ def test_every_class_has_a_builder(found, table):
 
 @pytest.mark.parametrize("kind", classes.method_classes(), ids=lambda kind: kind.__name__)
 def test_settings_documented_for_each_image_are_known_as_such(kind):
-    method = kind(**builders.METHODS[kind.__name__]()) if kind.__name__ in builders.METHODS else None
+    method = (
+        kind(**builders.METHODS[kind.__name__]()) if kind.__name__ in builders.METHODS else None
+    )
     if method is None or (not builders.DEEPINV and kind.__name__ in builders.NEEDS_DEEPINV):
         pytest.skip("cannot be made here")
     assert sorted(method.image_settings) == sorted(builders.image_fields(kind))
@@ -47,9 +49,7 @@ def test_settings_documented_for_each_image_are_known_as_such(kind):
 
 @EVERY
 def test_chunks_change_nothing(situation: Situation):
-    found = situation.problem().restore(
-        method=situation.algorithm, record=True, chunk_size=3
-    )
+    found = situation.problem().restore(method=situation.algorithm, record=True, chunk_size=3)
     assert not differences(found, situation.expected())
 
 
@@ -86,9 +86,7 @@ def test_no_images_at_all(situation: Situation):
     p = situation.problem()
     if p.operator.batch is not None:
         p = p.only([])
-    found = p.restore(
-        y=p.y[:0], sigma=p.sigma[:0], method=situation.algorithm, record=True
-    )
+    found = p.restore(y=p.y[:0], sigma=p.sigma[:0], method=situation.algorithm, record=True)
     expected = situation.expected()
     assert found.status == []
     for name, value in vars(unrecorded(expected)).items():

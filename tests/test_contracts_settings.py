@@ -164,9 +164,7 @@ def test_the_best_of_several_starts_is_kept(name):
     if field is None:
         assert several.number_of_starts == 1 or not hasattr(several, "starts")
         return
-    ends = [
-        p.restore(method=replace(several, **{field: number})).objective for number in (1, 2, 5)
-    ]
+    ends = [p.restore(method=replace(several, **{field: number})).objective for number in (1, 2, 5)]
     assert bool((ends[1] <= ends[0]).all()) and bool((ends[2] <= ends[1]).all())
 
 
@@ -174,9 +172,7 @@ def test_the_best_of_several_starts_is_kept(name):
 def test_names_are_short_for_the_defaults(kind):
     names = [name for name, named in jf.algorithms.ALGORITHMS.items() if named is kind]
     for name in names:
-        assert not differences(
-            problem().restore(method=name), problem().restore(method=kind())
-        )
+        assert not differences(problem().restore(method=name), problem().restore(method=kind()))
 
 
 def test_a_quick_method_is_a_method():

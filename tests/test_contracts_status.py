@@ -115,9 +115,7 @@ def test_iterations_keep_within_their_limit(name):
             )
 
 
-@pytest.mark.parametrize(
-    "name", [f.name for f in builders.methods() if hasattr(f(), "z_solver")]
-)
+@pytest.mark.parametrize("name", [f.name for f in builders.methods() if hasattr(f(), "z_solver")])
 def test_a_descent_takes_no_more_than_its_steps(name, monkeypatch):
     method = builders.named(builders.methods(), name)()
     solver = replace(method.z_solver, max_steps=3)
