@@ -200,8 +200,9 @@ inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vec
 }
 
 // Layers in rows (CUDA), all sizes but the latent one padded to a multiple of 32: weights [out,
-// in], adjoints [in, out] and tangents [out, in] in float16 (those of the first layer are not
-// used).
+// in], adjoints [in, out]. `tangents` are first those of every layer, [out, in] in float16 (that of
+// the first layer is not used), then the power of two [1] that each of them, and of the first layer
+// its float32 weights, is multiplied by.
 inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vector<Tensor>& weights,
                                const std::vector<Tensor>& adjoints,
                                const std::vector<Tensor>& tangents,
@@ -211,7 +212,9 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
                                const std::optional<Tensor>& constant) {
   const MlpSizes sizes =
       check_mlp(op, z, weights, adjoints, biases, activations, target, weight, scale, constant);
-  STD_TORCH_CHECK(tangents.size() == weights.size(), op, ": expected tangents for every layer");
+  STD_TORCH_CHECK(tangents.size() == 2 * weights.size(), op,
+                  ": expected tangents and their scale for every layer, ", 2 * weights.size(),
+                  ", got ", tangents.size());
   int64_t inputs = sizes.latent;
   for (size_t l = 0; l < weights.size(); ++l) {
     STD_TORCH_CHECK(biases[l].dim() == 1 && biases[l].size(0) % 32 == 0, op,
@@ -224,6 +227,8 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
          {std::pair{"weights", &weights[l]}, {"adjoints", &adjoints[l]}, {"biases", &biases[l]}}) {
       check_aligned(op, name, *tensor);
     }
+    check_typed(op, "the scale of tangents", tangents[weights.size() + l],
+                torch::headeronly::ScalarType::Float, z, {1});
     if (l > 0) {
       check_typed(op, "tangents", tangents[l], torch::headeronly::ScalarType::Half, z,
                   {outputs, inputs});

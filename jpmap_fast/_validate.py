@@ -29,17 +29,24 @@ __all__ = [
     "switch",
 ]
 
-# The least noise level by precision.
-SMALLEST_SIGMA = {torch.float32: 1e-5, torch.float64: 1e-9}
+# The least noise level by precision: below, rounding of y over sigma shows in restored images.
+SMALLEST_SIGMA = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
 def per_image(
-    name: str, value: Any, batch: int, like: Tensor, *, allow_zero: bool = False
+    name: str,
+    value: Any,
+    batch: int,
+    like: Tensor,
+    *,
+    allow_zero: bool = False,
+    advice: str = "",
 ) -> Tensor:
     """A positive number, or one for each image, as a tensor [batch] of the type of ``like``.
 
     One number is a number of Python or NumPy, or an array or tensor of one entry. One for each
-    image is a list, an array or a tensor [B] or [B, 1, ..., 1].
+    image is a list, an array or a tensor [B] or [B, 1, ..., 1]. ``advice`` ends the message about
+    a value out of range.
 
     Raises:
         ValueError: wrong length, zero (unless ``allow_zero``), negative, NaN or infinite, or below
@@ -61,11 +68,13 @@ def per_image(
     good = torch.isfinite(tensor) & ((tensor >= 0) if allow_zero else (tensor > 0))
     if not bool(good.all()):
         least = ">= 0" if allow_zero else "> 0"
-        raise ValueError(f"{name}: expected finite values {least}, got {tensor[~good][0].item()}")
+        bad = tensor[~good][0].item()
+        raise ValueError(f"{name}: expected finite values {least}, got {bad}{advice}")
     out = tensor.to(like.device, like.dtype).expand(batch).contiguous()
     lost = (tensor > 0) & (tensor.to(like.dtype) == 0) | torch.isinf(tensor.to(like.dtype))
     if bool(lost.any()):
-        raise ValueError(f"{name}: {tensor[lost][0].item()} is out of range in {like.dtype}")
+        bad = tensor[lost][0].item()
+        raise ValueError(f"{name}: {bad} is out of range in {like.dtype}{advice}")
     return out
 
 
@@ -75,13 +84,16 @@ def noise_levels(name: str, value: Any, batch: int, like: Tensor) -> Tensor:
     Raises:
         ValueError, TypeError: as ``per_image``; also below ``SMALLEST_SIGMA``.
     """
-    levels = per_image(name, value, batch, like, allow_zero=True)
+    advice = (
+        f"; measurements without noise are the limit of small {name}: pass 1e-3, which fits them "
+        "to a thousandth of the range of images"
+    )
+    levels = per_image(name, value, batch, like, advice=advice)
     smallest = SMALLEST_SIGMA[like.dtype]
     if bool((levels < smallest).any()):
         raise ValueError(
             f"{name}: expected at least {smallest:g} in {like.dtype}, got "
-            f"{float(levels.min()):g}; measurements without noise are the limit of small {name}: "
-            "pass 1e-3, which fits them to a thousandth of the range of the images"
+            f"{float(levels.min()):g}{advice}"
         )
     return levels
 

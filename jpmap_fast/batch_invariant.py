@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jpmap_fast import kernels
+from jpmap_fast._surroundings import full_precision
 
 
 class RowProduct:
@@ -51,12 +52,6 @@ class RowProduct:
         return self.rows.T.contiguous()
 
     @cached_property
-    def half_rows(self) -> Tensor:
-        """``rows`` in float16, values beyond its range cut off."""
-        largest = torch.finfo(torch.float16).max
-        return self.rows.clamp(-largest, largest).half()
-
-    @cached_property
     def first_rows(self) -> Tensor:
         """W with outputs alone padded with zeros to a multiple of 32."""
         return F.pad(self.weight, (0, 0, 0, -self.weight.shape[0] % 32)).contiguous()
@@ -79,7 +74,8 @@ class RowProduct:
         outputs = self.weight.shape[0]
         flat = x.reshape(-1, x.shape[-1])
         if x.device.type != "cpu":
-            product = F.linear(flat, self.weight, bias)
+            with full_precision():
+                product = F.linear(flat, self.weight, bias)
         elif torch.is_grad_enabled() and flat.requires_grad:
             product = _Differentiable.apply(flat, self, bias)
         else:

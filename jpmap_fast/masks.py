@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import count as check_count
 
 
+@steady
 def random_masks(
     count: int,
     image_shape: Sequence[int],
@@ -43,5 +45,7 @@ def random_masks(
         raise ValueError(f"missing: expected a fraction in [0, 1), got {missing}")
     device = None if generator is None else generator.device
     height, width = image_shape[-2:]
-    draws = torch.rand(count, 1, height, width, generator=generator, device=device)
+    draws = torch.rand(
+        count, 1, height, width, generator=generator, device=device, dtype=torch.float32
+    )
     return (draws >= missing).float()

@@ -127,7 +127,9 @@ def restore(
         size = chunk_size or _chunk_size(problem, algorithm)
         outcomes = []
         with Monitor(record=record, progress=progress) as monitor:
-            for rows in good.split(size) if good.numel() else [good]:
+            if not good.numel():  # not every A takes no images at all
+                outcomes.append(Outcome.of_nothing(problem))
+            for rows in good.split(size) if good.numel() else ():
                 whole = rows.numel() == problem.batch
                 part = problem if whole else problem.select(rows)
                 settings = algorithm if whole else algorithm.select(rows)
@@ -223,6 +225,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     batch = y.shape[0]
     operator = operator.bind(image_shape, batch)
     deviation = noise_levels("sigma", sigma, batch, y)
+    operator.check_range(y, deviation)
     finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
     problem = Problem(
         prior, make_encoder(prior), make_decoder(prior, y[:0]), operator, y, deviation

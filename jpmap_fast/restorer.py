@@ -190,6 +190,7 @@ class Restorer:
         )
         self.path = self._solver.path(self._project(y))
         self._repeated_codes = self._codes.repeat_interleave(self._batch, dim=0)
+        self._rows = torch.arange(self._batch, device=y.device)
         self._zero = y.new_zeros(self._batch, problem.decoder.latent_dim)
         self._drawn_from_zero = problem.decode(self._zero)
         self._y = y
@@ -225,7 +226,8 @@ class Restorer:
                 last batch of a loader, take as long and are all that comes back.
 
         Raises:
-            ValueError: another shape, type or device; fewer images where sigma, the operator or
+            ValueError: another shape, type or device; on a CPU also values that are none of images
+                in [0, 1] (see ``Operator.check_range``); fewer images where sigma, the operator or
                 beta differ from image to image. TypeError: not a tensor.
         """
         if not isinstance(y, Tensor):
@@ -243,6 +245,11 @@ class Restorer:
                 f"y: expected {self._batch} images, since sigma, the operator or beta differ from "
                 f"image to image, got {number}"
             )
+        if y.device.type == "cpu":  # on a GPU looking at y would wait for it
+            problem = (
+                self._first if number == self._batch else self._first.select(self._rows[:number])
+            )
+            problem.operator.check_range(y, problem.sigma)
         if self.captured:
             self._y[:number].copy_(y)
             self._graph.replay()

@@ -103,7 +103,7 @@ def test_map_z_gives_every_image_a_beta_of_its_own():
 def test_map_z_survives_a_gap_whose_exponential_overflows():
     c = case("denoising", dtype=torch.float32)
     result = jf.restore(
-        c.y * 1e3, c.operator, small_mlp(dtype=torch.float32), c.sigma, method=jf.MAPz(rho=1e3)
+        c.y, c.operator, small_mlp(dtype=torch.float32), c.sigma, method=jf.MAPz(rho=1e9)
     )
     assert torch.isfinite(result.x).all() and torch.isfinite(result.beta).all()
 
@@ -235,9 +235,9 @@ def test_impossible_settings_are_refused(make, error, message):
 def test_beta_must_be_positive():
     c = case("denoising")
     for beta in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match="beta: expected a finite number > 0"):
+        with pytest.raises(ValueError, match="beta: expected finite values > 0"):
             jf.JPMAP(beta=beta)
-        with pytest.raises(ValueError, match="beta0: expected a finite number > 0"):
+        with pytest.raises(ValueError, match="beta0: expected finite values > 0"):
             jf.MAPz(beta0=beta)
         each = torch.full((len(c.y),), beta)
         with pytest.raises(ValueError, match="beta: expected finite values > 0"):

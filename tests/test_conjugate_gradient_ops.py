@@ -144,3 +144,20 @@ def test_misfits_are_refused(place, value, error, message):
     args[place] = value
     with pytest.raises(error, match=message):
         kernels.conjugate_gradient_step(*args)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    "where",
+    [
+        "cpu",
+        pytest.param(
+            "cuda:1",
+            marks=pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second GPU"),
+        ),
+    ],
+)
+def test_flags_on_another_device_are_refused(where):
+    *given, active = step_arguments(3, 33, torch.float32, torch.device("cuda"))
+    with pytest.raises(RuntimeError, match=f"expected active on the device.*got {where}"):
+        torch.ops.jpmap.conjugate_gradient_step(*given, active.to(where))

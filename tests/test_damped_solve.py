@@ -81,6 +81,26 @@ def test_operator_passes_opcheck(device):
     torch.library.opcheck(torch.ops.jpmap.damped_solve, (matrix, None, gradient, None))
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["matrix", "hessian", "gradient", "damping"])
+def test_arguments_on_another_device_are_refused(name):
+    names = ["matrix", "hessian", "gradient", "damping"]
+    given = dict(zip(names, systems(4, "cuda"), strict=True))
+    given[name] = given[name].cpu()
+    with pytest.raises(ValueError, match="on c"):
+        kernels.damped_solve(*given.values())
+    with pytest.raises(RuntimeError, match="on the device of the first argument"):
+        torch.ops.jpmap.damped_solve(*given.values())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second GPU")
+def test_damping_on_a_second_gpu_is_refused():
+    *system, damping = systems(4, "cuda:0")
+    with pytest.raises(RuntimeError, match="cuda:0, got cuda:1"):
+        torch.ops.jpmap.damped_solve(*system, damping.to("cuda:1"))
+
+
 def test_bad_arguments_are_named():
     matrix, hessian, gradient, damping = systems(4, "cpu")
     with pytest.raises(ValueError, match="matrix"):

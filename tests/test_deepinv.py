@@ -508,3 +508,29 @@ def test_physics_may_hold_a_tensor_as_plain_attribute():
 
     operator = as_operator(Scale(torch.tensor(3.0)), GREY).to(dtype=torch.float64)
     assert operator.A(torch.ones(1, *GREY).double()).dtype == torch.float64
+
+
+class _Halved(deepinv.physics.Inpainting):
+    """A of its own, which no operator here has."""
+
+    def A(self, x, **kwargs):
+        return 0.5 * super().A(x)
+
+    def A_adjoint(self, y, **kwargs):
+        return 0.5 * super().A_adjoint(y)
+
+
+def test_a_physics_of_its_own_differentiates_and_takes_either_precision():
+    g = torch.Generator().manual_seed(0)
+    mask = (torch.rand(1, 6, 6, generator=g) < 0.5).float()
+    operator = jf.deepinv.as_operator(_Halved((1, 6, 6), mask=mask), (1, 6, 6))
+    assert type(operator).__name__ == "PhysicsOperator"
+    x = torch.rand(2, 1, 6, 6, generator=g, dtype=torch.float64).requires_grad_()
+    y = operator.A(x)
+    torch.testing.assert_close(y, 0.5 * mask.double() * x, rtol=1e-14, atol=0)
+    assert operator.to(dtype=torch.float64).A(x.float()).dtype == torch.float32
+    assert torch.autograd.gradcheck(operator.A, (x,), fast_mode=True)
+    assert torch.autograd.gradcheck(operator.A_adjoint, (y.detach().requires_grad_(),))
+    assert operator.to(dtype=torch.float64) is operator.to(dtype=torch.float64)
+    with pytest.raises(TypeError, match="divide by 255"):
+        operator.A(torch.ones(2, 1, 6, 6, dtype=torch.uint8))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 import torch
 from test_mlp_kernels import fused, in_double, problem
@@ -125,6 +130,18 @@ def test_clusters_end_where_float64_ends(sizes, measurements):
     assert torch.equal(part.z[0], found.z[7]) and torch.equal(part.steps[0], found.steps[7])
 
 
+def test_clusters_are_used_where_there_are_any():
+    """They sum in another order, which shows in the last bits and in nothing else."""
+    built = [int(a) for a in re.findall(r"\d+", jf.build_info()["cuda_architectures"])]
+    here = torch.cuda.get_device_capability() == (9, 0) and max(built) >= 90
+    f, z = problem(8, (8, 512, 512, 784), dtype=torch.float32)
+    found = [
+        GaussNewton().minimise_on_device(on_gpu(f), z.cuda(), low_latency=low).z
+        for low in (False, True)
+    ]
+    assert torch.equal(*found) is not here
+
+
 def test_objective_never_rises():
     f, z = problem(50, dtype=torch.float32)
     before = in_double(f).value(z.double())
@@ -148,6 +165,164 @@ def test_same_bits_alone_in_seven_and_in_4096():
         assert torch.equal(part.z, whole.z[index])
         assert torch.equal(part.objective, whole.objective[index])
         assert torch.equal(part.steps, whole.steps[index])
+
+
+@pytest.mark.parametrize("outputs", [545, 576, 608])
+def test_same_bits_alone_and_in_tiles_of_32(outputs):
+    """Batches beyond 128 images a multiprocessor take larger tiles."""
+    batch = 65_536
+    f, z = problem(16, (8, 512, 512, outputs), dtype=torch.float32, weight="one")
+    rows = torch.arange(batch) % 16
+    f, z = on_gpu(f.select(rows)), (z[rows] + 0.001 * rows[:, None]).cuda()
+    solver = GaussNewton(max_steps=3)  # what differs at all differs after the first
+    whole = solver.minimise(f, z)
+    for index in ([7], [0, 40_000, 65_535], list(range(20, 36))):
+        at = torch.tensor(index, device="cuda")
+        part = solver.minimise(f.select(at), z[at])
+        assert torch.equal(part.z, whole.z[at])
+        assert torch.equal(part.objective, whole.objective[at])
+
+
+def test_two_networks_in_eight_threads_give_the_bits_of_one():
+    """Each launch needs another amount of shared memory, which is the kernel's to allow."""
+    cases = []
+    for sizes in ((3, 21, 40, 37), (8, 64, 90), (24, 400, 900)):
+        f, z = problem(40, sizes, dtype=torch.float32)
+        f, z = on_gpu(f), z.cuda()
+        cases.append((f, z, GaussNewton().minimise(f, z).z))
+
+    def solve(turn: int) -> bool:
+        f, z, expected = cases[turn % len(cases)]
+        return torch.equal(GaussNewton().minimise(f, z).z, expected)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(solve, range(600)))
+
+
+# Factors of the weights of every layer, first to last.
+UNITS = [
+    (1e-9, 1.0, 1.0),  # codes in large units
+    (1e6, 1.0, 1.0),
+    (1.0, 1e-9, 1e9),
+    (1.0, 1e8, 1e-8),
+    (1e-4, 1e-4, 1e-4),
+]
+
+
+@pytest.mark.parametrize("latent", [3, 24])
+@pytest.mark.parametrize("units", UNITS)
+def test_second_derivatives_in_any_units(units, latent):
+    f, z = problem(5, (latent, 64, 40, 37), output="identity", hidden="relu", dtype=torch.float32)
+    assert isinstance(f.decoder, MLPDecoder)
+    layers = [
+        RowProduct(layer.weight * unit, layer.bias * unit)
+        for layer, unit in zip(f.decoder.layers, units, strict=True)
+    ]
+    f.decoder = MLPDecoder(layers, f.decoder.activations)
+    # So that what is measured is not the identity that the prior adds.
+    f.weight = 100 * f.weight / math.prod(units) ** 2
+    exact = in_double(f).newton_system(z.double())
+    _, *found = mlp_gauss_newton(z.cuda(), fused(on_gpu(f)))
+    assert bool((exact[2].norm(dim=(1, 2)) > 100).all())
+    assert (found[2].cpu() - exact[2]).norm() <= MATRIX_TOLERANCE * exact[2].norm()
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_saturated_neurons_leave_the_hessian_finite(hidden):
+    """Slopes among the smallest numbers, whose squares are zero."""
+    f, z = problem(5, hidden=hidden, dtype=torch.float32)
+    assert isinstance(f.decoder, MLPDecoder)
+    first = f.decoder.layers[0]
+    assert first.bias is not None
+    bias = first.bias.clone()
+    bias[::2] = torch.linspace(-89, -85, len(bias[::2]))
+    f.decoder = MLPDecoder(
+        [RowProduct(first.weight, bias), *f.decoder.layers[1:]], f.decoder.activations
+    )
+    f.weight = 1e6 * f.weight
+    agrees(f, z)
+
+
+def arguments(batch: int = 3) -> dict[str, Any]:
+    """Those of ``mlp_gauss_newton``, by name."""
+    f, z = problem(batch, dtype=torch.float32, scale="shared")
+    g = fused(on_gpu(f))
+    return {
+        "z": z.cuda(),
+        "weights": g.network.weights,
+        "adjoints": g.network.adjoints,
+        "tangents": g.network.tangents,
+        "biases": g.network.biases,
+        "activations": g.network.codes,
+        "target": g.target,
+        "weight": g.weight,
+        "scale": g.scale,
+        "constant": g.constant,
+    }
+
+
+def elsewhere(value: Any, where: str) -> Any:
+    """A tensor, or the last of a list, on another device."""
+    return value.to(where) if torch.is_tensor(value) else [*value[:-1], value[-1].to(where)]
+
+
+OTHER_DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda:1",
+        marks=pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second GPU"),
+    ),
+]
+SOLVE = (1e-4, 10, 0.1, True)
+
+
+@pytest.mark.parametrize("where", OTHER_DEVICES)
+@pytest.mark.parametrize(
+    "name",
+    ["weights", "adjoints", "tangents", "biases", "target", "weight", "scale", "constant"],
+)
+def test_arguments_on_another_device_are_refused(name, where):
+    given = arguments()
+    given[name] = elsewhere(given[name], where)
+    with pytest.raises(RuntimeError, match=f"on the device of the first argument.*got {where}"):
+        torch.ops.jpmap.mlp_gauss_newton(*given.values())
+    with pytest.raises(RuntimeError, match="on the device of the first argument"):
+        torch.ops.jpmap.mlp_restore(*given.values(), *SOLVE, None, False)
+
+
+@pytest.mark.parametrize("where", OTHER_DEVICES)
+def test_float16_tangents_and_active_on_another_device_are_refused(where):
+    given = arguments()
+    first, second, *rest = given["tangents"]
+    given["tangents"] = [first, second.to(where), *rest]
+    with pytest.raises(RuntimeError, match="expected tangents on the device"):
+        torch.ops.jpmap.mlp_gauss_newton(*given.values())
+    active = torch.ones(3, dtype=torch.bool, device=where)
+    with pytest.raises(RuntimeError, match="expected active on the device"):
+        torch.ops.jpmap.mlp_restore(*arguments().values(), *SOLVE, active, False)
+
+
+def off_by_one(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, contiguous, one element behind an aligned address."""
+    room = tensor.new_empty(tensor.numel() + 1)
+    return room[1:].view(tensor.shape).copy_(tensor)
+
+
+@pytest.mark.parametrize("name", ["weights", "adjoints", "tangents", "biases"])
+def test_layers_that_begin_between_words_are_refused(name):
+    given = arguments()
+    given[name] = [given[name][0], off_by_one(given[name][1]), *given[name][2:]]
+    with pytest.raises(RuntimeError, match=f"expected {name} aligned to 16 bytes"):
+        torch.ops.jpmap.mlp_gauss_newton(*given.values())
+
+
+@pytest.mark.parametrize("name", ["z", "target", "weight", "scale", "constant"])
+def test_measurements_may_begin_anywhere(name):
+    given = arguments()
+    expected = torch.ops.jpmap.mlp_gauss_newton(*given.values())
+    given[name] = off_by_one(given[name])
+    for a, b in zip(torch.ops.jpmap.mlp_gauss_newton(*given.values()), expected, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_an_image_that_is_not_finite_fails_alone():

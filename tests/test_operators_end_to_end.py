@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import jpmap_fast as jf
+from jpmap_fast.metrics import psnr
 
 SHAPE = (1, 28, 28)
 SIGMA = 0.1
@@ -107,3 +108,14 @@ def test_other_methods_run(name, method, mnist, digits):
     operator, y = measured(name, digits)
     result = jf.restore(y, operator, mnist, SIGMA, method=method)
     assert torch.isfinite(result.objective).all() and torch.isfinite(result.x).all()
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_digits_made_small_by_pooling_come_back_as_well_as_our_own(factor, mnist, digits):
+    noise = SIGMA * torch.randn(BATCH, 1, 28 // factor, 28 // factor)
+    operator = jf.SuperResolution(factor)
+    quality = [
+        float(psnr(jf.restore(y + noise, operator, mnist, SIGMA).x, digits).mean())
+        for y in (operator.A(digits), torch.nn.functional.avg_pool2d(digits, factor))
+    ]
+    assert abs(quality[0] - quality[1]) < 0.2

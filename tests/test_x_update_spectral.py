@@ -198,3 +198,19 @@ def test_runs_in_a_cuda_graph():
     torch.cuda.synchronize()
     for a, b in zip(captured, kernels.x_update_spectral(*args), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_spectra_that_begin_between_two_numbers(dtype, which, device):
+    """Right on the CPU; a GPU reads pairs and says so."""
+    given = arguments(2, (1, 6, 8, 2), dtype, device)
+    expected = kernels.x_update_spectral(*given)
+    room = given[which].new_empty(given[which].numel() + 1)
+    given[which] = room[1:].view(given[which].shape).copy_(given[which])
+    if device.type == "cuda":
+        with pytest.raises(RuntimeError, match="aligned to"):
+            kernels.x_update_spectral(*given)
+    else:
+        for a, b in zip(kernels.x_update_spectral(*given), expected, strict=True):
+            assert torch.equal(a, b)

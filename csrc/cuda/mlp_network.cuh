@@ -13,7 +13,8 @@ struct MlpNetwork {
   struct Layer {
     const float* rows;     // W [stride][inputs]
     const float* columns;  // W^T [inputs][stride]
-    const __half* half;    // W in float16; not of the first layer
+    const __half* half;    // W times `scale` in float16; not of the first layer
+    const float* scale;    // [1], a power of two: of the tangents that this layer makes
     const float* bias;     // [stride]
     int inputs;            // the stride of the layer before; of the first, the latent dimension
     int stride;            // outputs, padded to a multiple of 32

@@ -187,6 +187,7 @@ void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors&
     net.layers[l] = {read<float>(rows[l]),
                      read<float>(columns[l]),
                      l == 0 ? nullptr : read<__half>(half[l]),
+                     read<float>(half[net.count + l]),
                      read<float>(biases[l]),
                      static_cast<int>(rows[l].size(1)),
                      static_cast<int>(rows[l].size(0)),

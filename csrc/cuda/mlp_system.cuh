@@ -37,6 +37,8 @@ struct MlpTileView {
   }
 };
 
+constexpr float kLeastHalf = 5.9604645e-8f;  // 2^-24
+
 __device__ inline void store2(float* p, float a, float b) {
   *reinterpret_cast<float2*>(p) = make_float2(a, b);
 }
@@ -117,11 +119,12 @@ __device__ inline double objective(const MlpTileView& tile, const MlpData& data,
 }
 
 // Replaces pre-activation and output of a neuron, given df/dh, by f' and by the weight that its
-// tangents f' A get in the Hessian, df/dh f'' / f'^2; returns df/da.
+// tangents f' A get in the Hessian, df/dh f'' / f'^2; returns df/da. Below the least number of
+// float16 a slope leaves nothing of its tangents, and its square would not divide: no weight.
 __device__ inline float settle(Activation kind, float pull, float& pre, float& value) {
   const Derivatives d = derivatives(kind, pre, value);
   pre = d.slope;
-  value = d.slope == 0.0f ? 0.0f : pull * (d.bend / d.slope) / d.slope;
+  value = fabsf(d.slope) < kLeastHalf ? 0.0f : pull * (d.bend / d.slope) / d.slope;
   return pull * d.slope;
 }
 
@@ -305,10 +308,15 @@ __device__ void add_piece(const __half* rows, int row_stride, int eight, const f
   }
 }
 
+__device__ inline float4 times(float4 v, float factor) {
+  return make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
+}
+
 // Copies columns [column, column + width) of the images' slopes, Hessian weights and, of the last
-// layer, precisions to shared memory, one row of `width` an image.
+// layer, precisions to shared memory, one row of `width` an image. The slopes are multiplied by
+// `scale`, and what weighs squares of tangents is by the square of `unscale`.
 __device__ inline void stage(const MlpTileView& tile, const int* accepted, int images, int l,
-                             int column, int width, bool last) {
+                             int column, int width, bool last, float scale, float unscale) {
   const auto& at = tile.at;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int from[3] = {at.pre[l], at.value[l], at.precision};
@@ -320,13 +328,17 @@ __device__ inline void stage(const MlpTileView& tile, const int* accepted, int i
       float* target = tile.staged + array * at.staged + image * width;
 #pragma unroll 4
       for (int j = 4 * lane; j < width; j += 128) {
-        *reinterpret_cast<float4*>(target + j) = *reinterpret_cast<const float4*>(source + j);
+        const float4 v = *reinterpret_cast<const float4*>(source + j);
+        *reinterpret_cast<float4*>(target + j) =
+            array == 0 ? times(v, scale) : times(times(v, unscale), unscale);
       }
     }
   }
 }
 
-// The Gauss-Newton matrices of the accepted slots, and what turns them into Hessians.
+// The Gauss-Newton matrices of the accepted slots, and what turns them into Hessians. Tangents in
+// float16 are those of the network times its layers' scales so far, `scale`: whatever units weights
+// and codes are in, they neither vanish nor overflow. As powers of two, scales round nothing.
 __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, const int* accepted,
                                                    int count, bool second_order) {
   const auto& net = tile.net;
@@ -337,8 +349,11 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
   const float* precisions = weights + at.staged;
   for (int begin = 0; begin < count; begin += together) {
     const int images = min(together, count - begin), rows = images * kp;
+    float scale = 1.0f;
     for (int l = 0; l < net.count; ++l) {
       const auto& layer = net.layers[l];
+      scale *= *layer.scale;
+      const float unscale = __frcp_rn(scale);
       const bool last = l + 1 == net.count;
       const int piece = last ? at.piece : layer.stride;
       const int in_stride = half_row(layer.inputs), out_stride = half_row(piece);
@@ -346,7 +361,8 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
       __half* out = tile.halves(l % 2);
       for (int column = 0; column < layer.stride; column += piece) {
         const int width = min(piece, layer.stride - column);
-        stage(tile, accepted + begin, images, l, column, width, last);
+        stage(tile, accepted + begin, images, l, column, width, last, l == 0 ? scale : 1.0f,
+              unscale);
         __syncthreads();
         if (l == 0) {
           // The first layer's tangents are the columns of its matrix.

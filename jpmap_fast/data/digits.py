@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
+
 _FILE = Path(__file__).parent / "bundled" / "mnist_test_digits.npz"
 
 
+@steady
 def mnist_test_digits(count: int | None = None) -> tuple[Tensor, Tensor]:
     """Digits of the MNIST test set: the first fifty of each class, in turn 0, 1, ..., 9, 0, 1, ...
 

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast.data.arrays import ARRAY_SUFFIXES, read_array
 from jpmap_fast.data.picture import Array, with_channels
 from jpmap_fast.data.pictures import read_pictures
 
 
+@steady
 def load_mask(path: str | Path, *, key: str | None = None) -> Tensor:
     """A mask, bool, 1 = observed: [H, W] of a picture, any shape of an .npy or .npz file.
 
@@ -35,6 +37,7 @@ def load_mask(path: str | Path, *, key: str | None = None) -> Tensor:
     return torch.from_numpy(_observed(grey, 1.0))
 
 
+@steady
 def load_kernel(path: str | Path, *, key: str | None = None) -> Tensor:
     """A blur kernel, float32 [kh, kw] or, of an array, with channels and images in front.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast.data.arrays import (
     ARRAY_SUFFIXES,
     as_pictures,
@@ -42,6 +43,7 @@ class ImageSet:
     notes: list[tuple[str, str]] = field(default_factory=list)
 
 
+@steady
 def load_images(
     source: str | Path,
     *,

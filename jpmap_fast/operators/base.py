@@ -11,16 +11,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, per_image, same_device
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.operators import measured_range
 from jpmap_fast.operators.kept import Kept
 from jpmap_fast.priors.decoder import Decoder
 
-# Measurements within this many times the range of images are not asked about where nothing is
-# known of A: knowing its norm takes products with it.
+# Measurements so small are not looked at where nothing is known of A: its norm takes products.
 _USUAL = 8.0
 _POWER_ITERATIONS = 12
+
+# What users call, and what therefore must not depend on autocast or a default device around it.
+_PUBLIC = ("__init__", "A", "A_adjoint", "bind", "measurement_shape", "x_update", "projection")
 
 Projection = Callable[[Tensor], LatentObjective]
 _Self = TypeVar("_Self", bound="Operator")
@@ -46,6 +49,13 @@ class Operator(ABC):
         operator = super().__new__(cls)
         operator._kept = Kept()
         return operator
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        for name in _PUBLIC:
+            method = vars(cls).get(name)
+            if callable(method):
+                setattr(cls, name, steady(method))
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
@@ -125,6 +135,7 @@ class Operator(ABC):
         """The operator with its tensors on another device or in another precision."""
         return self
 
+    @steady
     def measure(
         self, x: Tensor, sigma: float | Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -161,8 +172,20 @@ class Operator(ABC):
             self._check_values(y, sigma)
 
     def _check_values(self, y: Tensor, sigma: Tensor) -> None:
-        seen = self._seen()
-        measured_range.check_values(y, sigma, self._reach(y, seen), self._row_sums(), seen)
+        low, high = (float(end) for end in torch.aminmax(y))
+        sums, norm = self._row_sums(), self._norm()
+        # Most measurements are passed by these two numbers alone; NaN is not.
+        if sums is not None:
+            usual = measured_range.BEYOND * max(sums)
+        elif norm is not None:
+            usual = measured_range.BEYOND * norm * math.sqrt(self._pixels(y) / y[0].numel())
+        else:
+            usual = _USUAL
+        if not max(high, -low) <= usual:
+            reach, top = self._reach(y, sums, norm), None if sums is None else sums[0]
+            measured_range.check_size(y, sigma, reach, top, self._seen())
+        if sums is not None and y.dim() == 4 and not low >= measured_range.least(sums):
+            measured_range.check_sign(y, sigma, sums, self._seen())
 
     def _seen(self) -> Tensor | None:
         """Booleans, where y depends on x at all, [...] or [B, ...]; None for everywhere."""
@@ -180,20 +203,21 @@ class Operator(ABC):
         """A bound on the norm of A, None if not known."""
         return None
 
-    def _reach(self, y: Tensor, seen: Tensor | None) -> Tensor:
-        """The largest norm of A x [B] for x in [0, 1]; infinite where it need not be known."""
+    def _reach(self, y: Tensor, sums: tuple[float, float] | None, norm: float | None) -> Tensor:
+        """The largest norm of A x [B] for x in [0, 1], without what nobody observed."""
         reach = torch.full((len(y),), torch.inf, dtype=torch.float64, device=y.device)
-        sums, norm = self._row_sums(), self._norm()
         if sums is not None:
+            seen = self._seen()
             entries = torch.ones_like(y[0]) if seen is None else seen
             count = entries.expand_as(y).flatten(1).sum(dim=1, dtype=torch.float64)
             reach = count.sqrt() * max(sums)
-        elif norm is None and bool((y.abs() > _USUAL).any()):
+        if norm is None and sums is None:
             norm = self._estimated_norm(y)
-        if norm is not None:
-            pixels = math.prod(self.image_shape or self.A_adjoint(y).shape[1:])
-            reach = reach.clamp_max(norm * math.sqrt(pixels))
-        return reach
+        return reach if norm is None else reach.clamp_max(norm * math.sqrt(self._pixels(y)))
+
+    def _pixels(self, y: Tensor) -> int:
+        """How many numbers an image has."""
+        return math.prod(self.image_shape or self.A_adjoint(y).shape[1:])
 
     def _estimated_norm(self, y: Tensor) -> float:
         """The norm of A by power iteration, at most a little too small; of measurements as y."""

@@ -7,12 +7,14 @@ import math
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import count, number, positive
 
 # How finely a motion kernel's pixels are sampled along the line, per pixel.
 _SAMPLES = 32
 
 
+@steady
 def gaussian_kernel(sigma: float, size: int | None = None) -> Tensor:
     """exp(-(i^2 + j^2) / (2 sigma^2)) over its sum, float32 [size, size].
 
@@ -37,6 +39,7 @@ def gaussian_kernel(sigma: float, size: int | None = None) -> Tensor:
     return torch.outer(profile, profile).float()
 
 
+@steady
 def box_kernel(size: int) -> Tensor:
     """The mean of size x size pixels, float32 [size, size].
 
@@ -47,6 +50,7 @@ def box_kernel(size: int) -> Tensor:
     return torch.full((size, size), 1 / size**2, dtype=torch.float32)
 
 
+@steady
 def bicubic_kernel(factor: int) -> Tensor:
     """The filter of a bicubic reduction by f, laid out for ``SuperResolution(f, kernel)``.
 
@@ -83,6 +87,7 @@ def bicubic_kernel(factor: int) -> Tensor:
     return torch.outer(profile, profile).float()
 
 
+@steady
 def motion_kernel(length: float, angle: float, size: int | None = None) -> Tensor:
     """A straight line through the centre, antialiased: each sample is spread over four pixels.
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, count, counts
 from jpmap_fast.batch_invariant import RowProduct
 from jpmap_fast.operators.spectral import Diagonalised
@@ -103,6 +104,7 @@ class CompressedSensing(Diagonalised):
         return image_shape
 
     @classmethod
+    @steady
     def gaussian(
         cls,
         m: int,

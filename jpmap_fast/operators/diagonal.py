@@ -68,9 +68,6 @@ class _Diagonal(Operator):
     def _row_sums(self) -> tuple[float, float]:
         return 1.0, 0.0
 
-    def _norm(self) -> float:
-        return 1.0
-
 
 class Denoising(_Diagonal):
     """A = I: y = x + noise, y [B, C, H, W]."""

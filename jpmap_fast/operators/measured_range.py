@@ -8,8 +8,9 @@ refused, and nothing that noise may do, be sigma right, far too small or somewha
 
         ||y||^2 <= (R + 7 sigma)^2 + sigma^2 (m + 10 sqrt(m) + 50).
 
-    Refused is what would exceed this even with 3 R in place of R. Where nothing was observed, y
-    does not count.
+    Refused is what would exceed this even with 3 R in place of R and twice the noise; and, where no
+    entry of A x is above p, a mean of y above 3 p + 14 sigma / sqrt(m). Where nothing was observed,
+    y does not count.
 *   Negative. Where measurements are images and no pixel of A x is below -q, the mean of c pixels,
     of a block or of the whole, is refused below -(q + 0.3 p + 8 s / sqrt(c)): p is the greatest
     pixel of A x, and s the greater of sigma and the deviation among the c pixels.
@@ -26,52 +27,17 @@ from torch.nn import functional as F
 from jpmap_fast._arrays import SCALE_HINT
 
 BEYOND = 3.0  # times the largest norm of A x
+MISTAKEN = 2.0  # times sigma, which may be told too small
 BLOCK = 8  # pixels a side of a block whose mean is looked at
 DEPTH = 0.3  # of the range of A x, below which a mean is clearly negative
 FEWEST = 16  # entries that tell something of their distribution
 LOUD = 2.5  # sigma from which on the noise is asked for
 
 
-def check_values(
-    y: Tensor,  # [B, ...]
-    sigma: Tensor,  # [B]
-    reach: Tensor,  # [B]
-    row_sums: tuple[float, float] | None,
-    seen: Tensor | None,  # as y, or one image's
-) -> None:
-    """Raise ValueError where y is none of images in [0, 1].
-
-    Args:
-        y: measurements [B, ...]; images with NaN or infinity are passed over.
-        sigma: noise deviations [B].
-        reach: R, the largest norm of A x [B]; inf where it is not known.
-        row_sums: greatest sum of the positive, and of the negative entries of a row of A.
-        seen: booleans, where something was observed; None for everywhere.
-    """
-    finite = torch.isfinite(y.flatten(1)).all(dim=1)
-    observed = torch.ones_like(y, dtype=torch.bool) if seen is None else seen.expand_as(y)
-    observed = observed & finite.reshape(-1, *[1] * (y.dim() - 1))
-    rows = torch.where(observed, y, 0).double()
-    sigma, reach = sigma.double(), reach.double()
-    power = rows.flatten(1).square().sum(dim=1)
-    entries = observed.flatten(1).sum(dim=1)
-
-    noise = sigma.square() * (entries + 10 * entries.sqrt() + 50)
-    _refuse(
-        rows,
-        power > (BEYOND * reach + 7 * sigma).square() + noise,
-        f"{SCALE_HINT}, and sigma with them",
-    )
-    if row_sums is not None and y.dim() == 4:
-        _refuse(
-            rows,
-            _negative(rows, observed.double(), sigma, *row_sums),
-            "bring [-1, 1] into it by (y + 1) / 2, with sigma / 2, or add what was subtracted",
-        )
-
-
 def check_noise(y: Tensor, sigma: Tensor) -> None:
-    """Raise ValueError where y has nothing of a noise of deviation sigma [B]."""
+    """Raise ValueError where y [B, ...] has nothing of a noise of deviation sigma [B]."""
+    if float(sigma.max()) <= LOUD:
+        return
     rows = y.flatten(1).nan_to_num(0, 0, 0).double()
     power, sigma = rows.square().sum(dim=1), sigma.double()
     noisy = (rows != 0).sum(dim=1)
@@ -85,26 +51,73 @@ def check_noise(y: Tensor, sigma: Tensor) -> None:
         )
 
 
-def _negative(
-    rows: Tensor, observed: Tensor, sigma: Tensor, positive: float, negative: float
-) -> Tensor:
-    """Which images [B] have a block of negative mean."""
-    bad = torch.zeros_like(sigma, dtype=torch.bool)
-    if 0 in rows.shape:
-        return bad
-    height, width = rows.shape[-2:]
+def check_size(
+    y: Tensor, sigma: Tensor, reach: Tensor, top: float | None, seen: Tensor | None
+) -> None:
+    """Raise ValueError where y is too large.
+
+    Args:
+        y: measurements [B, ...]; images with NaN or infinity are passed over.
+        sigma: noise deviations [B].
+        reach: R, the largest norm of A x [B].
+        top: p, the greatest entry of A x; None if not known.
+        seen: booleans as y or one image's, where something was observed; None for everywhere.
+    """
+    rows, observed = _observed(y, seen)
+    sigma, entries = sigma.double(), observed.flatten(1).sum(dim=1)
+    power = rows.flatten(1).square().sum(dim=1)
+    noise = (MISTAKEN * sigma).square() * (entries + 10 * entries.sqrt() + 50)
+    limit = (BEYOND * reach.double() + 7 * MISTAKEN * sigma).square() + noise
+    bad = power > limit
+    if top is not None:
+        mean = rows.flatten(1).sum(dim=1) / entries
+        bad = bad | (mean > BEYOND * top + 7 * MISTAKEN * sigma / entries.sqrt())
+    _refuse(rows, bad, f"{SCALE_HINT}, and sigma with them")
+
+
+def least(row_sums: tuple[float, float]) -> float:
+    """The mean below which pixels without noise are too low, of the row sums of A."""
+    positive, negative = row_sums
+    return -(negative + DEPTH * positive)
+
+
+def check_sign(
+    y: Tensor, sigma: Tensor, row_sums: tuple[float, float], seen: Tensor | None
+) -> None:
+    """Raise ValueError where pixels are negative.
+
+    Args:
+        y: measurements [B, C, H, W]; images with NaN or infinity are passed over.
+        sigma: noise deviations [B].
+        row_sums: greatest sum of the positive, and of the negative entries of a row of A.
+        seen: as in ``check_size``.
+    """
+    height, width = y.shape[-2:]
+    rows, observed = _observed(y, seen)
+    bad = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     for size in ((min(BLOCK, height), min(BLOCK, width)), (height, width)):
         stride = tuple(max(1, side // 2) for side in size)
-        pixels = size[0] * size[1]
-        count = F.avg_pool2d(observed, size, stride) * pixels
-        weight = pixels / count.clamp_min(1)
-        mean = F.avg_pool2d(rows, size, stride) * weight
-        square = F.avg_pool2d(rows.square(), size, stride) * weight
+        total = F.avg_pool2d(rows, size, stride)
+        share = F.avg_pool2d(observed, size, stride)
+        mean = total / share.clamp_min(1e-12)
+        if float(mean.min()) >= least(row_sums):
+            continue
+        square = F.avg_pool2d(rows.square(), size, stride) / share.clamp_min(1e-12)
         spread = (square - mean.square()).clamp_min(0).sqrt()
-        deviation = torch.maximum(sigma.reshape(-1, 1, 1, 1), spread)
-        depth = negative + DEPTH * positive + 8 * deviation / count.clamp_min(1).sqrt()
-        bad = bad | ((count >= FEWEST) & (mean < -depth)).flatten(1).any(dim=1)
-    return bad
+        deviation = torch.maximum(sigma.double().reshape(-1, 1, 1, 1), spread)
+        count = share * size[0] * size[1]
+        lowest = least(row_sums) - 8 * deviation / count.clamp_min(1).sqrt()
+        bad = bad | ((count > FEWEST - 0.5) & (mean < lowest)).flatten(1).any(dim=1)
+    _refuse(
+        rows, bad, "bring [-1, 1] into it by (y + 1) / 2, with sigma / 2, or add what was taken"
+    )
+
+
+def _observed(y: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Y, 0 where nothing was observed or an image is not finite, and 1 where it was; float64."""
+    finite = torch.isfinite(y.flatten(1)).all(dim=1).reshape(-1, *[1] * (y.dim() - 1))
+    observed = finite.expand_as(y) if seen is None else finite & seen
+    return torch.where(observed, y, 0).double(), observed.double()
 
 
 def _refuse(rows: Tensor, bad: Tensor, advice: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, as_tensor, choice, count, counts
 from jpmap_fast.batch_invariant import RowProduct
 from jpmap_fast.operators.fourier import DENSE_ENTRIES
@@ -97,6 +98,7 @@ class StructuredSensing(Diagonalised):
             raise ValueError(f"rows: expected indices in [0, {n}), got {distinct.tolist()[-1]}")
 
     @classmethod
+    @steady
     def dct(
         cls,
         m: int,
@@ -118,6 +120,7 @@ class StructuredSensing(Diagonalised):
         return cls._random("dct", m, image_shape, generator, dtype)
 
     @classmethod
+    @steady
     def hadamard(
         cls,
         m: int,

@@ -1,0 +1,101 @@
+"""What the compiled module says of the CUDA kernels: what runs where. No GPU needed."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from jpmap_fast import _C, kernels, mlp_kernels
+from jpmap_fast.mlp_kernels import scaled_half
+
+# The least that a device of compute capability 8.0 or higher offers a block.
+LEAST_SHARED_MEMORY = 99 * 1024
+
+
+@pytest.mark.parametrize(
+    "ptx, binary, holds",
+    [
+        (90, 90, True),
+        (100, 100, True),
+        (90, 120, True),  # translated, from code that has a body
+        (80, 80, False),
+        (80, 90, False),  # built for 80, translated on a device of 9.0: an empty kernel
+        (86, 100, False),
+    ],
+)
+def test_clusters_run_only_in_code_built_for_them(ptx, binary, holds):
+    assert _C.holds_clusters(ptx, binary) is holds
+
+
+def networks(count):
+    """Networks of all shapes, those whose pieces a tile's size once decided among them."""
+    draw = random.Random(0)
+    found = [(8, [512, 512, p]) for p in range(480, 800, 16)] + [(8, [512, 512, 784, 140])]
+    for _ in range(count):
+        layers = draw.randint(1, mlp_kernels.MAX_LAYERS)
+        found.append((draw.randint(1, 64), [draw.randint(1, 3000) for _ in range(layers)]))
+    return found
+
+
+def test_pieces_of_a_sum_are_the_networks_whatever_tile_an_image_is_in():
+    for latent, widths in networks(300):
+        layouts = [
+            _C.mlp_layout(latent, widths, images, rows)
+            for images in range(1, 33)
+            for rows in (16, 32, 64)
+        ]
+        assert len({layout["piece"] for layout in layouts}) == 1, (latent, widths)
+
+
+def test_pieces_fit_into_every_tile():
+    for latent, widths in networks(300):
+        for images, rows in ((1, 16), (16, 64), (32, 32)):
+            at = _C.mlp_layout(latent, widths, images, rows)
+            assert 0 < at["piece"] <= -(-widths[-1] // 32) * 32 and at["piece"] % 32 == 0
+            assert 2 * at["tangent_rows"] * (at["piece"] + 32) <= at["area"], (latent, widths)
+
+
+def test_the_least_tile_takes_the_least_memory():
+    for latent, widths in networks(100):
+        least = _C.mlp_shared_memory(latent, widths)
+        for images, rows in ((1, 16), (2, 16), (1, 64), (32, 64)):
+            assert least <= _C.mlp_layout(latent, widths, images, rows)["bytes"] + 4096
+        assert least <= _C.mlp_shared_memory(latent, [width + 32 for width in widths])
+
+
+def test_memory_of_networks_beyond_all_devices_is_counted_in_64_bits():
+    for width in (10**7, 10**8, 10**9):
+        assert _C.mlp_shared_memory(8, [width, 784]) > 64 * width
+
+
+def test_networks_that_no_layout_describes_are_refused():
+    for latent, widths in ((0, [4]), (65, [4]), (8, []), (8, [4] * 9)):
+        with pytest.raises(ValueError, match="1 to 64 latent dimensions and 1 to 8 layers, got"):
+            _C.mlp_shared_memory(latent, widths)
+
+
+def test_systems_of_every_size_fit_on_every_device():
+    sizes = [_C.damped_shared_memory(k) for k in range(1, kernels.MAX_DAMPED_SYSTEM + 1)]
+    assert sizes == sorted(sizes) and sizes[-1] <= LEAST_SHARED_MEMORY
+
+
+@pytest.mark.parametrize("units", [1e-30, 1e-9, 1e-3, 1.0, 1e5, 1e30])
+def test_weights_keep_their_digits_in_float16_in_any_units(units):
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 500, generator=g) * units
+    half, scale = scaled_half(weight)
+    assert half.dtype == torch.float16 and scale.shape == (1,)
+    assert float(torch.frexp(scale).mantissa) == 0.5  # a power of two
+    restored = half.double() / scale.double()
+    assert (restored - weight).norm() <= 2**-11 * weight.double().norm()
+    assert 0.5 <= float(half.double().norm(dim=1).max()) < 1.001
+
+
+def test_scales_of_weights_that_have_none():
+    for weight in (torch.zeros(3, 4), torch.full((3, 4), torch.inf), torch.full((3, 4), torch.nan)):
+        half, scale = scaled_half(weight)
+        assert float(scale) == 1.0 and half.isinf().sum() == 0
+    _, scale = scaled_half(torch.full((3, 4), 1e-44))
+    assert 0 < float(scale) < torch.inf
