@@ -86,15 +86,22 @@ SOLVER_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "Adam": {"": {"learning_rate": 0.1, "max_steps": 40}},
 }
 
+# Relative residual of conjugate gradients: no promise needs more, and they take the most time.
+ROUGH = 1e-5
+
 OPERATORS: dict[str, dict[str, Callable[[Data], jf.Operator]]] = {
     "Blur": {
-        **{b: partial(lambda d, b: jf.Blur(d.kernel, b), b=b) for b in BOUNDARIES},
+        **{b: partial(lambda d, b: jf.Blur(d.kernel, b, tolerance=ROUGH), b=b) for b in BOUNDARIES},
         "even": lambda d: jf.Blur(d.even),
         "one an image": lambda d: jf.Blur(d.kernels),
     },
     "Composition": {
-        "mask of blur": lambda d: jf.Composition(jf.Inpainting(d.mask), jf.Blur(d.kernel)),
-        "one an image": lambda d: jf.Composition(jf.Inpainting(d.masks), jf.Blur(d.kernels)),
+        "mask of blur": lambda d: jf.Composition(
+            jf.Inpainting(d.mask), jf.Blur(d.kernel), tolerance=ROUGH
+        ),
+        "one an image": lambda d: jf.Composition(
+            jf.Inpainting(d.masks), jf.Blur(d.kernels), tolerance=ROUGH
+        ),
         "mask of mask": lambda d: jf.Composition(jf.Inpainting(d.mask), jf.Inpainting(d.masks)),
     },
     "CompressedSensing": {
@@ -112,8 +119,12 @@ OPERATORS: dict[str, dict[str, Callable[[Data], jf.Operator]]] = {
     "LinearOperator": {"": lambda d: jf.LinearOperator(every_second_row, every_second_row_adjoint)},
     "PhysicsOperator": {"stacked": _physics_operator},
     "Stack": {
-        "": lambda d: jf.Stack([jf.Denoising(), jf.SuperResolution(2)], noise=[2, 1]),
-        "one an image": lambda d: jf.Stack([jf.Inpainting(d.masks), jf.Blur(d.kernel, "zero")]),
+        "": lambda d: jf.Stack(
+            [jf.Denoising(), jf.SuperResolution(2)], noise=[2, 1], tolerance=ROUGH
+        ),
+        "one an image": lambda d: jf.Stack(
+            [jf.Inpainting(d.masks), jf.Blur(d.kernel, "zero")], tolerance=ROUGH
+        ),
     },
     "StructuredSensing": {
         kind: partial(

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import contract_builders as builders
+import contract_classes as classes
 import numpy as np
 import pytest
 import torch
@@ -19,8 +20,15 @@ import jpmap_fast as jf
 
 EVERY = pytest.mark.parametrize("surrounding", SURROUNDINGS)
 
+# Every method and prior as it comes, everywhere; variants of a method where everything is at once.
 # Operators are made there besides, below.
-FEW = [found for found in situations() if found.method is not None]
+PLAIN = {kind.__name__ for kind in classes.method_classes()}
+RESTORED = [
+    (surrounding, found)
+    for surrounding in SURROUNDINGS
+    for found in situations()
+    if found.method in PLAIN or (found.method is not None and surrounding == "all")
+]
 
 
 def inside(surrounding: str, call: Callable[[], Any]) -> Any:
@@ -35,8 +43,7 @@ def inside(surrounding: str, call: Callable[[], Any]) -> Any:
     return found
 
 
-@EVERY
-@pytest.mark.parametrize("situation", FEW, ids=str)
+@pytest.mark.parametrize(("surrounding", "situation"), RESTORED, ids=str)
 def test_restoring_has_the_same_bits(surrounding, situation: Situation):
     p = situation.problem()
     found = inside(surrounding, lambda: p.restore(method=situation.algorithm))
@@ -58,7 +65,7 @@ def test_operators_are_made_and_act_with_the_same_bits(surrounding, name):
         assert not differences(found, expected)
 
 
-@EVERY
+@pytest.mark.parametrize("surrounding", ["autocast", "meta", "all"])
 @pytest.mark.parametrize("name", [found.name for found in builders.operators()])
 def test_what_is_made_there_restores_as_what_is_made_here(surrounding, name):
     p, d = problem(name, dtype=torch.float32), data(dtype=torch.float32)
