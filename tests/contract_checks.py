@@ -78,7 +78,7 @@ class Situation:
 
 
 # Several starts, a proposal of the encoder, descents: what the long default does, in short.
-QUICK = jf.JPMAP(starts=2, n2=1, max_iterations=2, z_solver=jf.GaussNewton(max_steps=4))
+QUICK = jf.JPMAP(starts=2, n2=1, max_iterations=2, z_solver=jf.GaussNewton(max_steps=3))
 
 
 def situations() -> list[Situation]:

@@ -10,6 +10,7 @@ import contract_classes as classes
 import pytest
 import torch
 from contract_checks import Situation, differences, rows, situations, unrecorded
+from contract_data import IMAGE_SHAPE, data
 
 import jpmap_fast as jf
 
@@ -114,3 +115,15 @@ def test_a_record_ends_where_the_result_does(situation: Situation):
     solver = getattr(situation.algorithm, "z_solver", None)
     if isinstance(situation.algorithm, jf.JPMAP) and not isinstance(solver, jf.Adam):
         assert not bool((history.objective.diff(dim=0) > 0).any())
+
+
+@pytest.mark.parametrize("name", [found.name for found in builders.operators()])
+@pytest.mark.parametrize("rows_", [[0], [3], [1, 2], [0, 2, 3]], ids=str)
+def test_operators_act_on_every_image_alone(name, rows_):
+    d = data()
+    operator = builders.named(builders.operators(), name)(d).bind(IMAGE_SHAPE, len(d.images))
+    index = torch.tensor(rows_)
+    part = operator if operator.batch is None else operator.select(index)
+    measured = operator.A(d.images)
+    assert torch.equal(part.A(d.images[index]), measured[index])
+    assert torch.equal(part.A_adjoint(measured[index]), operator.A_adjoint(measured)[index])
