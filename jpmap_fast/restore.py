@@ -127,7 +127,9 @@ def restore(
         size = chunk_size or _chunk_size(problem, algorithm)
         outcomes = []
         with Monitor(record=record, progress=progress) as monitor:
-            for rows in good.split(size) if good.numel() else [good]:
+            if not good.numel():  # not every A takes no images at all
+                outcomes.append(Outcome.of_nothing(problem))
+            for rows in good.split(size) if good.numel() else ():
                 whole = rows.numel() == problem.batch
                 part = problem if whole else problem.select(rows)
                 settings = algorithm if whole else algorithm.select(rows)

@@ -52,6 +52,16 @@ class Outcome:
     candidates: Tensor
     history: History | None = None
 
+    @classmethod
+    def of_nothing(cls, problem: Problem) -> Outcome:
+        """The end of a run on no images of a problem."""
+        like = problem.y.new_empty(0)
+        images = like.reshape(0, *problem.prior.image_shape)
+        codes = like.reshape(0, problem.decoder.latent_dim)
+        counts = like.long()
+        state = State(images, codes, images, like, like)
+        return cls(state, like, counts, counts, counts.reshape(0, 3))
+
     def select(self, index: Tensor) -> Outcome:
         """The images ``index`` alone."""
         return Outcome(

@@ -16,6 +16,7 @@ from jpmap_fast.algorithms.base import (
     Start,
     as_solver,
 )
+from jpmap_fast.algorithms.joint import nothing_left
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.solvers import GaussNewton, LatentSolver
@@ -78,9 +79,13 @@ def minimise_latent(
     monitor.step(index, found.z, objective, beta, gap, zeros + 3)
     monitor.finished(problem.batch)
     decoded = problem.decode(found.z)
-    status = torch.where(found.converged, CONVERGED, ITERATION_LIMIT)
+    state = State(decoded, found.z, decoded, objective, gap)
+    converged = found.converged
+    if not isinstance(solver, GaussNewton) and bool(converged.any()):
+        converged = converged & nothing_left(problem, state, beta)
+    status = torch.where(converged, CONVERGED, ITERATION_LIMIT)
     return Outcome(
-        State(decoded, found.z, decoded, objective, gap),
+        state,
         beta,
         torch.where(torch.isfinite(objective), status, FAILED),
         found.steps,

@@ -179,8 +179,10 @@ def _iterate(work: _Work, settings: JointSettings, monitor: Monitor) -> tuple[Te
         f, scale = part.problem.latent_objective(settings.coupling, x, part.beta)
         found: LatentSolution = settings.z_solver.minimise(f, code, scale)
         monitor.solved(found.path)
-        # At the end of a descent of J1(x_n, .) the next x moves the minimum.
-        return found.z, found.converged & (settings.coupling == "projected")
+        # At the end of a descent of J1(x_n, .) the next x moves the minimum; and the test of Adam,
+        # on the gradient of f / beta, says nothing of f where beta is large.
+        known = settings.coupling == "projected" and isinstance(settings.z_solver, GaussNewton)
+        return found.z, found.converged & known
 
     first = torch.ones_like(work.index)
     open_ = work.encoder_open

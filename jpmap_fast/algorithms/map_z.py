@@ -51,7 +51,7 @@ class MAPz(Algorithm):
     Args:
         alpha: allowed gap, in grey levels: epsilon = (alpha / 255)^2 n, > 0.
         rho: multiplier rate; None for 100 / n.
-        beta0: first coupling weight; None for 0.1 / gamma^2 of the prior.
+        beta0: first coupling weight, a number or one an image; None for 0.1 / gamma^2 of the prior.
         growth: least and largest factor of beta, 1 < least <= largest.
         coupling, z_solver, n1, n2, max_iterations, tolerance, starts: as in ``JPMAP``;
             max_iterations holds for each beta. The encoder is used at beta_0 only.
