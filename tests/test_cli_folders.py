@@ -62,7 +62,7 @@ def test_pictures_come_back_in_their_own_kind(tmp_path):
     (source / "broken.png").write_bytes(b"nothing")
     result = _run("restore", source, *COMMON, "-o", out, code=1)
     assert "broken.png" in result.stderr
-    assert "Note: h.png: alpha composited on 1" in result.stderr
+    assert "Note: h.png: alpha composited on white" in result.stderr
     with np.load(out / "restored.npz") as arrays:
         x, names = arrays["x"][:, 0], list(arrays["names"])
     place = {str(name): i for i, name in enumerate(names)}

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jpmap_fast.data.arrays import ARRAY_SUFFIXES, as_pictures, pixel_values, read_array
+from jpmap_fast.data.arrays import (
+    ARRAY_SUFFIXES,
+    as_pictures,
+    check_levels,
+    pixel_values,
+    read_array,
+)
 from jpmap_fast.data.idx import is_idx, read_idx
 from jpmap_fast.data.picture import Array, with_channels
 from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
@@ -159,5 +165,5 @@ def _images(array: Array, shape: tuple[int, ...]) -> Array:
         raise ValueError(
             f"y: expected images [{wanted}] for this prior, got shape {list(array.shape)}"
         )
-    pixel_values("y", images[:0])
+    check_levels("y", images)
     return images
