@@ -10,6 +10,8 @@ from typing import Any
 
 from jpmap_fast.data.writing import answer_suffix, written_whole
 
+_ONE_AND_MORE = (("uint8",), ("uint8", "uint8"))
+
 
 class Targets:
     """The file that answers each picture file, all of them different.
@@ -25,17 +27,17 @@ class Targets:
         taken: set[str] = set()
         for file in files:
             # How many pages there are is not known yet: every name it may get is taken.
-            names = {count: answer_suffix(file.suffix, count) for count in (1, 2)}
+            suffixes = [answer_suffix(file.suffix, stored) for stored in _ONE_AND_MORE]
             stem, count = file.stem, 1
-            while any(f"{stem}{suffix}".lower() in taken for suffix in names.values()):
+            while any(f"{stem}{suffix}".lower() in taken for suffix in suffixes):
                 count += 1
                 stem = f"{file.stem}_{count}"
-            taken.update(f"{stem}{suffix}".lower() for suffix in names.values())
+            taken.update(f"{stem}{suffix}".lower() for suffix in suffixes)
             self._stems[file] = stem
 
-    def of(self, file: Path, pages: int) -> Path:
-        """Where the restored pages of a file go."""
-        return self._output / f"{self._stems[file]}{answer_suffix(file.suffix, pages)}"
+    def of(self, file: Path, stored: Sequence[str]) -> Path:
+        """Where the restored pages of a file go, by the types that they were stored in."""
+        return self._output / f"{self._stems[file]}{answer_suffix(file.suffix, stored)}"
 
     def check_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise ValueError where a picture would be written over in a folder of inputs."""
@@ -43,10 +45,10 @@ class Targets:
         if self._output.resolve() not in folders:
             return
         for file in self._stems:
-            for pages in (1, 2):
-                if self.of(file, pages).exists():
+            for stored in _ONE_AND_MORE:
+                if self.of(file, stored).exists():
                     raise ValueError(
-                        f"--output: {self.of(file, pages)} is in the folder of the inputs and "
+                        f"--output: {self.of(file, stored)} is in the folder of the inputs and "
                         "would be overwritten; choose another folder"
                     )
 
