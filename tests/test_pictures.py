@@ -527,15 +527,17 @@ def test_what_is_written_is_what_was_read(array, tmp_path):
 
 
 def test_suffixes_of_answers():
-    for suffix, pages, expected in (
-        (".tif", 1, ".tif"),
-        (".TIFF", 5, ".TIFF"),
-        (".png", 1, ".png"),
-        (".png", 3, ".tif"),
-        (".jpg", 1, ".png"),
-        (".gif", 4, ".tif"),
+    for suffix, stored, expected in (
+        (".tif", ["uint8"], ".tif"),
+        (".TIFF", ["uint16"] * 5, ".TIFF"),
+        (".png", ["uint16"], ".png"),
+        (".png", ["uint8"] * 3, ".tif"),
+        (".jpg", ["uint8"], ".png"),
+        (".gif", ["uint8"] * 4, ".tif"),
+        (".pfm", ["float32"], ".tif"),
+        (".png", ["uint32"], ".tif"),
     ):
-        assert answer_suffix(suffix, pages) == expected
+        assert answer_suffix(suffix, stored) == expected
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):

@@ -67,7 +67,7 @@ def _image(content: bytes, at: int) -> tuple[Array, int, int]:
 
 def _plain(content: bytes, at: int, count: int, *, digits: bool) -> tuple[Array, int]:
     form = re.compile(rb"(?:\s|#[^\n]*\n)*([01])" if digits else _NUMBER.pattern)
-    samples = []
+    samples: list[int] = []
     while len(samples) < count and (found := form.match(content, at)):
         samples.append(int(found[1]))
         at = found.end()
