@@ -186,9 +186,7 @@ def prior_of(prior: Prior | str) -> Prior:
     return prior
 
 
-def prepare(
-    y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: bool = True
-) -> Task:
+def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: bool = True) -> Task:
     """Arguments of ``restore``, checked; without ``codes`` the decoder is not asked whether it can
     be differentiated.
     """
