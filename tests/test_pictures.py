@@ -67,9 +67,11 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + check
 
 
-def png_of_chunks(array: Any, depth: int, width: int, before: bytes, after: bytes) -> bytes:
+def png_of_chunks(
+    array: Any, depth: int, width: int, before: bytes, after: bytes, height: int | None = None
+) -> bytes:
     """A grey PNG by the book, its rows already packed, with chunks before and after its pixels."""
-    header = struct.pack(">IIBBBBB", width, len(array), depth, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height or len(array), depth, 0, 0, 0, 0)
     pixels = b"".join(b"\0" + row.tobytes() for row in array)
     chunks = (chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(pixels)), after)
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
@@ -394,6 +396,17 @@ REFUSED: dict[str, tuple[Save, str]] = {
     "really-icon.png": (lambda path: Image.fromarray(C8).save(path, format="ICO"), "ICO"),
     "program.png": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "PostScript"),
     "light.exr": (lambda path: path.write_bytes(b"v/1\x01"), "OpenEXR"),
+    "bomb.png": (
+        lambda path: path.write_bytes(png_of_chunks(np.zeros((1, 1)), 8, 2**13, b"", b"", 2**13)),
+        "at most 16777216 samples",
+    ),
+    "bomb.pgm": (lambda path: path.write_bytes(b"P5 8000 8000 255\n"), "at most 16777216 samples"),
+    "bomb.tif": (
+        lambda path: tifffile.imwrite(
+            path, np.zeros((8000, 8000), np.uint8), compression="zstd", rowsperstrip=8000
+        ),
+        "at most [0-9]+ samples in a picture of [0-9]+ bytes, got 64000000",
+    ),
     "short.pgm": (lambda path: path.write_bytes(b"P5 9 7 255\nabc"), "truncated"),
     "rest.pgm": (lambda path: path.write_bytes(b"P5 1 1 255\nx and more"), "at byte 12"),
     "level.pgm": (lambda path: path.write_bytes(b"P5 2 1 9\n\x0a\x01"), "above the level 9"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jpmap_fast.data.picture import Array, brightness_note, check_size, unit_range
+from jpmap_fast.data.picture import Array, brightness_note, unit_range
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 
@@ -55,7 +55,6 @@ def as_pictures(name: str, array: Array, image_shape: Sequence[int] | None = Non
     Raises:
         ValueError: another shape, or nothing at all.
     """
-    check_size(array.size)
     shape = array.shape
     if image_shape is not None and shape == tuple(image_shape):
         array = array[None]

@@ -51,7 +51,7 @@ def _image(content: bytes, at: int) -> tuple[Array, int, int]:
         raise ValueError(f"expected a largest level of 1 to 65535, got {levels}")
     channels = 3 if form in (3, 6) else 1
     count = width * height * channels
-    check_size(count)
+    check_size(count, len(content))
     if form < 4:
         samples, at = _plain(content, at, count, digits=form == 1)
     else:

@@ -16,8 +16,9 @@ LUMA = (0.299, 0.587, 0.114)
 # picture just as well, of which a note tells.
 LEAST_USED, DARK = 1 / 256, 1 / 16
 
-# Samples of one picture: a header may promise any number of them in a few bytes.
-MOST_SAMPLES = 1 << 30
+# Samples of one picture: a header may promise any number of them in a few bytes. Ten thousand
+# times as many as bytes are the pages of blank paper; what is small does no harm.
+MOST_SAMPLES, SMALL, MOST_A_BYTE = 1 << 28, 1 << 24, 10_000
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ class Picture:
     opaque: bool = True
 
 
-def check_size(samples: int) -> None:
-    """Raise ValueError where a picture promises more samples than any that is read."""
-    if samples > MOST_SAMPLES:
-        raise ValueError(f"expected at most {MOST_SAMPLES} samples, got {samples}")
+def check_size(samples: int, stored: int) -> None:
+    """Raise ValueError where a picture promises more samples than any in so many bytes."""
+    most = min(MOST_SAMPLES, max(SMALL, MOST_A_BYTE * stored))
+    if samples > most:
+        raise ValueError(
+            f"expected at most {most} samples in a picture of {stored} bytes, got {samples}"
+        )
 
 
 def unit_range(array: Array, largest: int | None = None) -> Array:

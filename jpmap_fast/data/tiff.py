@@ -139,7 +139,7 @@ def _eight_bits(table: Array) -> Array:
 
 def _pixels(page: Any) -> Array:
     """The samples of a page [H, W, c]."""
-    check_size(int(page.size))
+    check_size(int(page.size), page.parent.filehandle.size)
     if page.compression in _APERIO:
         raise ValueError("JPEG 2000 of Aperio is not read; store another compression")
     _check_segments(page)
