@@ -169,14 +169,15 @@ def counts(name: str, values: Any, minimum: int) -> tuple[int, ...]:
     return tuple(count(name, value, minimum) for value in values)
 
 
-def number(name: str, value: Any) -> float:
-    """The value as a finite number of Python.
+def number(name: str, value: Any, *, finite: bool = True) -> float:
+    """The value as a number of Python.
 
     Raises:
-        TypeError: not a real number of Python, NumPy or torch. ValueError: NaN or infinite.
+        TypeError: not a real number of Python, NumPy or torch. ValueError: NaN or infinite where it
+            is to be ``finite``.
     """
     found = _real(name, value)
-    if not math.isfinite(found):
+    if finite and not math.isfinite(found):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import count as check_count
+from jpmap_fast._validate import counts, number
 
 
 @steady
@@ -33,15 +33,16 @@ def random_masks(
         [count, 1, H, W] float32 of zeros and ones.
 
     Raises:
-        ValueError: missing or count is out of range.
+        ValueError: missing or count is out of range. TypeError: not numbers.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
         >>> random_masks(2, (1, 28, 28), 0.8, generator).shape
         torch.Size([2, 1, 28, 28])
     """
-    check_count("count", count, 1)
-    if not (math.isfinite(missing) and 0 <= missing < 1):
+    count = check_count("count", count, 1)
+    image_shape = counts("image_shape", image_shape, 1)
+    if not 0 <= number("missing", missing, finite=False) < 1:
         raise ValueError(f"missing: expected a fraction in [0, 1), got {missing}")
     device = None if generator is None else generator.device
     height, width = image_shape[-2:]

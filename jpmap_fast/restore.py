@@ -28,6 +28,8 @@ from jpmap_fast.algorithms.base import CONVERGED, FAILED
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.decoder import make_decoder, make_encoder
+from jpmap_fast.priors.decoder_base import Decoder
+from jpmap_fast.priors.function_decoder import FunctionDecoder
 from jpmap_fast.priors.load import available_priors, load_prior
 from jpmap_fast.result import Result
 
@@ -115,7 +117,7 @@ def restore(
     if isinstance(prior, str) and prior in available_priors():
         prior = _bundled(prior)
     with full_precision():
-        task = prepare(y, operator, prior, sigma)
+        task = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes)
         if chunk_size is not None:
             chunk_size = count("chunk_size", chunk_size, 1)
         problem = task.problem
@@ -184,8 +186,10 @@ def prior_of(prior: Prior | str) -> Prior:
     return prior
 
 
-def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
-    """Arguments of ``restore``, checked."""
+def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: bool = True) -> Task:
+    """Arguments of ``restore``, checked; without ``codes`` the decoder is not asked whether it can
+    be differentiated.
+    """
     prior = prior_of(prior)
     if is_physics(operator):
         from jpmap_fast.deepinv.translation import count_of, translate
@@ -227,9 +231,12 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any) -> Task:
     deviation = noise_levels("sigma", sigma, batch, y)
     operator.check_range(y, deviation)
     finite = torch.isfinite(y.flatten(1)).all(dim=1) if batch else y.new_zeros(0, dtype=torch.bool)
-    problem = Problem(
-        prior, make_encoder(prior), make_decoder(prior, y[:0]), operator, y, deviation
-    )
+    decoder: Decoder
+    if codes:
+        decoder = make_decoder(prior, y[:0])
+    else:
+        decoder = FunctionDecoder(prior.decode, prior.latent_dim, math.prod(image_shape))
+    problem = Problem(prior, make_encoder(prior), decoder, operator, y, deviation)
     return Task(problem, finite, batched)
 
 

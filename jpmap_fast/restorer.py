@@ -154,7 +154,10 @@ class Restorer:
             value is None or torch.as_tensor(value).numel() == 1 for value in (sigma, *varying)
         )
         algorithm = algorithm.bind(problem)
-        self._codes = algorithm.starting_codes(problem, generator)
+        starts = vars(self).pop("_starts_of_original", None)
+        if starts is None:
+            starts = algorithm.starting_codes(problem, generator)
+        self._codes = starts.to(y)
         self._made_from = {
             "operator": operator,
             "prior": given,
@@ -209,12 +212,8 @@ class Restorer:
         return {"made_from": self._made_from, "codes": self._codes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._starts_of_original = state["codes"]
         self.__init__(**state["made_from"])  # type: ignore[misc]
-        if not torch.equal(self._codes, state["codes"]):
-            self._codes = state["codes"]
-            algorithm = as_algorithm(state["made_from"]["method"]).bind(self._first)
-            with torch.no_grad(), full_precision():
-                self._prepare(algorithm, self._first)
 
     @steady
     @torch.no_grad()

@@ -256,13 +256,22 @@ def test_output_names_are_all_different() -> None:
     names = ["a.png", "a.jpg", "b/a.png", "A.PNG", "a_2.png", "s.tif", "t/s.TIF", "s.gif"]
     files = [Path(name) for name in names]
     targets = Targets(Path("out"), files)
-    made = [targets.of(file, pages) for file in files for pages in (1, 3)]
-    assert targets.of(files[0], 1) == Path("out/a.png")
-    assert targets.of(files[5], 7) == Path("out/s.tif")
+    one, more = ["uint8"], ["uint8"] * 3
+    made = [targets.of(file, stored) for file in files for stored in (one, more)]
+    assert targets.of(files[0], one) == Path("out/a.png")
+    assert targets.of(files[5], more) == Path("out/s.tif")
     assert {path.suffix.lower() for path in made} == {".png", ".tif"}
-    own = [{str(targets.of(file, pages)).lower() for pages in (1, 3)} for file in files]
-    assert sum(len(one) for one in own) == len(set().union(*own))
+    own = [{str(targets.of(file, stored)).lower() for stored in (one, more)} for file in files]
+    assert sum(len(names) for names in own) == len(set().union(*own))
     assert all(path.parent == Path("out") for path in made)
+
+
+def test_output_names_are_the_inputs_where_they_can_be() -> None:
+    files = [Path(name) for name in ("a.gif", "a.jpg", "a.png", "a.tif")]
+    targets = Targets(Path("out"), files)
+    names = [targets.of(file, ["uint8"]).name for file in files]
+    assert names == ["a_2.png", "a_3.png", "a.png", "a.tif"]
+    assert targets.of(files[2], ["uint8"] * 2).name not in names
 
 
 def test_info_names_what_there_is() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import jpmap_fast as jf
-from jpmap_fast.cli import _restore_job, app
+from jpmap_fast.cli import _restore_job, _sources, app
 from jpmap_fast.cli._journal import FOLDER
 from jpmap_fast.cli._rows import Rows
 
@@ -62,7 +62,7 @@ def test_pictures_come_back_in_their_own_kind(tmp_path):
     (source / "broken.png").write_bytes(b"nothing")
     result = _run("restore", source, *COMMON, "-o", out, code=1)
     assert "broken.png" in result.stderr
-    assert "Note: h.png: alpha composited on 1" in result.stderr
+    assert "Note: h.png: alpha composited on white" in result.stderr
     with np.load(out / "restored.npz") as arrays:
         x, names = arrays["x"][:, 0], list(arrays["names"])
     place = {str(name): i for i, name in enumerate(names)}
@@ -164,7 +164,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("stage, at", [("write", 3), ("rows", 5), ("line", 4), ("end", 0)])
+@pytest.mark.parametrize("stage, at", [("write", 3), ("rows", 3), ("line", 1), ("end", 0)])
 def test_a_killed_run_goes_on_where_it_stopped(stage, at, tmp_path, monkeypatch):
     source = _folder(tmp_path / "in", 6)
     arguments = ["restore", str(source), "--operator", "inpainting", "--sigma", "10"]
@@ -189,7 +189,7 @@ def test_a_killed_run_goes_on_where_it_stopped(stage, at, tmp_path, monkeypatch)
 
     monkeypatch.setattr(jf, "restore", counted)
     _run(*arguments, out, "--resume")
-    assert sum(restored) == {"write": 3, "rows": 4, "line": 2, "end": 0}[stage]
+    assert sum(restored) == {"write": 4, "rows": 4, "line": 4, "end": 0}[stage]
     assert {p.name for p in out.iterdir()} == {p.name for p in whole.iterdir()}
     for name in ("restored.npz", "measured.npz"):
         with np.load(whole / name) as a, np.load(out / name) as b:
@@ -203,7 +203,7 @@ def test_a_killed_run_goes_on_where_it_stopped(stage, at, tmp_path, monkeypatch)
 
 def _interrupted(source: Path, out: Path) -> None:
     arguments = ["restore", str(source), *COMMON, "-o", str(out)]
-    subprocess.run([sys.executable, "-c", KILLED, "line", "2", *arguments], capture_output=True)
+    subprocess.run([sys.executable, "-c", KILLED, "line", "1", *arguments], capture_output=True)
     assert (out / FOLDER).exists()
 
 
@@ -224,6 +224,73 @@ def test_a_changed_picture_is_noticed(tmp_path):
     os.utime(source / "00.png", ns=(time.time_ns(), time.time_ns()))
     refused = _run("restore", source, *COMMON, "-o", out, "--resume", code=2)
     assert "00.png has changed" in refused.stderr
+
+
+def test_a_run_goes_on_with_the_same_inputs(tmp_path, monkeypatch):
+    source, out = _folder(tmp_path / "in", 4), tmp_path / "out"
+    _interrupted(source, out)
+    refused = _run("restore", source / "03.png", *COMMON, "-o", out, "--resume", code=2)
+    assert "00.png, which is not among the inputs" in refused.stderr
+    # The same files by another path, and one more.
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(source / "04.png")
+    _run("restore", "in", *COMMON, "-o", "out", "--resume")
+    assert [row["name"] for row in _summary(out)["images"]] == [f"0{i}.png" for i in range(5)]
+
+
+def test_a_mask_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
+    """Whatever the batches; measured.npz of many images can be restored again."""
+    np.save(tmp_path / "clean.npy", DIGITS)
+    common = ("--operator", "inpainting", "--sigma", 10)
+    first, again = tmp_path / "first", tmp_path / "again"
+    _run("restore", tmp_path / "clean.npy", *common, "--simulate", "--missing", 0.6, "-o", first)
+    monkeypatch.setattr(_sources, "BATCH", 5)
+    monkeypatch.setattr(_restore_job, "BATCH", 5)
+    measured = first / "measured.npz"
+    _run("restore", measured, *common, "--mask", measured, "-o", again)
+    with np.load(first / "restored.npz") as a, np.load(again / "restored.npz") as b:
+        np.testing.assert_allclose(a["x"], b["x"], atol=1e-5)
+    with np.load(measured) as arrays:
+        np.savez(tmp_path / "fewer.npz", mask=arrays["mask"][:7])
+        pages = arrays["y"][:7, 0]
+    fewer = ("--mask", tmp_path / "fewer.npz")
+    refused = _run("restore", measured, *common, *fewer, "-o", again, code=2)
+    assert "one for each of 12 images, got 7" in refused.stderr
+    tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="minisblack")
+    _run("restore", tmp_path / "stack.tif", *common, *fewer, "-o", tmp_path / "stack")
+    with np.load(first / "restored.npz") as a, np.load(tmp_path / "stack/restored.npz") as b:
+        np.testing.assert_allclose(a["x"][:7], b["x"], atol=1e-5)
+    folder = _folder(tmp_path / "in", 7)
+    refused = _run("restore", folder, *common, *fewer, "-o", again, code=2)
+    assert "expected one mask or kernel for 7 picture files, got 7" in refused.stderr
+
+
+def test_a_kernel_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
+    kernels = torch.stack([jf.gaussian_kernel(0.5 + 0.1 * i, 7) for i in range(12)])[:, None]
+    np.savez(tmp_path / "k.npz", kernel=kernels.numpy())
+    y = jf.Blur(kernels).A(torch.from_numpy(DIGITS)[:, None])
+    np.save(tmp_path / "y.npy", y.numpy())
+    monkeypatch.setattr(_sources, "BATCH", 5)
+    monkeypatch.setattr(_restore_job, "BATCH", 5)
+    arguments = ("--operator", "blur", "--kernel", tmp_path / "k.npz", "--sigma", 5)
+    _run("restore", tmp_path / "y.npy", *arguments, "-o", tmp_path / "out")
+    expected = jf.restore(y, jf.Blur(kernels), "mnist", 5 / 255)
+    with np.load(tmp_path / "out" / "restored.npz") as arrays:
+        np.testing.assert_allclose(arrays["x"], expected.x.numpy(), atol=1e-4)
+
+
+def test_foreign_pictures_in_a_folder_are_named(tmp_path):
+    source, out = _folder(tmp_path / "in", 1), tmp_path / "out"
+    (source / "light.exr").write_bytes(b"v/1\x01")
+    result = _run("restore", source, *COMMON, "-o", out, code=1)
+    assert "light.exr" in result.stderr and _summary(out)["restored"] == 1
+
+
+def test_floats_in_a_file_named_png_stay_floats(tmp_path):
+    source, out = _folder(tmp_path / "in", 1), tmp_path / "out"
+    tifffile.imwrite(source / "float.png", DIGITS[1])
+    _run("restore", source, *COMMON, "-o", out)
+    assert tifffile.imread(out / "float.tif").dtype == np.float32
 
 
 def test_resume_of_nothing_is_a_run(tmp_path):

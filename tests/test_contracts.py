@@ -9,7 +9,7 @@ import contract_builders as builders
 import contract_classes as classes
 import pytest
 import torch
-from contract_checks import Situation, differences, rows, situations, unrecorded
+from contract_checks import Situation, differences, rows, situations, unlike, unrecorded
 from contract_data import IMAGE_SHAPE, data
 
 import jpmap_fast as jf
@@ -33,9 +33,6 @@ def test_every_class_has_a_builder(found, table):
         f"{', '.join(sorted(missing))}: no promise is tested of a class that nobody can make; "
         "add a line to tests/contract_builders.py"
     )
-    imported = builders.DEEPINV or {kind.__name__ for kind in found} | builders.NEEDS_DEEPINV
-    surplus = set(table) - {kind.__name__ for kind in found}
-    assert imported is not True or not surplus, f"{surplus}: builders of what is no more"
 
 
 @pytest.mark.parametrize("kind", classes.method_classes(), ids=lambda kind: kind.__name__)
@@ -51,7 +48,7 @@ def test_settings_documented_for_each_image_are_known_as_such(kind):
 @EVERY
 def test_chunks_change_nothing(situation: Situation):
     found = situation.problem().restore(method=situation.algorithm, record=True, chunk_size=3)
-    assert not differences(found, situation.expected())
+    assert not unlike(found, situation.expected())
 
 
 @EVERY
@@ -61,7 +58,7 @@ def test_bad_images_touch_no_others(situation: Situation):
     y[0].view(-1)[0], y[2].view(-1)[-1] = torch.nan, -torch.inf
     found = p.restore(y=y, method=situation.algorithm)
     expected = situation.expected()
-    assert not differences(rows(found, [1, 3]), rows(unrecorded(expected), [1, 3]))
+    assert not unlike(rows(found, [1, 3]), rows(unrecorded(expected), [1, 3]))
     for bad in (0, 2):
         assert not bool(found.converged[bad]) and "failed" in found.status[bad]
         assert bool(found.x[bad].isnan().all())
@@ -72,12 +69,12 @@ def test_an_image_alone_and_without_a_batch_is_the_one_of_the_batch(situation: S
     p = situation.problem()
     expected = rows(unrecorded(situation.expected()), 2)
     alone = p.only([2]).restore(method=situation.algorithm)
-    assert not differences(rows(alone, 0), expected)
+    assert not unlike(rows(alone, 0), expected)
     single = p.only([2])
     found = single.restore(
         y=single.y[0], sigma=float(single.sigma[0]), method=situation.algorithm, record=True
     )
-    assert not differences(unrecorded(found), expected)
+    assert not unlike(unrecorded(found), expected)
     if found.history is not None:
         assert found.history.objective.dim() == 1 and found.history.z.dim() == 2
 
@@ -125,5 +122,8 @@ def test_operators_act_on_every_image_alone(name, rows_):
     index = torch.tensor(rows_)
     part = operator if operator.batch is None else operator.select(index)
     measured = operator.A(d.images)
-    assert torch.equal(part.A(d.images[index]), measured[index])
-    assert torch.equal(part.A_adjoint(measured[index]), operator.A_adjoint(measured)[index])
+    # Fourier transforms of a library sum in another order for another batch.
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(part.A(d.images[index]), measured[index], **close)
+    back = operator.A_adjoint(measured)[index]
+    torch.testing.assert_close(part.A_adjoint(measured[index]), back, **close)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ C16 = RNG.integers(0, 65536, (H, W, 3), dtype=np.uint16)
 F32 = RNG.random((H, W)).astype(np.float32)
 ALPHA8 = RNG.integers(0, 256, (H, W), dtype=np.uint8)
 ALPHA16 = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
+COLOURS = RNG.integers(0, 65536, (3, 256), dtype=np.uint16)
 PALETTE = Image.fromarray(C8).quantize(8)
 # A float32 of a value in [0, 1].
 CLOSE = 6e-8
@@ -57,6 +60,35 @@ def transparent_colour() -> np.ndarray[Any, Any]:
     shown = C8 / 255.0
     shown[0, 0] = 1
     return shown
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
+def png_of_chunks(
+    array: Any, depth: int, width: int, before: bytes, after: bytes, height: int | None = None
+) -> bytes:
+    """A grey PNG by the book, its rows already packed, with chunks before and after its pixels."""
+    header = struct.pack(">IIBBBBB", width, height or len(array), depth, 0, 0, 0, 0)
+    pixels = b"".join(b"\0" + row.tobytes() for row in array)
+    chunks = (chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(pixels)), after)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def transparent_level(pixels: int) -> bytes:
+    """Four greys of two bits, the level 1 of 3 transparent."""
+    packed = np.array([[pixels]], dtype=np.uint8)
+    return png_of_chunks(packed, 2, 4, chunk(b"tRNS", struct.pack(">H", 1)), b"")
+
+
+def late_orientation(array: Any) -> bytes:
+    """The orientation 6 after the pixels, where cameras may write it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    after = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    return png_of_chunks(array, 8, array.shape[1], b"", after)
 
 
 A8, A16 = ALPHA8[..., None] / 255, ALPHA16[..., None] / 65535
@@ -156,6 +188,49 @@ KINDS: dict[str, tuple[Save, Any, str]] = {
     "float.tif": (Image.fromarray(F32).save, F32, "float32"),
     "big.tif": (lambda path: tifffile.imwrite(path, U16, bigtiff=True), U16 / 65535, "uint16"),
     "UPPER.TIFF": (lambda path: tifffile.imwrite(path, U32), U32 / (2**32 - 1), "uint32"),
+    "deep.ppm": (
+        lambda path: path.write_bytes(b"P6 9 7 65535\n" + C16.astype(">u2").tobytes()),
+        C16 / 65535,
+        "uint16",
+    ),
+    "plain.pgm": (
+        lambda path: path.write_bytes(
+            b"P2 # plain\n9 7 255\n" + " ".join(map(str, U8.flat)).encode()
+        ),
+        U8 / 255,
+        "uint8",
+    ),
+    "one-bit.pbm": (Image.fromarray(U8 > 127).save, U8 > 127, "bool"),
+    "plain.pbm": (lambda path: path.write_bytes(b"P1\n3 1\n010\n"), [[1, 0, 1]], "bool"),
+    "float.pfm": (Image.fromarray(F32).save, F32, "float32"),
+    "transparent-two-bits.png": (
+        lambda path: path.write_bytes(transparent_level(0b00011011)),
+        [[0, 1, 2 / 3, 1]],
+        "uint8",
+    ),
+    "late-orientation.png": (
+        lambda path: path.write_bytes(late_orientation(U8)),
+        np.rot90(U8, -1) / 255,
+        "uint8",
+    ),
+    "twelve-bits.tif": (
+        lambda path: tifffile.imwrite(path, U16 >> 4, bitspersample=12),
+        (U16 >> 4) / 4095,
+        "uint16",
+    ),
+    "true-is-white.tif": (lambda path: tifffile.imwrite(path, U8 > 127), U8 > 127, "bool"),
+    "deep-palette.tif": (
+        lambda path: tifffile.imwrite(path, U8, photometric="palette", colormap=COLOURS),
+        np.moveaxis(COLOURS[:, U8], 0, -1) / 65535,
+        "uint16",
+    ),
+    "palette-257.tif": (
+        lambda path: tifffile.imwrite(
+            path, U8, photometric="palette", colormap=(COLOURS >> 8) * np.uint16(257)
+        ),
+        np.moveaxis((COLOURS >> 8)[:, U8], 0, -1) / 255,
+        "uint8",
+    ),
     "größe.png": (Image.fromarray(U8).save, U8 / 255, "uint8"),
     "really-a-png.jpg": (
         lambda path: Image.fromarray(U8).save(path, format="PNG"),
@@ -265,6 +340,19 @@ def write_text(path: Path) -> None:
     path.write_text("no picture")
 
 
+def without_a_strip(path: Path) -> None:
+    """A TIFF whose second strip is said to have no bytes; its readers leave it black."""
+    array = np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16
+    tifffile.imwrite(path, array, rowsperstrip=16, compression="zlib", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages[0].tags["StripByteCounts"]
+        size = tag.valuebytecount // tag.count
+        place = tag.valueoffset + size
+    content = bytearray(path.read_bytes())
+    content[place : place + size] = bytes(size)
+    path.write_bytes(content)
+
+
 REFUSED: dict[str, tuple[Save, str]] = {
     "text.png": (write_text, "cannot identify"),
     "text.tif": (write_text, "cannot identify"),
@@ -291,10 +379,38 @@ REFUSED: dict[str, tuple[Save, str]] = {
         lambda path: tifffile.imwrite(path, np.stack([U16] * 5), truncate=True),
         "no pages of their own",
     ),
-    "deep.ppm": (
-        lambda path: path.write_bytes(b"P6 9 7 65535\n" + C16.astype(">u2").tobytes()),
-        "more than 8 bits in PPM",
+    "bytes-in-words.tif": (
+        lambda path: tifffile.imwrite(path, U8.astype(np.uint16)),
+        "uint16 values .* got at most 2[0-9]+: the picture would be black",
     ),
+    "white-ink.png": (
+        Image.fromarray(np.dstack((np.full_like(C8, 255), ALPHA8))).save,
+        "vanishes on white; choose another background",
+    ),
+    "hole.tif": (lambda path: without_a_strip(path), "not all of its strips"),
+    "photograph.avif": (lambda path: path.write_bytes(b"\0\0\0\x1cftypavif"), "AVIF"),
+    "really-jpeg-2000.png": (
+        lambda path: Image.fromarray(C8).save(path, format="JPEG2000"),
+        "JPEG 2000 files are not read",
+    ),
+    "really-icon.png": (lambda path: Image.fromarray(C8).save(path, format="ICO"), "ICO"),
+    "program.png": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "PostScript"),
+    "light.exr": (lambda path: path.write_bytes(b"v/1\x01"), "OpenEXR"),
+    "bomb.png": (
+        lambda path: path.write_bytes(png_of_chunks(np.zeros((1, 1)), 8, 2**13, b"", b"", 2**13)),
+        "at most 16777216 samples",
+    ),
+    "bomb.pgm": (lambda path: path.write_bytes(b"P5 8000 8000 255\n"), "at most 16777216 samples"),
+    "bomb.tif": (
+        lambda path: tifffile.imwrite(
+            path, np.zeros((8000, 8000), np.uint8), compression="zstd", rowsperstrip=8000
+        ),
+        "at most [0-9]+ samples in a picture of [0-9]+ bytes, got 64000000",
+    ),
+    "short.pgm": (lambda path: path.write_bytes(b"P5 9 7 255\nabc"), "truncated"),
+    "rest.pgm": (lambda path: path.write_bytes(b"P5 1 1 255\nx and more"), "at byte 12"),
+    "level.pgm": (lambda path: path.write_bytes(b"P5 2 1 9\n\x0a\x01"), "above the level 9"),
+    "none.pgm": (lambda path: path.write_bytes(b"P5 0 1 9\n"), "at least one pixel"),
 }
 
 
@@ -424,15 +540,17 @@ def test_what_is_written_is_what_was_read(array, tmp_path):
 
 
 def test_suffixes_of_answers():
-    for suffix, pages, expected in (
-        (".tif", 1, ".tif"),
-        (".TIFF", 5, ".TIFF"),
-        (".png", 1, ".png"),
-        (".png", 3, ".tif"),
-        (".jpg", 1, ".png"),
-        (".gif", 4, ".tif"),
+    for suffix, stored, expected in (
+        (".tif", ["uint8"], ".tif"),
+        (".TIFF", ["uint16"] * 5, ".TIFF"),
+        (".png", ["uint16"], ".png"),
+        (".png", ["uint8"] * 3, ".tif"),
+        (".jpg", ["uint8"], ".png"),
+        (".gif", ["uint8"] * 4, ".tif"),
+        (".pfm", ["float32"], ".tif"),
+        (".png", ["uint32"], ".tif"),
     ):
-        assert answer_suffix(suffix, pages) == expected
+        assert answer_suffix(suffix, stored) == expected
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
@@ -441,3 +559,85 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
     with pytest.raises(TypeError):
         write_pictures(path, [torch.zeros(1, 2, 2)], ["no type"])
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_several_images_in_one_pnm_file(tmp_path):
+    parts = [b"P5 9 7 255\n" + image.tobytes() for image in (U8, 255 - U8)]
+    (tmp_path / "a.pgm").write_bytes(b"".join(parts))
+    first, second = read_pictures(tmp_path / "a.pgm")
+    np.testing.assert_allclose(first.values[0], U8 / 255, atol=CLOSE)
+    np.testing.assert_allclose(second.values[0], 1 - U8 / 255, atol=CLOSE)
+
+
+def test_a_photograph_with_previews_is_one_picture(tmp_path):
+    path = tmp_path / "phone.jpg"
+    preview = Image.fromarray(C8[:4, :4])
+    Image.fromarray(C8).save(path, format="MPO", save_all=True, append_images=[preview])
+    (found,) = read_pictures(path)
+    assert found.values.shape == (3, H, W)
+    assert found.notes == ("the first of 2 images of a photograph (MPO)",)
+
+
+def test_an_animation_without_its_end_says_so(tmp_path):
+    path = tmp_path / "a.gif"
+    frames = [Image.fromarray(U8), Image.fromarray(255 - U8)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert all(not page.notes for page in read_pictures(path))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert all("frames may be missing" in page.notes[0] for page in read_pictures(path))
+
+
+def test_dark_pictures_say_so(tmp_path):
+    tifffile.imwrite(tmp_path / "camera.tif", U16 >> 4)
+    (found,) = read_pictures(tmp_path / "camera.tif")
+    np.testing.assert_allclose(found.values[0], (U16 >> 4) / 65535, atol=CLOSE)
+    assert found.notes == (
+        f"dark: uint16 values up to {(U16 >> 4).max()} of 65535; a 10 or 12-bit camera's?",
+    )
+
+
+def test_bytes_and_words_in_one_folder(tmp_path):
+    Image.fromarray(U8).save(tmp_path / "a.png")
+    assert torch.equal(load_images(tmp_path, as_bytes=True).images[0, 0], torch.from_numpy(U8))
+    tifffile.imwrite(tmp_path / "b.tif", U16)
+    found = load_images(tmp_path, as_bytes=True).images
+    assert torch.equal(found[0, 0], torch.from_numpy(U8).float() / 255)
+    assert torch.equal(found[1, 0], torch.from_numpy((U16 / 65535).astype(np.float32)))
+
+
+def test_an_array_with_dark_images_is_judged_as_a_whole(tmp_path):
+    dark, bright = (U16 >> 10)[None], U16[None]
+    np.save(tmp_path / "a.npy", np.concatenate((dark, bright)))
+    assert load_images(tmp_path / "a.npy").images.shape[0] == 2
+    np.save(tmp_path / "a.npy", dark)
+    with pytest.raises(ValueError, match="would be black"):
+        load_images(tmp_path / "a.npy")
+
+
+def test_masks_of_labels_in_16_bits(tmp_path):
+    seen = U8 > 127
+    tifffile.imwrite(tmp_path / "m.tif", seen.astype(np.uint16))
+    assert torch.equal(load_mask(tmp_path / "m.tif"), torch.from_numpy(seen))
+
+
+@pytest.mark.parametrize("load, role", [(load_mask, "mask"), (load_kernel, "kernel")])
+def test_transparent_pixels_of_a_mask_or_kernel_are_refused(load, role, tmp_path):
+    Image.fromarray(np.dstack((C8, ALPHA8))).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=f"m.png: expected an opaque {role}"):
+        load(tmp_path / "m.png")
+    Image.fromarray(np.dstack((C8, np.full_like(U8, 255)))).save(tmp_path / "m.png")
+    load(tmp_path / "m.png")
+
+
+def test_a_mask_without_white_is_refused(tmp_path):
+    Image.fromarray(U8 % 7).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match="m.png: expected white .* got 7 values"):
+        load_mask(tmp_path / "m.png")
+    Image.fromarray(np.zeros_like(U8)).save(tmp_path / "m.png")
+    assert not load_mask(tmp_path / "m.png").any()
+
+
+def test_kernels_of_small_integers_in_16_bits(tmp_path):
+    weights = np.outer([1, 2, 1], [1, 2, 1]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "k.tif", weights)
+    np.testing.assert_allclose(load_kernel(tmp_path / "k.tif"), weights / 16, atol=CLOSE)

@@ -169,7 +169,7 @@ class Algorithm(ABC):
             # Drawn on the generator's device (the CPU by default), so that seeds carry over.
             source = torch.device("cpu") if generator is None else generator.device
             shape = (number - fixed, codes.shape[1])
-            draws = torch.randn(shape, generator=generator, device=source)
+            draws = torch.randn(shape, generator=generator, device=source, dtype=torch.float32)
             codes[fixed:] = draws.to(like.device, like.dtype)
         return codes
 

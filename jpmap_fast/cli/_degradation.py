@@ -14,6 +14,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast.cli._kernels import read_kernel
 from jpmap_fast.cli._restore_options import OperatorName, RestoreOptions
+from jpmap_fast.cli._sources import Item
 from jpmap_fast.data.arrays import read_array
 from jpmap_fast.data.marks import load_mask
 from jpmap_fast.masks import random_masks
@@ -35,17 +36,48 @@ class Degradation:
         self._options = options
         self._shape = image_shape
         self._shared = None if options.missing is not None else self._make()
+        # Masks or kernels of their own of so many images; None where all share one.
+        self._count: int | None = None
         if self._shared is not None:
+            for of_each in (getattr(self._shared, name, None) for name in ("mask", "kernel")):
+                if isinstance(of_each, Tensor) and of_each.dim() == 4 and len(of_each) > 1:
+                    self._count = len(of_each)
             self._shared.bind(image_shape)
 
-    def operator(self, names: Sequence[str]) -> Operator:
-        """A of the images of these names."""
+    def check_sources(self, files: int, rows: bool) -> None:
+        """Raise ValueError where nobody can tell which image has which mask or kernel.
+
+        Args:
+            files: number of sources.
+            rows: whether they are slices of one array.
+        """
+        if self._count is not None and not rows and files != 1:
+            raise ValueError(
+                f"expected one mask or kernel for {files} picture files, got {self._count}; one "
+                "for each image goes with an array or a file of as many pages"
+            )
+
+    def check_count(self, images: int) -> None:
+        """Raise ValueError where there is another number of masks or kernels than of images."""
+        if self._count not in (None, images):
+            what = "mask" if isinstance(self._shared, jf.Inpainting) else "kernel"
+            raise ValueError(
+                f"{what}: expected one {what} or one for each of {images} images, got {self._count}"
+            )
+
+    def operator(self, items: Sequence[Item]) -> Operator:
+        """A of these images."""
+        if self._shared is not None and self._count is not None:
+            rows = torch.tensor([item.row for item in items])
+            return self._shared.bind(self._shape, self._count).select(rows)
         if self._shared is not None:
             return self._shared
         missing = self._options.missing
         assert missing is not None
-        masks = [random_masks(1, self._shape, missing, self.draws(n, "mask")) for n in names]
-        return jf.Inpainting(torch.cat(masks))
+        draws = [self.draws(item.name, "mask") for item in items]
+        return jf.Inpainting(
+            torch.cat([random_masks(1, self._shape, missing, source) for source in draws])
+        )
 
     def draws(self, name: str, purpose: str) -> torch.Generator:
         """Random numbers of one image, whatever others there are and in whatever order."""
@@ -55,15 +87,16 @@ class Degradation:
 
     def measurement_shape(self) -> tuple[int, ...]:
         """Of one image."""
-        bound = self.operator(["one"]).bind(self._shape)
-        return bound.measurement_shape(self._shape, torch.zeros(()))
+        if self._shared is None:  # masks
+            return self._shape
+        return self._shared.bind(self._shape).measurement_shape(self._shape, torch.zeros(()))
 
-    def measure(self, images: Tensor, names: Sequence[str]) -> Tensor:
+    def measure(self, images: Tensor, items: Sequence[Item]) -> Tensor:
         """Simulated measurements of clean images [B, C, H, W], the noise each image's own."""
-        clean = self.operator(names).A(images)
+        clean = self.operator(items).A(images)
         sigma = self._options.sigma / 255
         noise = [
-            torch.randn(clean.shape[1:], generator=self.draws(name, "noise")) for name in names
+            torch.randn(clean.shape[1:], generator=self.draws(item.name, "noise")) for item in items
         ]
         return clean + sigma * torch.stack(noise)
 

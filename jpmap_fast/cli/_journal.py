@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,27 @@ from jpmap_fast.cli._rows import Rows
 FOLDER = ".unfinished"
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A source that is done.
+
+    Attributes:
+        source: its name.
+        stamp: what told then whether it is still the same.
+        images: what there is to say of each of its images, a row of the results each.
+    """
+
+    source: str
+    stamp: list[Any]
+    images: list[dict[str, Any]]
+
+
 class Journal:
     """One line for each source that is done, written after everything the source gives.
 
     A process may be killed at any moment: a line that is not whole does not count, and rows or
-    files that no line speaks of are made again.
+    files that no line speaks of are made again. Lines may be cut only at the end: rows are those
+    of the lines, in their order.
 
     Args:
         output: folder of the run; the journal is in a folder of its own below it until the end.
@@ -32,7 +50,7 @@ class Journal:
         self._folder = output / FOLDER
         self._lines = self._folder / "journal.jsonl"
         kept = self._folder / "settings.json"
-        self.done: dict[str, dict[str, Any]] = {}
+        self.done: dict[str, Entry] = {}
         if resume and kept.exists():
             self._check(json.loads(kept.read_text()), settings)
             self._read()
@@ -42,18 +60,18 @@ class Journal:
             part = kept.with_suffix(".part")
             part.write_text(json.dumps(settings))
             os.replace(part, kept)
-        rows = sum(entry["rows"] for entry in self.done.values())
+        rows = sum(len(entry.images) for entry in self.done.values())
         self.results = Rows(self._folder / "results", rows)
         self.measured = Rows(self._folder / "measured", rows)
 
-    def add(self, source: str, stamp: list[Any], rows: int, images: list[dict[str, Any]]) -> None:
-        """A source is done: ``images`` says what of each of its images, ``rows`` how many wrote."""
-        entry = {"source": source, "stamp": stamp, "rows": rows, "images": images}
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Sources are done, whose rows are the last ones of the results."""
         with self._lines.open("ab") as file:
-            file.write((json.dumps(entry) + "\n").encode())
+            for entry in entries:
+                file.write((json.dumps(asdict(entry)) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
-        self.done[source] = entry
+        self.done.update({entry.source: entry for entry in entries})
 
     def finish(self) -> None:
         """Everything is written: nothing is left to go on with."""
@@ -68,12 +86,20 @@ class Journal:
         entry = self.done.get(source)
         if entry is None:
             return False
-        if entry["stamp"] != stamp:
+        if entry.stamp != stamp:
             raise ValueError(
                 f"--resume: {source} has changed since it was restored; begin anew, without "
                 "--resume"
             )
         return True
+
+    def check_inputs(self, sources: set[str]) -> None:
+        """Raise ValueError where something is done that is none of these sources."""
+        for source in sorted(self.done.keys() - sources):
+            raise ValueError(
+                f"--resume: the run in {self._folder.parent} has restored {source}, which is not "
+                "among the inputs now; begin anew, without --resume"
+            )
 
     def _read(self) -> None:
         if not self._lines.exists():
@@ -84,8 +110,8 @@ class Journal:
             with self._lines.open("rb+") as file:
                 file.truncate(len(whole))
         for line in whole.splitlines():
-            entry = json.loads(line)
-            self.done[entry["source"]] = entry
+            entry = Entry(**json.loads(line))
+            self.done[entry.source] = entry
 
     def _check(self, before: dict[str, Any], settings: dict[str, Any]) -> None:
         now = json.loads(json.dumps(settings))

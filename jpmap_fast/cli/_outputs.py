@@ -10,9 +10,15 @@ from typing import Any
 
 from jpmap_fast.data.writing import answer_suffix, written_whole
 
+# What a file may turn out to hold: one picture that PNG can hold, or anything.
+_ONE, _MORE = ("uint8",), ("uint8", "uint8")
+
 
 class Targets:
     """The file that answers each picture file, all of them different.
+
+    A file keeps its name where its answer has its suffix; "photo.jpg" and "photo.png" in one folder
+    become "photo_2.png" and "photo.png".
 
     Args:
         output: their folder.
@@ -21,34 +27,37 @@ class Targets:
 
     def __init__(self, output: Path, files: Sequence[Path]) -> None:
         self._output = output
-        self._stems: dict[Path, str] = {}
+        self._names: dict[tuple[Path, str], str] = {}
+        wanted = [
+            (file, answer_suffix(file.suffix, stored)) for stored in (_ONE, _MORE) for file in files
+        ]
         taken: set[str] = set()
-        for file in files:
-            # How many pages there are is not known yet: every name it may get is taken.
-            names = {count: answer_suffix(file.suffix, count) for count in (1, 2)}
-            stem, count = file.stem, 1
-            while any(f"{stem}{suffix}".lower() in taken for suffix in names.values()):
+        # What is inside is not known yet: every name a file may get is taken, its own ones first.
+        for file, suffix in sorted(wanted, key=lambda pair: pair[0].suffix != pair[1]):
+            if (file, suffix) in self._names:
+                continue
+            name, count = f"{file.stem}{suffix}", 1
+            while name.lower() in taken:
                 count += 1
-                stem = f"{file.stem}_{count}"
-            taken.update(f"{stem}{suffix}".lower() for suffix in names.values())
-            self._stems[file] = stem
+                name = f"{file.stem}_{count}{suffix}"
+            taken.add(name.lower())
+            self._names[file, suffix] = name
 
-    def of(self, file: Path, pages: int) -> Path:
-        """Where the restored pages of a file go."""
-        return self._output / f"{self._stems[file]}{answer_suffix(file.suffix, pages)}"
+    def of(self, file: Path, stored: Sequence[str]) -> Path:
+        """Where the restored pages of a file go, by the types that they were stored in."""
+        return self._output / self._names[file, answer_suffix(file.suffix, stored)]
 
     def check_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise ValueError where a picture would be written over in a folder of inputs."""
         folders = {(path if path.is_dir() else path.parent).resolve() for path in inputs}
         if self._output.resolve() not in folders:
             return
-        for file in self._stems:
-            for pages in (1, 2):
-                if self.of(file, pages).exists():
-                    raise ValueError(
-                        f"--output: {self.of(file, pages)} is in the folder of the inputs and "
-                        "would be overwritten; choose another folder"
-                    )
+        for name in self._names.values():
+            if (self._output / name).exists():
+                raise ValueError(
+                    f"--output: {self._output / name} is in the folder of the inputs and would be "
+                    "overwritten; choose another folder"
+                )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import jpmap_fast as jf
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
 from jpmap_fast.cli._common import one_line, pick_device
 from jpmap_fast.cli._degradation import Degradation
-from jpmap_fast.cli._journal import Journal
+from jpmap_fast.cli._journal import Entry, Journal
 from jpmap_fast.cli._outputs import Targets, write_json
 from jpmap_fast.cli._restore_options import OperatorName, RestoreOptions
 from jpmap_fast.cli._sources import BATCH, Item, Source, check_vectors, sources
@@ -49,6 +49,7 @@ def run(options: RestoreOptions, progress: bool) -> Failures:
     targets = None if rows else Targets(options.output, [s.file for s in found if s.file])
     if targets is not None and not options.resume:
         targets.check_inputs(options.inputs)
+    degradation.check_sources(len(found), rows)
     job = _Job(options, algorithm, device, prior, degradation, targets)
     return job.run(found, progress)
 
@@ -66,12 +67,11 @@ class _Job:
         """Restore every source, a batch of images at a time."""
         begin = time.perf_counter()
         failures: Failures = []
-        journal: Journal | None = None
+        # Made with the first results: what is wrong with the options leaves nothing behind.
+        journal = self._journal(found) if self.options.resume else None
         waiting: list[tuple[Source, list[Item]]] = []
         with tqdm(found, "restore", unit="file", disable=not progress) as bar:
             for source in bar:
-                if journal is None and self.options.resume:
-                    journal = self._journal()
                 if journal is not None and journal.check_unchanged(source.name, source.stamp):
                     continue
                 items = self._read(source, failures)
@@ -87,9 +87,11 @@ class _Job:
             return failures or [(str(self.options.inputs[0]), "no images found")]
         return self._finish(journal, failures, time.perf_counter() - begin)
 
-    def _journal(self) -> Journal:
+    def _journal(self, found: list[Source]) -> Journal:
         self.options.output.mkdir(parents=True, exist_ok=True)
-        return Journal(self.options.output, self._settings(), self.options.resume)
+        journal = Journal(self.options.output, self._settings(), self.options.resume)
+        journal.check_inputs({source.name for source in found})
+        return journal
 
     def _settings(self) -> dict[str, Any]:
         """All that results depend on, files by what is in them."""
@@ -110,6 +112,7 @@ class _Job:
         """The images of a source; those of a file that cannot be had are noted and left out."""
         try:
             items = source.read()
+            self.degradation.check_count(len(items) if source.count is None else source.count)
             if self.targets is not None:
                 self._check_range(items)
             return items
@@ -122,10 +125,9 @@ class _Job:
 
     def _check_range(self, items: list[Item]) -> None:
         """Raise ValueError where a file cannot hold measurements of images in [0, 1]."""
-        names = [item.name for item in items]
         y = torch.from_numpy(np.stack([item.values for item in items]))
         sigma = torch.full((len(items),), self.options.sigma / 255)
-        operator = jf.Denoising() if self.options.simulate else self.degradation.operator(names)
+        operator = jf.Denoising() if self.options.simulate else self.degradation.operator(items)
         finite = torch.isfinite(y.flatten(1)).all(dim=1)
         bound = operator.bind(tuple(self.prior.image_shape), len(items))
         rows = finite.nonzero()[:, 0]
@@ -138,8 +140,8 @@ class _Job:
         items = [item for _, part in waiting for item in part]
         names = [item.name for item in items]
         images = torch.from_numpy(np.stack([item.values for item in items]))
-        operator = self.degradation.operator(names)
-        y = self.degradation.measure(images, names) if self.options.simulate else images
+        operator = self.degradation.operator(items)
+        y = self.degradation.measure(images, items) if self.options.simulate else images
         result = jf.restore(
             y.to(self.device),
             operator.to(self.device),
@@ -149,19 +151,20 @@ class _Job:
             generator=torch.Generator().manual_seed(self.options.seed),
         )
         lines = _lines(items, result, images if self.options.simulate else None)
-        journal = journal or self._journal()
-        begin = 0
+        journal = journal or self._journal([])
+        done, begin = [], 0
         for source, part in waiting:
             rows = slice(begin, begin + len(part))
             begin = rows.stop
             self._write(source, part, result.x[rows], lines[rows])
-            journal.results.append(_fields(result, names, rows))
-            if self.options.simulate:
-                measured = {"y": y[rows].numpy()}
-                if self.options.missing is not None:
-                    measured["mask"] = operator.mask[rows].numpy()  # type: ignore[attr-defined]
-                journal.measured.append(measured)
-            journal.add(source.name, source.stamp, len(part), lines[rows])
+            done.append(Entry(source.name, source.stamp, lines[rows]))
+        journal.results.append(_fields(result, names))
+        if self.options.simulate:
+            measured = {"y": y.numpy()}
+            if self.options.missing is not None:
+                measured["mask"] = operator.mask.numpy()  # type: ignore[attr-defined]
+            journal.measured.append(measured)
+        journal.add(done)
         return journal
 
     def _write(
@@ -172,7 +175,7 @@ class _Job:
             return
         if all("failure" in line for line in lines):
             return
-        target = self.targets.of(source.file, len(items))
+        target = self.targets.of(source.file, [item.stored for item in items])
         write_pictures(target, list(x), [item.stored for item in items])
         for line in lines:
             line["file"] = target.name
@@ -183,7 +186,7 @@ class _Job:
         journal.results.write(output / "restored.npz", {})
         if self.options.simulate:
             journal.measured.write(output / "measured.npz", self.degradation.arrays())
-        images = [line for entry in journal.done.values() for line in entry["images"]]
+        images = [line for entry in journal.done.values() for line in entry.images]
         failures += [(line["name"], line["failure"]) for line in images if "failure" in line]
         good = [line for line in images if "failure" not in line]
         means = {
@@ -248,11 +251,11 @@ def _number(value: Tensor) -> float | None:
     return float(value) if bool(torch.isfinite(value)) else None
 
 
-def _fields(result: jf.Result, names: list[str], rows: slice) -> dict[str, Any]:
+def _fields(result: jf.Result, names: list[str]) -> dict[str, Any]:
     fields_ = ("x", "z", "decoded", "objective", "converged")
-    arrays = {name: getattr(result, name)[rows].cpu().numpy() for name in fields_}
+    arrays = {name: getattr(result, name).cpu().numpy() for name in fields_}
     # Of a fixed width, as rows are: names are cut in the middle of no letter.
-    return {**arrays, "names": np.array(names[rows], dtype="U255")}
+    return {**arrays, "names": np.array(names, dtype="U255")}
 
 
 def _algorithm(options: RestoreOptions) -> Algorithm:

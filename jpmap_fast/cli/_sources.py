@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jpmap_fast.data.arrays import ARRAY_SUFFIXES, as_pictures, pixel_values, read_array
+from jpmap_fast.data.arrays import (
+    ARRAY_SUFFIXES,
+    as_pictures,
+    check_levels,
+    pixel_values,
+    read_array,
+)
 from jpmap_fast.data.idx import is_idx, read_idx
 from jpmap_fast.data.picture import Array, with_channels
 from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
@@ -27,10 +33,12 @@ class Item:
         values: [C, H, W] or [m] float32.
         stored: ``Picture.stored``; "" for a row of an array.
         notes: what was done to it.
+        row: its place in the array, or among the pages of its file.
     """
 
     name: str
     values: Array
+    row: int
     stored: str = ""
     notes: tuple[str, ...] = ()
 
@@ -44,12 +52,14 @@ class Source:
         file: of pictures; None for an array, of which no pictures are written.
         stamp: what tells whether it is still the same.
         read: its images; raises ValueError, TypeError or OSError where they cannot be had.
+        count: images of the whole array; of a file None, it is not known before it is read.
     """
 
     name: str
     file: Path | None
     stamp: list[Any]
     read: Callable[[], list[Item]]
+    count: int | None = None
 
 
 def sources(
@@ -80,7 +90,7 @@ def sources(
     if arrays:
         return list(_slices(arrays[0], key, shape)), True
     files = [file for path in paths for file in (picture_files(path) if path.is_dir() else [path])]
-    unique = list(dict.fromkeys(files))
+    unique = list({file.resolve(): file for file in files}.values())
     return [_pictures(file, shape, background) for file in unique], False
 
 
@@ -107,11 +117,11 @@ def _pictures(file: Path, shape: tuple[int, ...], background: float) -> Source:
         pages = list(fitting_pictures(file, shape, background))
         names = page_names(file.name, len(pages))
         return [
-            Item(name, page.values, page.stored, page.notes)
-            for name, page in zip(names, pages, strict=True)
+            Item(name, page.values, row, page.stored, page.notes)
+            for row, (name, page) in enumerate(zip(names, pages, strict=True))
         ]
 
-    return Source(str(file), file, _stamp(file), read)
+    return Source(str(file.resolve()), file, _stamp(file), read)
 
 
 def _slices(path: Path, key: str | None, shape: tuple[int, ...]) -> Iterator[Source]:
@@ -128,11 +138,12 @@ def _slices(path: Path, key: str | None, shape: tuple[int, ...]) -> Iterator[Sou
                 part = pixel_values(path.name, part)
                 part = np.stack([with_channels(image, shape[0]) for image in part])
             return [
-                Item(f"{path.stem}[{begin + i}]", values.astype(np.float32))
-                for i, values in enumerate(part)
+                Item(f"{path.stem}[{row}]", values.astype(np.float32), row)
+                for row, values in enumerate(part, begin)
             ]
 
-        yield Source(f"{path}[{begin}:{begin + len(part)}]", None, _stamp(path), read)
+        name = f"{path.resolve()}[{begin}:{begin + len(part)}]"
+        yield Source(name, None, _stamp(path), read, len(rows))
 
 
 def _vectors(array: Array, size: int) -> Array:
@@ -159,5 +170,5 @@ def _images(array: Array, shape: tuple[int, ...]) -> Array:
         raise ValueError(
             f"y: expected images [{wanted}] for this prior, got shape {list(array.shape)}"
         )
-    pixel_values("y", images[:0])
+    check_levels("y", images)
     return images

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jpmap_fast.data.picture import Array, check_size, unit_range
+from jpmap_fast.data.picture import Array, brightness_note, unit_range
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 
@@ -55,7 +55,6 @@ def as_pictures(name: str, array: Array, image_shape: Sequence[int] | None = Non
     Raises:
         ValueError: another shape, or nothing at all.
     """
-    check_size(array.size)
     shape = array.shape
     if image_shape is not None and shape == tuple(image_shape):
         array = array[None]
@@ -89,13 +88,29 @@ def pixel_values(name: str, array: Array) -> Array:
         raise type(error)(f"{name}: {error}") from error
 
 
+def check_levels(name: str, array: Array) -> None:
+    """Raise where an array of images holds no pixel values, or integers that would all be black.
+
+    Raises:
+        ValueError, TypeError: see ``picture.unit_range`` and ``picture.brightness_note``.
+    """
+    ends = np.array([array.min(initial=0), array.max(initial=0)], dtype=array.dtype)
+    try:
+        brightness_note(unit_range(ends), array.dtype.name)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
 def check_unit(name: str, values: Array, above: float = 0.0) -> None:
     """Raise ValueError where finite values lie outside of [0, 1], by more than ``above``."""
     finite = np.isfinite(values)
     low = float(np.min(values, where=finite, initial=0.0))
     high = float(np.max(values, where=finite, initial=0.0))
     if low < -above or high > 1 + above:
+        white = next((top for top in (255, 4095, 65535) if 2 < high <= top), None)
+        mend = f"divide by {white}, or store integers"
+        if low < -above or white is None:
+            mend = "shift and scale them"
         raise ValueError(
-            f"{name}: expected pixel values in [0, 1], got {low:g} to {high:g}; divide by 255, or "
-            "store uint8"
+            f"{name}: expected pixel values in [0, 1], got {low:g} to {high:g}; {mend}"
         )

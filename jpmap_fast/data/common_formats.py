@@ -1,4 +1,4 @@
-"""PNG, JPEG, GIF, BMP, WebP and PNM files, by Pillow; PNG of 16 bits by imagecodecs."""
+"""PNG, JPEG, GIF, BMP, WebP and PFM files: still PNG by libpng (imagecodecs), others by Pillow."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from jpmap_fast.data.picture import (
-    Array,
-    Picture,
-    check_size,
-    composite,
-    finished,
-    from_cmyk,
-    oriented,
-    unit_range,
-)
+from jpmap_fast.data.picture import Array, Picture, check_size, finished, from_cmyk, unit_range
 
+# Of all that Pillow opens: others lose bits without a word (AVIF, JPEG 2000) or run programs (EPS).
+# MPO, several JPEG images in one file, comes with JPEG, and PFM with PPM.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "PPM")
 _ORIENTATION = 0x0112
 # Modes of Pillow by what they are turned into: one that holds the same numbers.
 _GREY = {"1": "L", "L": "L"}
@@ -34,38 +28,38 @@ def read_common(path: Path, background: float) -> Iterator[Picture]:
     """
     from PIL import Image
 
-    with Image.open(path) as image:
-        check_size(image.width * image.height * len(image.getbands()))
+    with Image.open(path, formats=FORMATS) as image:
+        check_size(image.width * image.height * len(image.getbands()), path.stat().st_size)
         frames = int(getattr(image, "n_frames", 1))
-        # IHDR: the bits of a sample are the byte after the sides.
-        deep = image.format == "PNG" and path.read_bytes()[24:25] == b"\x10"
-        orientation = int(image.getexif().get(_ORIENTATION, 1))
-        if deep:
-            if frames > 1:
+        notes: list[str] = []
+        if image.format == "PNG":
+            # IHDR: the bits of a sample are the byte after the sides.
+            deep = path.read_bytes()[24:25] == b"\x10"
+            if deep and frames > 1:
                 raise ValueError("an animation of 16 bits is not read; store its frames apart")
-            yield _deep_png(path, image, orientation, background)
-            return
-        _refuse_lost_bits(path, image)
+            if frames == 1:
+                yield _png(path, image, background)
+                return
+        elif image.format == "MPO" and frames > 1:
+            # A phone's photograph: the others are previews, depths or gain maps.
+            notes.append(f"the first of {frames} images of a photograph (MPO)")
+            frames = 1
+        elif image.format == "GIF" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
+            notes.append("no mark at the end of the file: frames may be missing")
         for index in range(frames):
             image.seek(index)
-            notes: list[str] = []
-            values, stored = _frame(image, background, notes)
-            yield finished(oriented(values, orientation), stored, notes)
+            image.load()
+            yield _frame(image, background, list(notes))
 
 
-def _refuse_lost_bits(path: Path, image: Any) -> None:
-    """Raise where Pillow would halve the bits of a picture without a word."""
-    if image.format != "PPM" or image.mode != "RGB":
-        return
-    with path.open("rb") as file:
-        words = b" ".join(line.split(b"#")[0] for line in file.read(512).split(b"\n")).split()
-    if len(words) > 3 and int(words[3]) > 255:
-        raise ValueError("colours of more than 8 bits in PPM are not read; store PNG or TIFF")
+def _orientation(image: Any) -> int:
+    # An eXIf chunk may come after the pixels, which must be loaded for it.
+    return int(image.getexif().get(_ORIENTATION, 1))
 
 
-def _frame(image: Any, background: float, notes: list[str]) -> tuple[Array, str]:
-    """The frame Pillow stands at, [H, W, c] in [0, 1], and the type it was stored in."""
-    mode = image.mode
+def _frame(image: Any, background: float, notes: list[str]) -> Picture:
+    """The frame that Pillow stands at."""
+    mode, orientation = image.mode, _orientation(image)
     transparent = "transparency" in image.info
     if mode == "P":
         layered = transparent or (image.palette is not None and "A" in image.palette.mode)
@@ -75,46 +69,51 @@ def _frame(image: Any, background: float, notes: list[str]) -> tuple[Array, str]
         mode = "RGBA" if mode == "RGB" else "LA"
         image = image.convert(mode)
     if mode in _GREY:
-        return unit_range(np.asarray(image.convert("L")))[..., None], (
-            "bool" if mode == "1" else "uint8"
-        )
+        stored = "bool" if mode == "1" else "uint8"
+        values = unit_range(np.asarray(image.convert("L")))[..., None]
+        return finished(values, stored, notes, orientation=orientation)
     if mode in _COLOUR:
-        return unit_range(np.asarray(image.convert("RGB"))), "uint8"
+        values = unit_range(np.asarray(image.convert("RGB")))
+        return finished(values, "uint8", notes, orientation=orientation)
     if mode in _ALPHA:
         samples = unit_range(np.asarray(image.convert(_ALPHA[mode])))
-        if (samples[..., -1] == 1).all():
-            return samples[..., :-1], "uint8"
-        notes.append(f"alpha composited on {background:g}")
-        return composite(samples[..., :-1], samples[..., -1], background, False), "uint8"
+        return finished(
+            samples[..., :-1],
+            "uint8",
+            notes,
+            orientation=orientation,
+            alpha=samples[..., -1],
+            background=background,
+        )
     if mode == "CMYK":
         notes.append("CMYK turned to RGB without a colour profile")
-        return from_cmyk(unit_range(np.asarray(image))), "uint8"
-    if mode.startswith("I;16"):
-        return unit_range(np.asarray(image).astype(np.uint16))[..., None], "uint16"
-    if mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits in a wider type
-        return unit_range(np.asarray(image).astype(np.uint16))[..., None], "uint16"
+        values = from_cmyk(unit_range(np.asarray(image)))
+        return finished(values, "uint8", notes, orientation=orientation)
     if mode == "F":
-        return np.asarray(image, dtype=np.float64)[..., None], "float32"
+        values = np.asarray(image, dtype=np.float64)[..., None]
+        return finished(values, "float32", notes, orientation=orientation)
     raise ValueError(f"pixels of the kind {mode} are not read; store grey, RGB or CMYK")
 
 
-def _deep_png(path: Path, image: Any, orientation: int, background: float) -> Picture:
-    """A PNG of 16 bits a sample, of which Pillow keeps 8 where there are colours."""
+def _png(path: Path, image: Any, background: float) -> Picture:
+    """A still PNG.
+
+    Of 16-bit colours Pillow keeps 8 bits, and it looks for the transparent level of greys of 1, 2
+    and 4 bits among those of 8.
+    """
     import imagecodecs
 
+    image.load()
     samples: Array = imagecodecs.png_decode(path.read_bytes())
     samples = samples.reshape(*samples.shape[:2], -1)
-    if samples.dtype != np.uint16:
-        raise ValueError(f"expected 16 bits a sample, got {samples.dtype}")
-    notes = []
-    colours = 1 if samples.shape[-1] < 3 else 3
-    values, alpha = unit_range(samples[..., :colours]), None
-    if samples.shape[-1] > colours:
-        alpha = samples[..., colours].astype(np.float64) / 65535
-    elif "transparency" in image.info:
-        hidden = np.atleast_1d(image.info["transparency"])
-        alpha = 1.0 - (samples == hidden).all(axis=-1)
-    if alpha is not None and not (alpha == 1).all():
-        values = composite(values, alpha, background, False)
-        notes.append(f"alpha composited on {background:g}")
-    return finished(oriented(values, orientation), "uint16", notes)
+    values = unit_range(samples)
+    layered = samples.shape[-1] in (2, 4)
+    one_bit = image.mode == "1" and samples.shape[-1] == 1
+    return finished(
+        values[..., :-1] if layered else values,
+        "bool" if one_bit else samples.dtype.name,
+        [],
+        orientation=_orientation(image),
+        alpha=values[..., -1] if layered else None,
+        background=background,
+    )

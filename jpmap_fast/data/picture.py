@@ -11,12 +11,14 @@ Array = np.ndarray[Any, Any]
 
 # Luma of ITU-R BT.601, as Pillow and most readers turn colours grey.
 LUMA = (0.299, 0.587, 0.114)
-# An integer picture that uses less than this part of its range is no picture of that range: 12 bits
-# in 16 are a sixteenth, an 8-bit picture in 32 bits a hundred-thousandth or less.
-LEAST_USED = 1 / 4096
+# An integer picture that uses no more than this part of its range is no picture of that range:
+# 8-bit numbers in 16 bits are a 257th. Those of a 12-bit camera are a sixteenth and may be a dark
+# picture just as well, of which a note tells.
+LEAST_USED, DARK = 1 / 256, 1 / 16
 
-# Samples of one picture: a header may promise any number of them in a few bytes.
-MOST_SAMPLES = 1 << 30
+# Samples of one picture: a header may promise any number of them in a few bytes. Ten thousand
+# times as many as bytes are the pages of blank paper; what is small does no harm.
+MOST_SAMPLES, SMALL, MOST_A_BYTE = 1 << 28, 1 << 24, 10_000
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,22 @@ class Picture:
         stored: name of the type it was stored in: "bool", "uint8", "uint16", "uint32", "float16",
             "float32" or "float64".
         notes: what was done to it that a person may want to know.
+        opaque: whether no pixel of it was transparent.
     """
 
     values: Array
     stored: str
     notes: tuple[str, ...] = ()
+    opaque: bool = True
 
 
-def check_size(samples: int) -> None:
-    """Raise ValueError where a picture promises more samples than any that is read."""
-    if samples > MOST_SAMPLES:
-        raise ValueError(f"expected at most {MOST_SAMPLES} samples, got {samples}")
+def check_size(samples: int, stored: int) -> None:
+    """Raise ValueError where a picture promises more samples than any in so many bytes."""
+    most = min(MOST_SAMPLES, max(SMALL, MOST_A_BYTE * stored))
+    if samples > most:
+        raise ValueError(
+            f"expected at most {most} samples in a picture of {stored} bytes, got {samples}"
+        )
 
 
 def unit_range(array: Array, largest: int | None = None) -> Array:
@@ -50,8 +57,8 @@ def unit_range(array: Array, largest: int | None = None) -> Array:
         largest: of the integers, that of their type by default.
 
     Raises:
-        ValueError: negative integers, or 16 and 32-bit ones that hardly use their range. TypeError:
-            neither numbers of at most 32 bits (floats: 64) nor booleans.
+        ValueError: negative integers. TypeError: neither numbers of at most 32 bits (floats: 64)
+            nor booleans.
     """
     kind = array.dtype.kind
     if kind == "b":
@@ -65,22 +72,57 @@ def unit_range(array: Array, largest: int | None = None) -> Array:
             f"expected integers of 8, 16 or 32 bits, booleans or floats, got {array.dtype}"
         )
     top = int(np.iinfo(array.dtype).max) if largest is None else largest
-    used, least = int(array.max(initial=0)), int(array.min(initial=0))
+    least = int(array.min(initial=0))
     if least < 0:
         raise ValueError(f"expected integers >= 0, got {least}; store uint16, or floats in [0, 1]")
-    if top > 255 and 0 < used < top * LEAST_USED:
-        raise ValueError(
-            f"expected {array.dtype.name} values that use the range 0 to {top}, got at most "
-            f"{used}: the picture would be black; store it in a type that fits, or floats in [0, 1]"
-        )
     return array.astype(np.float64) / top
 
 
-def composite(values: Array, alpha: Array, background: float, premultiplied: bool) -> Array:
-    """Values [..., c] over a background: alpha v + (1 - alpha) b, or v + (1 - alpha) b."""
+def brightness_note(values: Array, stored: str) -> str | None:
+    """What there is to say of how little of their range the pixels of an image use.
+
+    Args:
+        values: in [0, 1].
+        stored: the type that they were integers of, or a float.
+
+    Raises:
+        ValueError: integers of more than 8 bits that would be black, as 8-bit numbers are in 16.
+    """
+    if stored in ("bool", "uint8", "int8") or stored.startswith("float"):
+        return None
+    used, top = float(np.max(values, initial=0.0)), int(np.iinfo(stored).max)
+    if 0 < used < LEAST_USED:
+        raise ValueError(
+            f"expected {stored} values that use the range 0 to {top}, got at most "
+            f"{round(used * top)}: the picture would be black; store it in a type that fits, or "
+            "floats in [0, 1]"
+        )
+    if 0 < used <= DARK:
+        return f"dark: {stored} values up to {round(used * top)} of {top}; a 10 or 12-bit camera's?"
+    return None
+
+
+def composite(
+    values: Array, alpha: Array, background: float, premultiplied: bool, notes: list[str]
+) -> Array:
+    """Values [..., c] over a background: alpha v + (1 - alpha) b, or v + (1 - alpha) b; noted.
+
+    Raises:
+        ValueError: of what the picture shows nothing is left, as of white ink on white.
+    """
+    if (alpha == 1).all():
+        return values
     alpha = alpha[..., None]
     seen = values if premultiplied else alpha * values
-    return seen + (1 - alpha) * background
+    laid = seen + (1 - alpha) * background
+    on = {1.0: "white", 0.0: "black"}.get(background, f"{background:g}")
+    if alpha.min() < alpha.max() and laid.min() == laid.max():
+        raise ValueError(
+            f"its shape is in its transparency alone and vanishes on {on}; choose another "
+            "background"
+        )
+    notes.append(f"alpha composited on {on}")
+    return laid
 
 
 def from_cmyk(values: Array) -> Array:
@@ -99,10 +141,32 @@ def oriented(values: Array, orientation: int) -> Array:
     return values
 
 
-def finished(values: Array, stored: str, notes: list[str]) -> Picture:
-    """The picture of values [H, W, c], c = 1 or 3."""
-    planes = np.ascontiguousarray(np.moveaxis(values, -1, 0), dtype=np.float32)
-    return Picture(planes, stored, tuple(notes))
+def finished(
+    values: Array,
+    stored: str,
+    notes: list[str],
+    *,
+    orientation: int = 1,
+    alpha: Array | None = None,
+    premultiplied: bool = False,
+    background: float = 1.0,
+) -> Picture:
+    """The picture of decoded pixels.
+
+    Args:
+        values: [H, W, c], c = 1 or 3, in [0, 1].
+        stored, notes: as of a ``Picture``.
+        orientation: EXIF or TIFF orientation, 1 to 8.
+        alpha: opacity [H, W] in [0, 1].
+        premultiplied: whether values are multiplied by alpha already.
+        background: grey level behind transparent pixels.
+    """
+    opaque = alpha is None or bool((alpha == 1).all())
+    if alpha is not None:
+        values = composite(values, alpha, background, premultiplied, notes)
+    shown = oriented(values, orientation)
+    planes = np.ascontiguousarray(np.moveaxis(shown, -1, 0), dtype=np.float32)
+    return Picture(planes, stored, tuple(notes), opaque)
 
 
 def with_channels(values: Array, channels: int | None) -> Array:

@@ -14,6 +14,7 @@ from jpmap_fast._surroundings import steady
 from jpmap_fast.data.arrays import (
     ARRAY_SUFFIXES,
     as_pictures,
+    check_levels,
     check_unit,
     pixel_values,
     read_array,
@@ -147,6 +148,7 @@ def _numbered(path: Path, array: Array) -> ImageSet:
     names = [f"{path.stem}[{i}]" for i in range(len(images))]
     if images.dtype == np.uint8:
         return ImageSet(torch.from_numpy(np.ascontiguousarray(images)), names)
+    check_levels(str(path), images)
     values = pixel_values(str(path), images)
     if not np.isfinite(values).all():
         raise ValueError(f"{path}: expected pixel values in [0, 1], got NaN or infinity")
@@ -183,17 +185,20 @@ def _stacked(
         names = page_names(path.name, len(pages))
         found.names += names
         for name, page in zip(names, pages, strict=True):
-            images.append(page.values)
+            images.append(_packed(page.values))
             found.notes += [(name, note) for note in page.notes]
     if images:
-        found.images = _as_stored(np.stack(images))
+        if any(image.dtype != np.uint8 for image in images):
+            images = [_unpacked(image) for image in images]
+        found.images = torch.from_numpy(np.stack(images))
     return found
 
 
-def _as_stored(values: Array) -> Tensor:
+def _packed(values: Array) -> Array:
     """Bytes where all values are multiples of 1/255, as they are of 8-bit pictures."""
-    scaled = values.astype(np.float64) * 255
-    rounded = np.rint(scaled)
-    if np.abs(scaled - rounded).max(initial=0) < 1e-4:
-        return torch.from_numpy(rounded.astype(np.uint8))
-    return torch.from_numpy(values)
+    rounded = np.rint(values.astype(np.float64) * 255).clip(0, 255).astype(np.uint8)
+    return rounded if np.array_equal(_unpacked(rounded), values) else values
+
+
+def _unpacked(image: Array) -> Array:
+    return image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image

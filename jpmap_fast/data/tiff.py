@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,19 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from jpmap_fast.data.picture import (
-    Array,
-    Picture,
-    check_size,
-    composite,
-    finished,
-    from_cmyk,
-    oriented,
-    unit_range,
-)
+from jpmap_fast.data.picture import Array, Picture, check_size, finished, from_cmyk, unit_range
+
+# Errors say what is wrong with a file; tifffile says it on standard error once more.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # alpha that colours are multiplied by, or not
 _ORIENTATION = 274
+# Compressions that leave YCbCr where the page promises RGB.
+_APERIO = (33003, 33004)
 
 
 def read_tiff(path: Path, background: float) -> Iterator[Picture]:
@@ -73,11 +71,9 @@ def _picture(page: Any, background: float) -> Picture:
     if photometric == PHOTOMETRIC.PALETTE:
         if page.colormap is None:
             raise ValueError("a palette picture without its palette")
-        table = page.colormap
-        # 16 bits by the format; of 8-bit colours some writers make 256 v and some 257 v.
-        table = (table >> 8 if table.max(initial=0) > 255 else table).astype(np.uint8)
+        table = _eight_bits(page.colormap)
         values = unit_range(np.moveaxis(table[:, array[..., 0]], 0, -1))
-        return finished(_turned(page, values), "uint8", notes)
+        return finished(values, table.dtype.name, notes, orientation=_orientation(page))
     values = unit_range(array, largest)
     colours = {PHOTOMETRIC.RGB: 3, PHOTOMETRIC.SEPARATED: 4, PHOTOMETRIC.YCBCR: 3}.get(
         photometric, 1
@@ -97,10 +93,10 @@ def _picture(page: Any, background: float) -> Picture:
     if values.shape[-1] < colours:
         raise ValueError(f"expected {colours} samples a pixel, got {values.shape[-1]}")
     extra = [int(kind) for kind in page.extrasamples][: values.shape[-1] - colours]
-    alpha = None
+    alpha, premultiplied = None, False
     for position, kind in enumerate(extra):
         if kind in (_ASSOCIATED, _UNASSOCIATED):
-            alpha = values[..., colours + position], kind == _ASSOCIATED
+            alpha, premultiplied = values[..., colours + position], kind == _ASSOCIATED
             break
     if extra and alpha is None:
         raise ValueError(
@@ -111,19 +107,42 @@ def _picture(page: Any, background: float) -> Picture:
     if photometric == PHOTOMETRIC.SEPARATED:
         values = from_cmyk(values)
         notes.append("CMYK turned to RGB without a colour profile")
-    if photometric == PHOTOMETRIC.MINISWHITE:
+    # tifffile marks the booleans that it writes so, and means 1 by true all the same.
+    if photometric == PHOTOMETRIC.MINISWHITE and not (stored == "bool" and page.is_shaped):
         if array.dtype.kind == "f":
             raise ValueError("floats in which 0 is white are not read; store them with 0 black")
         values = 1 - values
-    if alpha is not None and not (alpha[0] == 1).all():
-        values = composite(values, alpha[0], background, alpha[1])
-        notes.append(f"alpha composited on {background:g}")
-    return finished(_turned(page, values), stored, notes)
+    return finished(
+        values,
+        stored,
+        notes,
+        orientation=_orientation(page),
+        alpha=alpha,
+        premultiplied=premultiplied,
+        background=background,
+    )
+
+
+def _eight_bits(table: Array) -> Array:
+    """A palette in the type that its colours have.
+
+    They have 16 bits by the format; of 8-bit colours v some writers make 256 v, some 257 v, and
+    some leave them as they are.
+    """
+    high, low = table >> 8, table & 255
+    if not high.any():
+        return low.astype(np.uint8)
+    if not low.any() or (low == high).all():
+        return high.astype(np.uint8)
+    return table.astype(np.uint16)
 
 
 def _pixels(page: Any) -> Array:
     """The samples of a page [H, W, c]."""
-    check_size(int(page.size))
+    check_size(int(page.size), page.parent.filehandle.size)
+    if page.compression in _APERIO:
+        raise ValueError("JPEG 2000 of Aperio is not read; store another compression")
+    _check_segments(page)
     array: Array = page.asarray()
     axes = page.axes
     if array.ndim != len(axes) or set(axes) - set("YXS"):
@@ -135,6 +154,16 @@ def _pixels(page: Any) -> Array:
     return array
 
 
-def _turned(page: Any, values: Array) -> Array:
+def _check_segments(page: Any) -> None:
+    """Raise ValueError unless every strip or tile is in the file: one missing would be black."""
+    offsets, counts, end = page.dataoffsets, page.databytecounts, page.parent.filehandle.size
+    if len(offsets) != len(counts) or len(offsets) < math.prod(page.chunked):
+        raise ValueError("damaged: not all of its strips or tiles are listed")
+    for offset, count in zip(offsets, counts, strict=True):
+        if offset < 1 or count < 1 or offset + count > end:
+            raise ValueError("truncated or damaged: not all of its strips or tiles are there")
+
+
+def _orientation(page: Any) -> int:
     tag = page.tags.get(_ORIENTATION)
-    return oriented(values, 1 if tag is None else int(tag.value))
+    return 1 if tag is None else int(tag.value)

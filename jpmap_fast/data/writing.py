@@ -14,6 +14,7 @@ from jpmap_fast.data.picture import Array
 
 # Files that keep every number of a picture; others are answered by PNG, or by TIFF for several.
 TIFF_SUFFIXES = (".tif", ".tiff")
+_PNG_HOLDS = {"bool", "uint8", "int8", "uint16"}
 # The type written for the type read, where it is another one.
 _WRITTEN = {"bool": "uint8", "float16": "float32", "int8": "uint8"}
 
@@ -31,14 +32,21 @@ def written_whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def answer_suffix(suffix: str, pages: int) -> str:
+def answer_suffix(suffix: str, stored: Sequence[str]) -> str:
     """The suffix of what answers a file: itself for TIFF and PNG, PNG for one picture, else TIFF.
 
-    JPEG and palettes would lose what was restored, and only TIFF holds several deep pictures.
+    JPEG and palettes would lose what was restored, and only TIFF holds several deep pictures,
+    floats and integers of 32 bits.
+
+    Args:
+        suffix: of the file.
+        stored: ``Picture.stored`` of each of its pictures.
     """
-    if suffix.lower() in TIFF_SUFFIXES or (suffix.lower() == ".png" and pages == 1):
+    if suffix.lower() in TIFF_SUFFIXES:
         return suffix
-    return ".png" if pages == 1 else ".tif"
+    if len(stored) > 1 or not _PNG_HOLDS >= set(stored):
+        return ".tif"
+    return suffix if suffix.lower() == ".png" else ".png"
 
 
 def write_pictures(path: Path, images: Sequence[Tensor], stored: Sequence[str]) -> None:
@@ -89,14 +97,4 @@ def _write_png(path: Path, array: Array) -> None:
         return
     import imagecodecs
 
-    if array.dtype != np.uint16:
-        array = _narrowed(array)
     path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
-
-
-def _narrowed(array: Array) -> Array:
-    """Numbers of 32 bits or floats in the deepest integers that PNG holds."""
-    values = array.astype(np.float64)
-    if array.dtype.kind != "f":
-        values = values / np.iinfo(array.dtype).max
-    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 65535).astype(np.uint16)
