@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from jpmap_fast._surroundings import full_precision
 from jpmap_fast.priors.chain import Sweep, Tangents, Tape, read_chain
 from jpmap_fast.priors.decoder_base import Decoder, Expansion, Linearisation
+
+# The level that torch differentiates forward at is one of the process, not of a thread.
+_FORWARD_MODE = threading.RLock()
 
 
 class FunctionDecoder(Decoder):
@@ -78,7 +82,8 @@ class FunctionDecoder(Decoder):
             value, derivative = torch.func.jvp(self._value, (z,), (direction.expand_as(z),))[:2]
             return value, derivative
 
-        values, columns = torch.func.vmap(column, out_dims=(0, 1))(basis)
+        with _FORWARD_MODE:
+            values, columns = torch.func.vmap(column, out_dims=(0, 1))(basis)
         return values[0], columns
 
     def pullback(self, z: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -93,7 +98,7 @@ class FunctionDecoder(Decoder):
             _, vjp = torch.func.vjp(self._everything, z)[:2]
 
         def push(direction: Tensor) -> Tensor:
-            with full_precision():
+            with full_precision(), _FORWARD_MODE:
                 tangent: Tensor = torch.func.jvp(self._value, (z,), (direction,))[1]
                 return tangent
 
