@@ -111,7 +111,12 @@ def unlike(found: jf.Result, expected: jf.Result) -> list[str]:
     Compiled solves have the same bits whatever the batch; a library's convolutions and Fourier
     transforms choose their order of summation by it.
     """
-    return differences(found, expected, rounding=ROUNDING if "torch" in expected.path else 0.0)
+    return differences(found, expected, rounding=allowed(expected))
+
+
+def allowed(expected: jf.Result) -> float:
+    """How far an image in other company may be from ``expected``, relative to 1 + its size."""
+    return ROUNDING if "torch" in expected.path else 0.0
 
 
 def differences(

