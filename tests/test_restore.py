@@ -191,7 +191,7 @@ class TestMessages:
     @pytest.mark.parametrize("sigma", [0.0, -0.1, float("nan"), float("inf")])
     def test_sigma_value(self, sigma):
         y = torch.zeros(2, *IMAGE_SHAPE)
-        said = "sigma: expected (finite values >= 0|at least 1e-09 in torch.float64)"
+        said = "sigma: expected finite values > 0"
         with pytest.raises(ValueError, match=said):
             jf.restore(y, jf.Denoising(), small_mlp(), sigma)
         with pytest.raises(ValueError, match=said):

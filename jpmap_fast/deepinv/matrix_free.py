@@ -95,11 +95,13 @@ class PhysicsOperator(MatrixFree):
 
     def A(self, x: Tensor) -> Tensor:
         x = self._taken("x", x)
+        _check_rows("x", x, self.image_shape)
         own = self.to(dtype=x.dtype)
         return own._on_rows(x, own.layout.shape, own._packed)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         y = self._taken("y", y)
+        _check_rows("y", y, self.layout.shape)
         own = self.to(dtype=y.dtype)
         return own._on_rows(y, own.image_shape, own._adjoint)
 
@@ -240,3 +242,9 @@ class PhysicsOperator(MatrixFree):
 
 def _first(measured: Any) -> Tensor:
     return measured if isinstance(measured, Tensor) else measured[0]
+
+
+def _check_rows(name: str, rows: Tensor, shape: Sequence[int]) -> None:
+    if tuple(rows.shape[1:]) != tuple(shape):
+        expected = ", ".join(map(str, ("B", *shape)))
+        raise ValueError(f"{name}: expected shape [{expected}], got {list(rows.shape)}")
