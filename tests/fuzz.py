@@ -26,7 +26,6 @@ from PIL import Image
 import jpmap_fast as jf
 from jpmap_fast.data import load_images, load_kernel, load_mask
 from jpmap_fast.denoisers.weights import read_denoiser
-from jpmap_fast.priors.original import read_original
 
 SECONDS = 20  # a reader that takes longer hangs
 RNG = np.random.default_rng(0)
@@ -110,7 +109,7 @@ def _read_original(path: Path) -> None:
     settings = {"network_structure": "VAEfc", "x_shape": [1, 1, 3], "latent_dim": 1}
     (folder / "training_args.json").write_text(json.dumps({**settings, "enc_hidden_dims": [2]}))
     (folder / "model").write_bytes(path.read_bytes())
-    read_original(folder)
+    jf.load_prior(folder)
 
 
 def targets() -> dict[str, tuple[Callable[[Path], Any], dict[str, list[bytes]]]]:

@@ -37,7 +37,14 @@ def load_prior(
         ValueError: unknown name (the known ones are listed), or a damaged or foreign file.
         FileNotFoundError: a path with nothing there. Pickles are read without running their code.
     """
-    prior = _read(name_or_path)
+    try:
+        prior = _read(name_or_path)
+    except (ValueError, FileNotFoundError):
+        raise
+    except Exception as error:  # torch and JSON have many kinds for a damaged file
+        raise ValueError(
+            f"{name_or_path}: not readable weights ({type(error).__name__}: {error})"
+        ) from error
     return prior.to(device=device, dtype=dtype)
 
 
