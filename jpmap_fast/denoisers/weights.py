@@ -72,8 +72,11 @@ def read_denoiser(path: str | Path) -> LipschitzDenoiser:
     path = Path(path)
     header, tensors = read_weights(path, FORMAT, "a denoiser")
     try:
+        settings = dict(json.loads(header["architecture"]))
+        if settings["depth"] != len(tensors["hidden"]) + 2:  # before so many layers are made
+            raise ValueError(f"depth {settings['depth']}, but other hidden layers")
         with torch.device("meta"):  # nothing is drawn for weights that are replaced
-            denoiser = LipschitzDenoiser(**json.loads(header["architecture"]))
+            denoiser = LipschitzDenoiser(**settings)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its architecture cannot be built: {error}") from error
     norms = torch.empty(denoiser.depth, dtype=torch.float64)
