@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jpmap_fast._files import written_whole
 from jpmap_fast.cli._rows import Rows
 
 FOLDER = ".unfinished"
@@ -57,9 +58,8 @@ class Journal:
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
-            part = kept.with_suffix(".part")
-            part.write_text(json.dumps(settings))
-            os.replace(part, kept)
+            with written_whole(kept) as part:
+                part.write_text(json.dumps(settings))
         rows = sum(len(entry.images) for entry in self.done.values())
         self.results = Rows(self._folder / "results", rows)
         self.measured = Rows(self._folder / "measured", rows)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jpmap_fast.data.writing import answer_suffix, written_whole
+from jpmap_fast._files import written_whole
+from jpmap_fast.data.writing import answer_suffix
 
 # What a file may turn out to hold: one picture that PNG can hold, or anything.
 _ONE, _MORE = ("uint8",), ("uint8", "uint8")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jpmap_fast.data.writing import written_whole
+from jpmap_fast._files import written_whole
 
 Array = np.ndarray[Any, Any]
 

@@ -101,15 +101,15 @@ def check_levels(name: str, array: Array) -> None:
         raise type(error)(f"{name}: {error}") from error
 
 
-def check_unit(name: str, values: Array, above: float = 0.0) -> None:
-    """Raise ValueError where finite values lie outside of [0, 1], by more than ``above``."""
-    finite = np.isfinite(values)
-    low = float(np.min(values, where=finite, initial=0.0))
-    high = float(np.max(values, where=finite, initial=0.0))
-    if low < -above or high > 1 + above:
+def check_unit(name: str, values: Array) -> None:
+    """Raise ValueError unless all values are numbers in [0, 1]."""
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: expected pixel values in [0, 1], got NaN or infinity")
+    low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
+    if low < 0 or high > 1:
         white = next((top for top in (255, 4095, 65535) if 2 < high <= top), None)
         mend = f"divide by {white}, or store integers"
-        if low < -above or white is None:
+        if low < 0 or white is None:
             mend = "shift and scale them"
         raise ValueError(
             f"{name}: expected pixel values in [0, 1], got {low:g} to {high:g}; {mend}"

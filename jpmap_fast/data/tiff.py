@@ -31,24 +31,51 @@ def read_tiff(path: Path, background: float) -> Iterator[Picture]:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
+        chained = _chain(file)
         pages: list[Any] = [page.aspage() for page in file.pages]
         shown = [page for page in pages if not page.is_reduced] or pages
         if not shown:
             raise ValueError("a TIFF file without a page")
-        _check_whole(file, pages[-1])
+        if len(pages) != chained:
+            raise ValueError(f"truncated or damaged after {len(pages)} of {chained} pages")
+        _check_series(file)
         for page in shown:
             yield _picture(page, background)
 
 
-def _check_whole(file: Any, last: Any) -> None:
-    """Raise ValueError where there are pictures that no page of the file leads to."""
+def _chain(file: Any) -> int:
+    """The number of pages, of which each says where the next one is.
+
+    Walked before anything else is read: tifffile follows a chain that leads back into itself.
+
+    Raises:
+        ValueError: it leads out of the file, or to a page before.
+    """
     layout, handle = file.tiff, file.filehandle
-    handle.seek(last.offset)
-    (tags,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
-    handle.seek(tags * layout.tagsize, 1)
-    (following,) = struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))
-    if following:
-        raise ValueError(f"truncated or damaged after {len(file.pages)} pages")
+    # A header of byte order and version, 4 bytes (a large file's 8), then the first page's place.
+    place = 8 if layout.version == 43 else 4
+    seen: set[int] = set()
+    while True:
+        handle.seek(place)
+        found = handle.read(layout.offsetsize)
+        if len(found) < layout.offsetsize:
+            raise ValueError(f"truncated or damaged after {len(seen)} pages")
+        (offset,) = struct.unpack(layout.offsetformat, found)
+        if offset == 0:
+            return len(seen)
+        if offset in seen:
+            raise ValueError(f"damaged: after {len(seen)} pages comes one of them again")
+        seen.add(offset)
+        handle.seek(offset)
+        found = handle.read(layout.tagnosize)
+        if len(found) < layout.tagnosize:
+            raise ValueError(f"truncated or damaged after {len(seen) - 1} pages")
+        (tags,) = struct.unpack(layout.tagnoformat, found)
+        place = offset + layout.tagnosize + tags * layout.tagsize
+
+
+def _check_series(file: Any) -> None:
+    """Raise ValueError where there are pictures that no page of the file leads to."""
     for series in file.series:
         found = sum(page.size for page in series.pages if page is not None)
         if not series.is_multifile and int(series.size) > found:

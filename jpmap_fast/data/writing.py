@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from jpmap_fast._files import written_whole
 from jpmap_fast.data.picture import Array
 
 # Files that keep every number of a picture; others are answered by PNG, or by TIFF for several.
@@ -17,19 +16,6 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 _PNG_HOLDS = {"bool", "uint8", "int8", "uint16"}
 # The type written for the type read, where it is another one.
 _WRITTEN = {"bool": "uint8", "float16": "float32", "int8": "uint8"}
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``path`` at the end and only then."""
-    part = path.with_name(f".{path.name}.part{path.suffix}")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def answer_suffix(suffix: str, stored: Sequence[str]) -> str:

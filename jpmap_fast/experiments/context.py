@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jpmap_fast._files import written_whole
 from jpmap_fast.experiments.section import FigureFile
 
 if TYPE_CHECKING:
@@ -95,9 +95,8 @@ class Context:
             begin = time.perf_counter()
             result = _on_cpu(work())
             content = {"result": result, "seconds": time.perf_counter() - begin}
-            beside = path.with_name(path.name + ".part")
-            torch.save(content, beside)
-            os.replace(beside, path)
+            with written_whole(path) as part:
+                torch.save(content, part)
         self.seconds += content["seconds"]
         found: dict[str, Any] = content["result"]
         return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 from typing import Any
 
+from jpmap_fast._files import written_whole
 from jpmap_fast.experiments.section import Cell, FigureFile, Section
 
 _TEMPLATE = Path(__file__).parent / "report.html.j2"
@@ -39,9 +39,8 @@ def write_report(folder: Path, sections: dict[str, Section], document: dict[str,
         **document,
     )
     path = folder / "report.html"
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(html, encoding="utf-8")
-    os.replace(beside, path)
+    with written_whole(path) as part:
+        part.write_text(html, encoding="utf-8")
     return path
 
 

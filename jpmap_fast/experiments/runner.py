@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._files import written_whole
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.registry import EXPERIMENTS, runner, selected
@@ -140,10 +140,9 @@ def _claim(folder: Path, settings: Settings) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """JSON, whole or not at all."""
-    beside = path.with_name(path.name + ".part")
     text = json.dumps(content, indent=1, allow_nan=False)
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with written_whole(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 class _Bar:

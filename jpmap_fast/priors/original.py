@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from jpmap_fast._files import read_torch
 from jpmap_fast.priors.weights import Network, build
 
 
@@ -36,7 +35,7 @@ def read_original(folder: str | Path) -> Network:
         raise ValueError(f"{arguments}: expected JSON, it is damaged ({error})") from error
     readers = {"VAEfc": _fully_connected, "ConvVAE": _convolutional}
     structure = settings.get("network_structure") if isinstance(settings, dict) else None
-    if structure not in readers:
+    if not isinstance(structure, str) or structure not in readers:
         raise ValueError(
             f"{arguments}: expected network_structure 'VAEfc' or 'ConvVAE', got {structure!r}"
         )
@@ -110,14 +109,7 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: no state dict of tensors.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{path}: expected a torch file of tensors alone; it is damaged, or holds code, which "
-            f"is never run ({reason})"
-        ) from error
+    state = read_torch(path, "a torch file of tensors alone")
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: expected a state dict of tensors")
     return state

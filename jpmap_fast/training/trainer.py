@@ -192,6 +192,14 @@ class _Run:
             ValueError: it is one of another recipe, or no checkpoint.
         """
         saved = read_checkpoint(path)
+        try:
+            self._take(saved, path)
+        except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path}: expected the checkpoint of a training run, it is damaged ({error})"
+            ) from error
+
+    def _take(self, saved: dict[str, Any], path: Path) -> None:
         mine, theirs = asdict(self.recipe), asdict(Recipe(**saved["recipe"]))
         if self.recipe.schedule == "constant":
             mine["epochs"] = theirs["epochs"] = None
