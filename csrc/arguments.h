@@ -119,6 +119,11 @@ inline LinearSizes check_linear(const Tensor& x,                    // [R, in]
   return sizes;
 }
 
+inline void check_activation(const char* op, int64_t activation) {
+  STD_TORCH_CHECK(activation >= 0 && activation <= static_cast<int64_t>(Activation::kIdentity), op,
+                  ": unknown activation ", activation);
+}
+
 struct MlpSizes {
   int64_t batch, latent, outputs;
 };
@@ -140,9 +145,7 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
                       biases.size() == count && activations.size() == count,
                   op, ": expected 1 to ", kMaxLayers,
                   " layers, each with weight, adjoint, bias and activation");
-  for (const int64_t activation : activations) {
-    STD_TORCH_CHECK(activation >= 0 && activation <= 6, op, ": unknown activation ", activation);
-  }
+  for (const int64_t activation : activations) check_activation(op, activation);
   const MlpSizes sizes{z.size(0), z.size(1), target.size(1)};
   STD_TORCH_CHECK(sizes.latent >= 1 && sizes.latent <= kMaxLatent, op, ": expected 1 to ",
                   kMaxLatent, " latent dimensions, got ", sizes.latent);

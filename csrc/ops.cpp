@@ -33,5 +33,5 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
   m.def(
       "damped_solve(Tensor matrix, Tensor? hessian, Tensor gradient, Tensor? damping) "
       "-> (Tensor, Tensor)");
-  m.def("linear(Tensor x, Tensor packed, Tensor? bias, int outputs) -> Tensor");
+  m.def("linear(Tensor x, Tensor packed, Tensor? bias, int outputs, int activation) -> Tensor");
 }

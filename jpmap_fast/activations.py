@@ -79,5 +79,7 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
     "identity": Activation(lambda a: a, lambda a, h: torch.ones_like(h), _zero),
 }
+# The codes of csrc/mlp_network.h, in its order.
+ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 HIDDEN_ACTIVATIONS = ("elu", "relu", "silu", "softplus", "tanh")
 OUTPUT_ACTIVATIONS = ("sigmoid", "identity")

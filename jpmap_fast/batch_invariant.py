@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from jpmap_fast import kernels
 from jpmap_fast._surroundings import full_precision
+from jpmap_fast.activations import ACTIVATIONS
 
 
 class RowProduct:
@@ -69,6 +70,15 @@ class RowProduct:
     def __call__(self, x: Tensor) -> Tensor:
         """The rows x [..., in] as x W^T + b [..., out]."""
         return self._apply(x, self.bias)
+
+    def activated(self, x: Tensor, activation: str) -> Tensor:
+        """f(x W^T + b) [..., out] of the rows x [..., in], for f out of ``ACTIVATIONS``."""
+        if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+            return ACTIVATIONS[activation].value(self(x))
+        outputs = self.weight.shape[0]
+        flat = x.reshape(-1, x.shape[-1])
+        out = kernels.linear(flat, self.packed, self.bias, outputs, activation)
+        return out.reshape(*x.shape[:-1], outputs)
 
     def _apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         outputs = self.weight.shape[0]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import jpmap_fast._C as _C
 from jpmap_fast._extension import require_cuda_kernels
+from jpmap_fast.activations import ACTIVATION_CODES
 
 _ops = torch.ops.jpmap
 
@@ -240,17 +241,19 @@ def linear(
     packed: Tensor,  # [panels, in, w]
     bias: Tensor | None,  # [out]
     outputs: int,
+    activation: str = "identity",
 ) -> Tensor:
-    r"""A linear layer, x W^T + b [R, out], each row having the same bits whatever R is. CPU only.
+    r"""A layer, f(x W^T + b) [R, out], each row having the same bits whatever R is. CPU only.
 
     Args:
         x: rows [R, in], float32 or float64.
         packed: ``pack_linear(W)`` of W [out, in].
         bias: b [out], or None.
         outputs: out.
+        activation: f, a name out of ``activations.ACTIVATIONS``.
 
     Raises:
-        ValueError: shapes or devices do not fit. TypeError: types do not.
+        ValueError: shapes or devices do not fit, or no such activation. TypeError: types do not.
     """
     op = "linear"
     _, inputs = _matrix(op, "x", x)
@@ -258,11 +261,15 @@ def linear(
     _fits(op, x, "packed", packed, (-(-outputs // width), inputs, width))
     if bias is not None:
         _fits(op, x, "bias", bias, (outputs,))
+    if activation not in ACTIVATION_CODES:
+        known = ", ".join(ACTIVATION_CODES)
+        raise ValueError(f"linear: expected an activation out of {known}, got {activation!r}")
     out: Tensor = _ops.linear(
         x.contiguous(),
         packed.contiguous(),
         None if bias is None else bias.contiguous(),
         outputs,
+        ACTIVATION_CODES[activation],
     )
     return out
 
@@ -424,5 +431,5 @@ def _(
 
 
 @torch.library.register_fake("jpmap::linear")
-def _(x: Tensor, packed: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
+def _(x: Tensor, packed: Tensor, bias: Tensor | None, outputs: int, activation: int) -> Tensor:
     return x.new_empty(x.shape[0], outputs)

@@ -24,13 +24,9 @@ from torch import Tensor
 
 import jpmap_fast._C as _C
 from jpmap_fast._extension import cuda_kernels_loaded
+from jpmap_fast.activations import ACTIVATION_CODES
 from jpmap_fast.batch_invariant import RowProduct
 
-# The codes of csrc/mlp_network.h.
-ACTIVATION_CODES = {
-    name: code
-    for code, name in enumerate(("elu", "relu", "silu", "softplus", "tanh", "sigmoid", "identity"))
-}
 MAX_LAYERS: int = _C.max_layers
 MAX_LATENT: int = _C.max_latent
 

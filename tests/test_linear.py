@@ -12,6 +12,7 @@ from op_cases import DTYPES, TOLERANCE, draw, scattered
 from torch.nn import functional as F
 
 from jpmap_fast import kernels
+from jpmap_fast.activations import ACTIVATION_CODES, ACTIVATIONS
 
 CPU = torch.device("cpu")
 
@@ -32,6 +33,24 @@ def test_matches_the_product_in_double(dtype, rows, inputs, outputs, biased):
         found = kernels.linear(given, packed, bias, outputs)
         assert found.shape == (rows, outputs)
         assert (found - exact).norm() <= tolerance * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", sorted(ACTIVATION_CODES))
+def test_activates_each_row_as_if_alone(dtype, activation):
+    x = 9 * draw((97, 20), dtype, CPU, 0, uniform=False)
+    weight = draw((45, 20), dtype, CPU, 1, uniform=False)
+    bias = draw((45,), dtype, CPU, 2, uniform=False)
+    packed = kernels.pack_linear(weight)
+    found = kernels.linear(x, packed, bias, 45, activation)
+    exact = ACTIVATIONS[activation].value(kernels.linear(x, packed, bias, 45).double())
+    assert (found - exact).norm() <= TOLERANCE[dtype] * exact.norm()
+    assert torch.equal(kernels.linear(x[50:51], packed, bias, 45, activation), found[50:51])
+    spoiled = x.clone()
+    spoiled[3] = torch.nan
+    rows = kernels.linear(spoiled, packed, bias, 45, activation)
+    assert bool(rows[3].isnan().all())
+    assert torch.equal(rows[4:], found[4:])
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
@@ -60,7 +79,7 @@ def test_opcheck(dtype):
     x = draw((5, 7), dtype, CPU, 0, uniform=False)
     packed = kernels.pack_linear(draw((40, 7), dtype, CPU, 1, uniform=False))
     bias = draw((40,), dtype, CPU, 2, uniform=False)
-    torch.library.opcheck(torch.ops.jpmap.linear.default, (x, packed, bias, 40))
+    torch.library.opcheck(torch.ops.jpmap.linear.default, (x, packed, bias, 40, 6))
 
 
 def test_bad_arguments_are_named():
@@ -69,5 +88,7 @@ def test_bad_arguments_are_named():
         kernels.linear(torch.ones(5, 2), packed, None, 4)
     with pytest.raises(ValueError, match=r"expected bias of shape \[4\]"):
         kernels.linear(torch.ones(5, 3), packed, torch.ones(3), 4)
+    with pytest.raises(ValueError, match="expected an activation out of elu"):
+        kernels.linear(torch.ones(5, 3), packed, None, 4, "gelu")
     with pytest.raises(TypeError, match="float32 or float64"):
         kernels.linear(torch.ones(5, 3, dtype=torch.int64), packed, None, 4)

@@ -641,3 +641,47 @@ def test_kernels_of_small_integers_in_16_bits(tmp_path):
     weights = np.outer([1, 2, 1], [1, 2, 1]).astype(np.uint16)
     tifffile.imwrite(tmp_path / "k.tif", weights)
     np.testing.assert_allclose(load_kernel(tmp_path / "k.tif"), weights / 16, atol=CLOSE)
+
+
+def test_a_frame_beyond_the_screen_of_an_animation_is_damage(tmp_path):
+    frames = [Image.fromarray(np.full((8, 7), level, np.uint8)) for level in (0, 255)]
+    path = tmp_path / "a.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    content = bytearray(path.read_bytes())
+    # A descriptor of a frame: a comma, its place (two numbers of two bytes) and its size.
+    second = content.rindex(b",\0\0\0\0\x07\0\x08\0")
+    content[second + 5 : second + 9] = struct.pack("<HH", 3000, 2000)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"frame 1 makes \(7, 8\) pixels \(3000, 2000\)"):
+        list(read_pictures(path))
+
+
+def test_a_chain_of_pages_that_bites_its_tail_is_damage(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((2, 8, 7), np.uint8), photometric="minisblack")
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages[1].offset
+    content = bytearray(path.read_bytes())
+    (tags,) = struct.unpack_from("<H", content, last)
+    struct.pack_into("<I", content, last + 2 + 12 * tags, first)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="after 2 pages comes one of them again"):
+        list(read_pictures(path))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_images_of_floats_are_numbers(tmp_path, bad):
+    values = np.full((8, 7), 0.5, np.float32)
+    values[3, 3] = bad
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    np.save(tmp_path / "a.npy", values)
+    for name in ("a.tif", "a.npy"):
+        with pytest.raises(ValueError, match=f"{name}: .*got NaN or infinity"):
+            load_images(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", ["S1", "U1", "complex64", "M8[D]"])
+def test_arrays_of_no_numbers_are_refused_by_name(tmp_path, dtype):
+    np.save(tmp_path / "a.npy", np.zeros((2, 3, 3), dtype))
+    with pytest.raises(TypeError, match=r"a\.npy: expected integers of 8, 16 or 32 bits"):
+        load_images(tmp_path / "a.npy")

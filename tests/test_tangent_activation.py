@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jpmap_fast import reference, tangent_kernels
-from jpmap_fast.mlp_kernels import ACTIVATION_CODES
+from jpmap_fast.activations import ACTIVATION_CODES
 
 # bfloat16 has 8 bits: a product of two such numbers, rounded once more, is right to 1.5 / 256.
 ROUNDING = 2**-7

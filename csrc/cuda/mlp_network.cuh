@@ -32,7 +32,7 @@ __device__ inline float activate(Activation kind, float a) {
     case Activation::kElu:
       return a > 0 ? a : expm1f(a);
     case Activation::kRelu:
-      return a > 0 ? a : 0.0f;
+      return a < 0 ? 0.0f : a;  // not a number stays none
     case Activation::kSilu:
       return a * sigmoid(a);
     case Activation::kSoftplus:

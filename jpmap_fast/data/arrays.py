@@ -94,8 +94,9 @@ def check_levels(name: str, array: Array) -> None:
     Raises:
         ValueError, TypeError: see ``picture.unit_range`` and ``picture.brightness_note``.
     """
-    ends = np.array([array.min(initial=0), array.max(initial=0)], dtype=array.dtype)
     try:
+        unit_range(array[:0])  # refuses types without numbers
+        ends = np.array([array.min(initial=0), array.max(initial=0)], dtype=array.dtype)
         brightness_note(unit_range(ends), array.dtype.name)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{name}: {error}") from error

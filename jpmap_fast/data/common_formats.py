@@ -46,8 +46,11 @@ def read_common(path: Path, background: float) -> Iterator[Picture]:
             frames = 1
         elif image.format == "GIF" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
             notes.append("no mark at the end of the file: frames may be missing")
+        size = image.size
         for index in range(frames):
             image.seek(index)
+            if image.size != size:
+                raise ValueError(f"damaged: frame {index} makes {size} pixels {image.size}")
             image.load()
             yield _frame(image, background, list(notes))
 

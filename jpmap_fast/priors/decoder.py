@@ -41,7 +41,7 @@ class MLPDecoder(Decoder):
     def value(self, z: Tensor) -> Tensor:
         h = z
         for layer, name in zip(self.layers, self.activations, strict=True):
-            h = ACTIVATIONS[name].value(layer(h))
+            h = layer.activated(h, name)
         return h
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:

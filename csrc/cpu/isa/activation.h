@@ -77,6 +77,55 @@ JPMAP_VECTOR_INLINE typename Lanes<T>::Value log1p_of(typename Lanes<T>::Value u
   return T(2) * s * series;
 }
 
+// h = f(a), d = f'(a) and d2 = f''(a); what a caller does not use is not computed.
+template <class T>
+JPMAP_VECTOR_INLINE void evaluate(Activation kind, typename Lanes<T>::Value a,
+                                  typename Lanes<T>::Value& h, typename Lanes<T>::Value& d,
+                                  typename Lanes<T>::Value& d2) {
+  using V = typename Lanes<T>::Value;
+  h = a, d = V{} + T(1), d2 = V{};
+  switch (kind) {
+    case Activation::kElu:
+      h = a > T(0) ? a : expm1_of<T>(a);
+      d = a > T(0) ? d : h + T(1);
+      d2 = a > T(0) ? V{} : d;
+      break;
+    case Activation::kRelu:
+      h = a < T(0) ? V{} : a;  // not a number stays none
+      d = a > T(0) ? d : V{};
+      break;
+    case Activation::kSilu: {
+      const V s = sigmoid_of<T>(a);
+      h = a * s;
+      d = s + h * (T(1) - s);
+      d2 = s * (T(1) - s) * (T(2) + a * (T(1) - T(2) * s));
+      break;
+    }
+    case Activation::kSoftplus: {
+      const V size = a > T(0) ? a : -a;
+      h = (a > T(0) ? a : V{}) + log1p_of<T>(expm1_of<T>(-size) + T(1));
+      d = sigmoid_of<T>(a);
+      d2 = d * (T(1) - d);
+      break;
+    }
+    case Activation::kTanh:
+      // tanh(a) = e / (e + 2), e = exp(2 a) - 1, for a <= 0, and odd.
+      h = expm1_of<T>(T(2) * (a > T(0) ? -a : a));
+      h = h / (h + T(2));
+      h = a > T(0) ? -h : h;
+      d = T(1) - h * h;
+      d2 = T(-2) * h * d;
+      break;
+    case Activation::kSigmoid:
+      h = sigmoid_of<T>(a);
+      d = h * (T(1) - h);
+      d2 = d * (T(1) - T(2) * h);
+      break;
+    case Activation::kIdentity:
+      break;
+  }
+}
+
 // value = f(value + bias), slope and bend its first and second derivative, kPanel numbers each.
 template <class T>
 static inline void activate(Activation kind, const T* bias, T* value, T* slope, T* bend) {
@@ -86,50 +135,27 @@ static inline void activate(Activation kind, const T* bias, T* value, T* slope, 
   for (int v = 0; v < kVectors; ++v) {
     const V a = *reinterpret_cast<const Stored*>(value + v * kWidth) +
                 *reinterpret_cast<const Stored*>(bias + v * kWidth);
-    V h = a, d = V{} + T(1), d2 = V{};
-    switch (kind) {
-      case Activation::kElu:
-        h = a > T(0) ? a : expm1_of<T>(a);
-        d = a > T(0) ? d : h + T(1);
-        d2 = a > T(0) ? V{} : d;
-        break;
-      case Activation::kRelu:
-        h = a > T(0) ? a : V{};
-        d = a > T(0) ? d : V{};
-        break;
-      case Activation::kSilu: {
-        const V s = sigmoid_of<T>(a);
-        h = a * s;
-        d = s + h * (T(1) - s);
-        d2 = s * (T(1) - s) * (T(2) + a * (T(1) - T(2) * s));
-        break;
-      }
-      case Activation::kSoftplus: {
-        const V size = a > T(0) ? a : -a;
-        h = (a > T(0) ? a : V{}) + log1p_of<T>(expm1_of<T>(-size) + T(1));
-        d = sigmoid_of<T>(a);
-        d2 = d * (T(1) - d);
-        break;
-      }
-      case Activation::kTanh:
-        // tanh(a) = e / (e + 2), e = exp(2 a) - 1, for a <= 0, and odd.
-        h = expm1_of<T>(T(2) * (a > T(0) ? -a : a));
-        h = h / (h + T(2));
-        h = a > T(0) ? -h : h;
-        d = T(1) - h * h;
-        d2 = T(-2) * h * d;
-        break;
-      case Activation::kSigmoid:
-        h = sigmoid_of<T>(a);
-        d = h * (T(1) - h);
-        d2 = d * (T(1) - T(2) * h);
-        break;
-      case Activation::kIdentity:
-        break;
-    }
+    V h, d, d2;
+    evaluate<T>(kind, a, h, d, d2);
     *reinterpret_cast<Stored*>(value + v * kWidth) = h;
     *reinterpret_cast<Stored*>(slope + v * kWidth) = d;
     *reinterpret_cast<Stored*>(bend + v * kWidth) = d2;
+  }
+}
+
+// values[rows][kPanel] = f(values + bias[kPanel])
+template <class T>
+static void activate_panel(Activation kind, const T* bias, T* values, int64_t rows) {
+  using V = typename Lanes<T>::Value;
+  using Stored = typename VectorOf<T>::type;
+  constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int v = 0; v < kVectors; ++v) {
+      Stored* place = reinterpret_cast<Stored*>(values + row * kPanel<T> + v * kWidth);
+      V h, d, d2;
+      evaluate<T>(kind, *place + *reinterpret_cast<const Stored*>(bias + v * kWidth), h, d, d2);
+      *place = h;
+    }
   }
 }
 

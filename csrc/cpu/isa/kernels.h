@@ -12,6 +12,8 @@ struct IsaKernels {
   // out[rows][panel width] = x[rows][depth] panel[depth][panel width]; strides in elements.
   void (*multiply_panel)(const T* x, int64_t x_stride, const T* panel, int64_t depth, int64_t rows,
                          T* out, int64_t out_stride);
+  // values[rows][panel width] = f(values + bias[panel width])
+  void (*activate_panel)(Activation kind, const T* bias, T* values, int64_t rows);
   // See cpu/isa/mlp.h.
   void (*mlp_forward)(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t images,
                       MlpTile<T>& tile, double* objective);
