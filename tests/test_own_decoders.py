@@ -272,21 +272,33 @@ class Custom(nn.Module):
         return _Cube.apply(torch.tanh(self.layer(z)))
 
 
+def expected_path(prior: jf.ModulePrior) -> str:
+    """Releases of torch differ in what has a forward-mode rule."""
+    z = torch.zeros(2, K)
+    try:
+        torch.func.jvp(prior.decode, (z,), (torch.ones_like(z),))
+    except (RuntimeError, NotImplementedError):
+        return "torch (reverse mode)"
+    return "torch"
+
+
 @pytest.mark.parametrize("kind", [Attention, Resampled, Custom])
 @pytest.mark.parametrize("solver", ["auto", "conjugate-gradient"])
 def test_decoders_without_forward_mode_fall_back_and_say_so(kind, solver):
     torch.manual_seed(0)
     prior = prior_of(kind().eval())
+    path = expected_path(prior)
+    assert path == "torch (reverse mode)" or kind is not Custom
     y = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(1))
     method = jf.JPMAP(starts=1, z_solver=jf.GaussNewton(linear_solver=solver))
     found = jf.restore(y, jf.Denoising(), prior, 0.1, method=method)
-    assert found.path == "torch (reverse mode)"
+    assert found.path == path
     assert bool(found.converged.all()), found.status
     adam = jf.JPMAP(starts=1, z_solver=jf.Adam(tolerance=1e-6, max_steps=20_000))
     slow = jf.restore(y, jf.Denoising(), prior, 0.1, method=adam, z0=found.z)
     assert bool((found.objective <= slow.objective * (1 + 1e-4)).all())
     restorer = jf.Restorer(jf.Denoising(), prior, 0.1, batch_size=4, method=method)
-    assert restorer.path == "torch (reverse mode)"
+    assert restorer.path == path
     torch.testing.assert_close(restorer(y).objective, found.objective)
 
 

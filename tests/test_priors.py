@@ -162,6 +162,8 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         (lambda t: t.update(extra=torch.ones(1)), r"unexpected \['extra'\]"),
         (lambda t: t.update({"decoder_layers.0.bias": torch.ones(3)}), "expected decoder_layers.0"),
         (lambda t: t["decoder_layers.0.bias"].fill_(torch.nan), "NaN or infinity"),
+        (lambda t: t["log_gamma"].fill_(-1000.0), r"expected gamma within exp"),
+        (lambda t: t["log_gamma"].fill_(1e30), r"expected gamma within exp"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):

@@ -218,7 +218,8 @@ def test_f_never_rises_and_refused_steps_leave_z_where_it_is(name, solver):
         settings = replace(SOLVERS[solver], initial_damping=1e-6, max_steps=steps, tolerance=1e-9)
         _, f = projected(name, small_mlp())  # a matrix-free one remembers its last solutions
         found = settings.minimise(f, start)
-        assert (found.objective <= before).all()
+        # To the accuracy of the matrix-free one, whose values come from iterations.
+        assert (found.objective <= before * (1 + 1e-9)).all()
         torch.testing.assert_close(found.objective, f.value(found.z), rtol=1e-9, atol=0)
         still = found.objective == before
         assert torch.equal(found.z[still], z_before[still])

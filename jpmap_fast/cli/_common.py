@@ -36,8 +36,13 @@ def told_in_one_line() -> Iterator[None]:
         fail(one_line(error))
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, kernels: bool = True) -> torch.device:
     """A device of its name; "auto" is CUDA where it can be used, else the CPU.
+
+    Args:
+        name: auto, cpu, cuda or cuda:1.
+        kernels: whether the work needs the compiled kernels, as restoring does and training does
+            not.
 
     Raises:
         ValueError: no such device, or one that this machine or this build cannot use.
@@ -48,7 +53,7 @@ def pick_device(name: str) -> torch.device:
 
     build, seen = build_info(), torch.cuda.is_available()
     if name == "auto":
-        return torch.device("cuda" if build["cuda_loaded"] and seen else "cpu")
+        return torch.device("cuda" if seen and (build["cuda_loaded"] or not kernels) else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -62,12 +67,12 @@ def pick_device(name: str) -> torch.device:
             raise ValueError(
                 f"--device {name}: torch sees {torch.cuda.device_count()} CUDA device(s)"
             )
-        if build["cuda"] and not build["cuda_loaded"]:
+        if kernels and build["cuda"] and not build["cuda_loaded"]:
             raise ValueError(
                 f"--device cuda: the CUDA kernels do not load ({build['cuda_problem']}); use "
                 "--device cpu"
             )
-        if not build["cuda"]:
+        if kernels and not build["cuda"]:
             raise ValueError(
                 "--device cuda: this build has no CUDA kernels; reinstall with JPMAP_CUDA=ON, "
                 "or use --device cpu"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jpmap_fast.cli._common import BAD_USAGE, fail, told_in_one_line
+from jpmap_fast.cli._common import BAD_USAGE, fail, pick_device, told_in_one_line
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 def train(
@@ -75,7 +75,7 @@ def train(
         fail("--resume: name the file with --checkpoint")
     with told_in_one_line():
         widths = _widths("--hidden", hidden)
-        where = _device(device)
+        where = pick_device(device, kernels=False)
         from jpmap_fast.data.readers import load_images
         from jpmap_fast.priors.weights import save_prior
         from jpmap_fast.training import reconstruction_psnr
@@ -138,21 +138,6 @@ def _widths(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         fail(f"{option}: expected widths such as 512,512, got {text!r}", BAD_USAGE)
-
-
-def _device(name: str) -> torch.device:
-    # Training needs no compiled kernel, only torch: a GPU will do with any build.
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device: expected auto, cpu or cuda, got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch sees no CUDA device; use --device cpu")
-    return device
 
 
 def _card(

@@ -14,6 +14,7 @@ from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.mlp_vae import MLPVAE
 
 FORMAT = "jpmap-fast prior 1"
+MOST_LOG_GAMMA = 20
 
 
 NETWORKS: dict[str, type[MLPVAE] | type[ConvVAE]] = {"MLPVAE": MLPVAE, "ConvVAE": ConvVAE}
@@ -137,4 +138,10 @@ def build(
             raise ValueError(f"{source}: {name} contains NaN or infinity")
     floats = {n: v.float() if v.is_floating_point() else v.clone() for n, v in tensors.items()}
     prior.load_state_dict(floats, assign=True)
+    # beta = 1 / gamma^2 and its square must be numbers in float32.
+    if not abs(float(floats["log_gamma"])) < MOST_LOG_GAMMA:
+        raise ValueError(
+            f"{source}: expected gamma within exp(+-{MOST_LOG_GAMMA}), got exp("
+            f"{float(floats['log_gamma']):g})"
+        )
     return prior.requires_grad_(False).eval()
