@@ -10,6 +10,7 @@ from bench_restore import SIGMA, measurements, operators
 import jpmap_fast as jf
 from jpmap_fast import kernels
 from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
 
 
@@ -30,8 +31,8 @@ def test_solve(benchmark, name, batch):
     operator = operators(device)[name]
     y = measurements(operator, SIGMA[name], batch, device)
     ones = torch.ones(batch)
-    f = operator.bind((1, 28, 28), batch).projected(
-        make_decoder(prior), y, ones / prior.gamma**2, SIGMA[name] * ones
+    f = Projection(operator.bind((1, 28, 28), batch), make_decoder(prior))(
+        y, ones / prior.gamma**2, SIGMA[name] * ones
     )
     benchmark(GaussNewton().minimise, f, torch.zeros(batch, 8))
 

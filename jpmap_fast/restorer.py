@@ -187,11 +187,8 @@ class Restorer:
         image = torch.arange(self._batch, device=y.device).repeat(self._starts)
         self._first, self._all = problem, problem.select(image)
         self._beta, self._beta_all = beta, beta[image]
-        self._project = problem.operator.projection(problem.decoder, beta, problem.sigma)
-        self._project_all = self._all.operator.projection(
-            problem.decoder, self._beta_all, self._all.sigma
-        )
-        self.path = self._solver.path(self._project(y))
+        self.path = self._solver.path(self._project(problem))
+        self._project_all(self._all)
         self._repeated_codes = self._codes.repeat_interleave(self._batch, dim=0)
         self._rows = torch.arange(self._batch, device=y.device)
         self._zero = y.new_zeros(self._batch, problem.decoder.latent_dim)
@@ -206,6 +203,12 @@ class Restorer:
         if self.captured:
             on_side_stream(y.device, lambda: self._run(y))
             self._graph, self._result = captured(y.device, lambda: self._run(y))
+
+    def _project(self, problem: Problem) -> LatentObjective:
+        return problem.projection(problem.y, self._beta, problem.sigma)
+
+    def _project_all(self, problem: Problem) -> LatentObjective:
+        return problem.projection(problem.y, self._beta_all, problem.sigma)
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed weights, factorisations and graphs are made anew where it arrives.
@@ -262,13 +265,12 @@ class Restorer:
 
     def _run(self, y: Tensor) -> Restoration:
         repeated = y.repeat(self._starts, *[1] * (y.dim() - 1))
-        everything = replace(self._all, y=repeated)
-        first = replace(self._first, y=y)
+        everything, first = self._all.at(repeated), self._first.at(y)
         codes, published = self._repeated_codes, y
         if self._encoder:
             published = first.operator.A_adjoint(y)
             codes = torch.cat((first.encode(published), codes[self._batch :]))
-        found = self._descend(self._project_all(repeated), codes)
+        found = self._descend(self._project_all(everything), codes)
         if self._joint:
             x, objective, _ = everything.operator.x_update(
                 decoded := everything.decode(found.z),
@@ -318,7 +320,7 @@ class Restorer:
 
     def _ask_encoder(self, problem: Problem, x0: Tensor, end: Restoration) -> Restoration:
         """The encoder's candidates of the first start, and z3 where it has none."""
-        f = self._project(problem.y)
+        f = self._project(problem)
         residual = (problem.y - problem.operator.A(x0)).flatten(1)
         zero, drawn = self._zero, self._drawn_from_zero
         before, _ = kernels.objective(
