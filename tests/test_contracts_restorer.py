@@ -11,7 +11,6 @@ import torch
 from contract_checks import Situation, allowed, differences, problem, situations
 
 import jpmap_fast as jf
-from jpmap_fast.restorer import Restoration
 
 SITUATIONS = [
     *(found for found in situations() if found.method is not None),
@@ -33,7 +32,7 @@ def restorer(situation: Situation, **options) -> tuple[jf.Restorer | None, objec
         return None, p
 
 
-def shared_fields(found: Restoration, expected: jf.Result) -> list[str]:
+def shared_fields(found: jf.Result, expected: jf.Result) -> list[str]:
     """Which fields of the first are not those of the second, which finishes in other company."""
     return [
         text
@@ -118,7 +117,7 @@ MOVED = [
 
 
 @cache
-def unmoved(name: str) -> jf.Restoration:
+def unmoved(name: str) -> jf.Result:
     """What the method restores as it comes."""
     made, p = restorer(Situation(name))
     return made(p.y)
@@ -160,7 +159,7 @@ def test_steps_bound_a_descent(prior, fused, limit):
     free = jf.JPMAP(starts=1, n2=1, z_solver=solver)
     bounded = replace(free, z_solver=replace(solver, max_steps=limit))
 
-    def restored(**options) -> jf.Restoration:
+    def restored(**options) -> jf.Result:
         return jf.Restorer(p.operator, p.prior, p.sigma, batch_size=len(p.y), **options)(p.y)
 
     by_solver, by_argument = restored(method=bounded), restored(method=free, steps=limit)

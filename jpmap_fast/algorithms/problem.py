@@ -51,6 +51,20 @@ class State:
             chosen.append(torch.where(mask, mine, theirs))
         return State(*chosen)
 
+    def put_where(self, rows: Tensor | None, condition: Tensor, new: State) -> State:
+        """This state with ``new`` in those of ``rows`` (None for all) where ``condition`` holds."""
+        if rows is None:
+            return new.where(condition, self)
+        return self._placed(rows, new.where(condition, self.select(rows)))
+
+    def _placed(self, rows: Tensor, part: State) -> State:
+        return State(
+            *(
+                getattr(self, field.name).index_copy(0, rows, getattr(part, field.name))
+                for field in fields(self)
+            )
+        )
+
     def put(self, index: Tensor, part: State) -> None:
         """Write ``part`` to the rows ``index``, in place."""
         for field in fields(self):
@@ -116,9 +130,9 @@ class Problem:
         x, objective, gap = self.operator.x_update(decoded, self.y, z, beta, self.sigma)
         return State(x, z, decoded, objective, gap)
 
-    def evaluate(self, x: Tensor, z: Tensor, beta: Tensor) -> State:
-        """The state at a given x and z."""
-        decoded = self.decode(z)
+    def evaluate(self, x: Tensor, z: Tensor, beta: Tensor, decoded: Tensor | None = None) -> State:
+        """The state at a given x and z, with G(z) if it is known."""
+        decoded = self.decode(z) if decoded is None else decoded
         residual = (self.y - self.operator.A(x)).flatten(1)
         objective, gap = kernels.objective(
             x.flatten(1), decoded.flatten(1), residual, z, beta, self.sigma
