@@ -96,6 +96,7 @@ def result_of(outcome: Outcome, finite: Tensor | None, path: str) -> Result:
         path: see ``Result``.
     """
     state, code = outcome.state, outcome.status
+    counts = outcome.iterations, outcome.candidates
     values = [state.x, state.z, state.decoded, state.objective, state.gap, outcome.beta]
     if finite is not None:
         code = torch.where(finite, code, NOT_FINITE)
@@ -103,6 +104,7 @@ def result_of(outcome: Outcome, finite: Tensor | None, path: str) -> Result:
             torch.where(finite.reshape(-1, *[1] * (value.dim() - 1)), value, torch.nan)
             for value in values
         ]
+        counts = counts[0] * finite, counts[1] * finite[:, None]
     x, z, decoded, objective, gap, beta = values
     return Result(
         x=x,
@@ -111,8 +113,8 @@ def result_of(outcome: Outcome, finite: Tensor | None, path: str) -> Result:
         objective=objective,
         converged=code == CONVERGED,
         status_code=code,
-        iterations=outcome.iterations,
-        candidates=outcome.candidates,
+        iterations=counts[0],
+        candidates=counts[1],
         beta=beta,
         gap=gap,
         path=path,
