@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from jpmap_fast._validate import count, per_image, positive
+from jpmap_fast._validate import count, positive
 from jpmap_fast.algorithms.base import Algorithm, check_image_setting, check_starts
 from jpmap_fast.algorithms.joint import nothing_left
 from jpmap_fast.algorithms.monitor import Monitor
@@ -67,8 +67,7 @@ class AlternateConvexSearch(Algorithm):
 
     def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
         batch, device = problem.batch, problem.y.device
-        default = problem.prior.gamma**-2
-        beta = per_image("beta", default if self.beta is None else self.beta, batch, problem.sigma)
+        beta = self.image_value("beta", problem, problem.prior.gamma**-2)
         state = problem.minimise_x(start.z, beta)
         if start.encoder is not None:
             published = problem.evaluate(problem.operator.A_adjoint(problem.y), start.z, beta)

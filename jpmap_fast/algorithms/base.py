@@ -66,6 +66,11 @@ class Algorithm(ABC):
                 settings[name] = per_image(name, value, problem.batch, problem.sigma)
         return self._replaced(settings)
 
+    def image_value(self, name: str, problem: Problem, default: float) -> Tensor:
+        """A setting of ``image_settings`` [B], bound to a problem; ``default`` where it is None."""
+        value = getattr(self, name)
+        return torch.full_like(problem.sigma, default) if value is None else value
+
     def select(self, index: Tensor) -> Algorithm:
         """The bound settings of the images ``index``; an index may repeat."""
         given = {name: getattr(self, name) for name in self.image_settings}

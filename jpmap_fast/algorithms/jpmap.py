@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jpmap_fast._validate import choice, count, per_image, positive
+from jpmap_fast._validate import choice, count, positive
 from jpmap_fast.algorithms.base import (
     PROPOSALS,
     STARTS,
@@ -121,10 +121,7 @@ class JPMAP(Algorithm):
         return settings.descents_prove and self.selection == "adaptive" and self.n1 == 0
 
     def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
-        default = problem.prior.gamma**-2
-        beta = per_image(
-            "beta", default if self.beta is None else self.beta, problem.batch, problem.sigma
-        )
+        beta = self.image_value("beta", problem, problem.prior.gamma**-2)
         settings = self.settings()
         if isinstance(parts, Masked):
             return for_rounds(problem, start, beta, settings, parts, monitor)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import choice, count, per_image, positive
+from jpmap_fast._validate import choice, count, positive
 from jpmap_fast.algorithms.base import (
     PROPOSALS,
     STARTS,
@@ -126,10 +126,7 @@ class MAPz(Algorithm):
         return advance
 
     def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
-        default = 0.1 * problem.prior.gamma**-2
-        beta = per_image(
-            "beta0", default if self.beta0 is None else self.beta0, problem.batch, problem.sigma
-        )
+        beta = self.image_value("beta0", problem, 0.1 * problem.prior.gamma**-2)
         settings = JointSettings(
             self.coupling,
             as_solver("MAPz", self.z_solver),
