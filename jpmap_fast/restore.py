@@ -9,7 +9,6 @@ import torch
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
-from jpmap_fast.algorithms.parts import Compacted
 from jpmap_fast.operators import Operator
 from jpmap_fast.prepared import as_algorithm, checked_codes, prepare
 from jpmap_fast.priors.base import Prior
@@ -93,5 +92,5 @@ def restore(
             begin = checked_codes(z0, algorithm, task.problem, batched=task.batched)
         run = Run(task.problem, algorithm, generator, drawn=begin is None)
         with Monitor(record=record, progress=progress) as monitor:
-            result = run(task.problem.y, begin, monitor, Compacted(), size)
+            result = run(task.problem.y, begin, monitor, size=size)
     return result if task.batched else result.unbatched()

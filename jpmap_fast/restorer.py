@@ -14,7 +14,7 @@ from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
 from jpmap_fast.algorithms.base import as_solver
-from jpmap_fast.algorithms.parts import Compacted, Masked, Parts
+from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.operators import Operator
 from jpmap_fast.prepared import (
     as_algorithm,
@@ -142,15 +142,15 @@ class Restorer:
         self.path = algorithm.path(run.problem)
         on_gpu = y.device.type == "cuda"
         self.captured = on_gpu and run.problem.operator.stays_on_device and _bounded(algorithm)
-        self._parts: Parts = Compacted()
-        if self.captured or (algorithm.runs_masked and not on_gpu):
+        self._fixed: Fixed | None = None
+        if self.captured or (algorithm.runs_fixed and not on_gpu):
             low_latency = self._batch * algorithm.number_of_starts <= LOW_LATENCY_DESCENTS
-            self._parts = Masked(asks=not self.captured, low_latency=low_latency)
+            self._fixed = Fixed(asks=not self.captured, low_latency=low_latency)
         self._y, self._rows = y, torch.arange(self._batch, device=y.device)
         self._graph: _Graph | None = None
         self._graph_from_codes: _Graph | None = None
         if self.captured:
-            self._graph = _Graph(y.device, lambda: run.on_device(y, None, self._parts))
+            self._graph = _Graph(y.device, lambda: run.on_device(y, None, self._fixed))
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed weights, factorisations and graphs are made anew where it arrives.
@@ -221,7 +221,7 @@ class Restorer:
         if self._graph_from_codes is None:
             self._z0 = z0.new_zeros(self._batch, z0.shape[1])
             self._graph_from_codes = _Graph(
-                y.device, lambda: run.on_device(self._y, self._z0, self._parts)
+                y.device, lambda: run.on_device(self._y, self._z0, self._fixed)
             )
         self._z0[:number].copy_(z0)
         return self._graph_from_codes()
@@ -232,7 +232,7 @@ class Restorer:
             y = torch.cat((y, y.new_zeros(missing, *y.shape[1:])))
             z0 = None if z0 is None else torch.cat((z0, z0.new_zeros(missing, z0.shape[1])))
         with Monitor() as monitor:
-            return self._run(y, z0, monitor, self._parts, self._batch)
+            return self._run(y, z0, monitor, self._fixed, self._batch)
 
 
 class _Graph:
@@ -269,7 +269,7 @@ def _bounded(algorithm: Algorithm) -> bool:
     """Whether a graph can hold it."""
     solver = as_solver("Restorer", getattr(algorithm, "z_solver", GaussNewton()))
     iterates = isinstance(solver, GaussNewton) and solver.linear_solver == "conjugate-gradient"
-    return algorithm.runs_masked and not iterates
+    return algorithm.runs_fixed and not iterates
 
 
 def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Operator, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.algorithms import Algorithm, Monitor, Outcome, Problem
-from jpmap_fast.algorithms.parts import Parts
+from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.starts import Starts, solve_from
 from jpmap_fast.result import Result, joined, result_of
 
@@ -52,7 +52,12 @@ class Run:
         return self._starts
 
     def __call__(
-        self, y: Tensor, z0: Tensor | None, monitor: Monitor, parts: Parts, size: int | None = None
+        self,
+        y: Tensor,
+        z0: Tensor | None,
+        monitor: Monitor,
+        fixed: Fixed | None = None,
+        size: int | None = None,
     ) -> Result:
         """Restore y [B, ...], those images whose measurements are finite, in chunks that fit.
 
@@ -60,7 +65,7 @@ class Run:
             y: measurements of the whole batch.
             z0: codes to descend from in place of all starts [B, k].
             monitor: told of every step.
-            parts: how steps work on some of the images.
+            fixed: do a fixed amount of work; None to go on until done.
             size: images at a time at most.
         """
         problem = self.problem.at(y)
@@ -74,20 +79,20 @@ class Run:
             part = problem if whole else problem.select(rows)
             settings = self.algorithm if whole else self.algorithm.select(rows)
             if z0 is not None:
-                outcomes.append(solve_from(settings, part, z0[rows], monitor, parts))
+                outcomes.append(solve_from(settings, part, z0[rows], monitor, fixed))
                 continue
             starts = self.starts if whole else Starts(settings, part, self.codes)
-            outcomes.append(starts.solve(part.y, monitor, parts))
+            outcomes.append(starts.solve(part.y, monitor, fixed))
         path = ", ".join(sorted(monitor.paths))
         return result_of(joined(problem, good, outcomes), None, path)
 
-    def on_device(self, y: Tensor, z0: Tensor | None, parts: Parts) -> Result:
+    def on_device(self, y: Tensor, z0: Tensor | None, fixed: Fixed | None) -> Result:
         """The same in one piece and without waiting for the device."""
         with Monitor() as monitor:
             if z0 is None:
-                outcome = self.starts.solve(y, monitor, parts)
+                outcome = self.starts.solve(y, monitor, fixed)
             else:
-                outcome = solve_from(self.algorithm, self.problem.at(y), z0, monitor, parts)
+                outcome = solve_from(self.algorithm, self.problem.at(y), z0, monitor, fixed)
         finite = torch.isfinite(y.flatten(1)).all(dim=1)
         return result_of(outcome, finite, ", ".join(sorted(monitor.paths)))
 

@@ -20,8 +20,8 @@ from jpmap_fast.algorithms.outcome import (
     Outcome,
     Start,
 )
-from jpmap_fast.algorithms.parts import Parts
 from jpmap_fast.algorithms.problem import Problem, State
+from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.step import distance
 
 
@@ -65,7 +65,9 @@ class AlternateConvexSearch(Algorithm):
     def image_settings(self) -> tuple[str, ...]:
         return ("beta",)
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
+    def run(
+        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
+    ) -> Outcome:
         batch, device = problem.batch, problem.y.device
         beta = self.image_value("beta", problem, problem.prior.gamma**-2)
         state = problem.minimise_x(start.z, beta)

@@ -13,8 +13,8 @@ from torch import Tensor
 from jpmap_fast._validate import choice, count, per_image
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome, Start
-from jpmap_fast.algorithms.parts import Parts
 from jpmap_fast.algorithms.problem import Problem
+from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
 
 SOLVERS: dict[str, type[GaussNewton] | type[Adam]] = {"gauss-newton": GaussNewton, "adam": Adam}
@@ -90,14 +90,16 @@ class Algorithm(ABC):
         return (type(self), *(_plain(getattr(self, f.name)) for f in fields(self)))  # type: ignore[arg-type]
 
     @abstractmethod
-    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
+    def run(
+        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
+    ) -> Outcome:
         """Restore every image of the problem from one start each.
 
         Args:
             problem: of a batch.
             start: where each image begins.
             monitor: told of every step.
-            parts: how some of the images are worked on; ``Masked`` where ``runs_masked``.
+            fixed: do a fixed amount of work, where ``runs_fixed``; None to go on until done.
         """
 
     def path(self, problem: Problem) -> str:
@@ -109,8 +111,8 @@ class Algorithm(ABC):
         return as_solver(type(self).__name__, solver).path(f)
 
     @property
-    def runs_masked(self) -> bool:
-        """Whether it can do a fixed amount of work on all images, as a CUDA graph does."""
+    def runs_fixed(self) -> bool:
+        """Whether it can do a fixed amount of work on all images, as in a CUDA graph."""
         return False
 
     def starting_codes(

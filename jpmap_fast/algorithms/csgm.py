@@ -11,8 +11,8 @@ from jpmap_fast.algorithms.base import Algorithm, as_solver
 from jpmap_fast.algorithms.joint import nothing_left
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import CONVERGED, FAILED, ITERATION_LIMIT, Outcome, Start
-from jpmap_fast.algorithms.parts import Parts
 from jpmap_fast.algorithms.problem import Problem, State
+from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
@@ -53,16 +53,18 @@ class CSGM(Algorithm):
         return False
 
     @property
-    def runs_masked(self) -> bool:
+    def runs_fixed(self) -> bool:
         return isinstance(as_solver("CSGM", self.z_solver), GaussNewton)
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
+    def run(
+        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
+    ) -> Outcome:
         solver = as_solver("CSGM", self.z_solver)
-        return minimise_latent(problem, start.z, solver, monitor, parts)
+        return minimise_latent(problem, start.z, solver, monitor, fixed)
 
 
 def minimise_latent(
-    problem: Problem, z: torch.Tensor, solver: LatentSolver, monitor: Monitor, parts: Parts
+    problem: Problem, z: torch.Tensor, solver: LatentSolver, monitor: Monitor, fixed: Fixed | None
 ) -> Outcome:
     """Minimise F(G(z)) + 1/2 ||z||^2 from z [B, k]: one descent at beta = inf, x = G(z)."""
     beta = torch.full_like(problem.sigma, torch.inf)
@@ -72,7 +74,7 @@ def minimise_latent(
     gap = torch.zeros_like(problem.sigma)
     if monitor.record:
         monitor.step(index, z, f.value(z).to(z.dtype), beta, gap, zeros)
-    found = parts.descend(solver, f, z, scale, torch.ones_like(index, dtype=torch.bool))
+    found = solver.minimise(f, z, scale) if fixed is None else fixed.descend(solver, f, z)
     monitor.solved(found.path)
     objective = found.objective.to(z.dtype)
     monitor.step(index, found.z, objective, beta, gap, zeros + 3)

@@ -1,8 +1,7 @@
-"""Descent of J1 in x and z with encoder candidates: the loops JPMAP and the continuations share.
+"""Descent of J1 in x and z with encoder candidates: the loop JPMAP and the continuations share.
 
-Two loops run a ``step``. ``until_done`` takes finished images out and goes on for as long as any is
-left; ``for_rounds`` runs a fixed number of steps on all of them, in which whoever is finished stays
-as it is, and can be recorded as a CUDA graph.
+Finished images are taken out, and it goes on for as long as any is left. ``rounds`` does the same
+in a fixed amount of work.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from jpmap_fast.algorithms.outcome import (
     Outcome,
     Start,
 )
-from jpmap_fast.algorithms.parts import Compacted, Parts
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.step import JointSettings, Work, begin, step
 from jpmap_fast.solvers import GaussNewton
@@ -60,12 +58,11 @@ def until_done(
     monitor: Monitor,
 ) -> Outcome:
     """Run Algorithm 2.3 (or 2.2) on every image, through the betas of ``schedule``."""
-    parts = Compacted()
-    work = begin(problem, start, beta, settings, parts)
+    work = begin(problem, start, beta, settings)
     final = _Ends(work)
     monitor.step(work.index, work.state.z, work.state.objective, beta, work.state.gap, work.inner)
     while work.index.numel():
-        work, taken, still = step(work, start, settings, parts, monitor)
+        work, taken, still = step(work, start, settings, monitor)
         work = _advance(work, still, settings, schedule)
         state = work.state
         monitor.step(work.index, state.z, state.objective, work.beta, state.gap, taken)
@@ -75,24 +72,6 @@ def until_done(
             monitor.finished(int(done.sum()))
             work = work.select((~done).nonzero()[:, 0])
     return final.outcome()
-
-
-def for_rounds(
-    problem: Problem,
-    start: Start,
-    beta: Tensor,
-    settings: JointSettings,
-    parts: Parts,
-    monitor: Monitor,
-) -> Outcome:
-    """One descent a candidate at one beta; a descent that is cut short is not taken up again."""
-    work = begin(problem, start, beta, settings, parts)
-    for number in range(min(max(settings.proposals, 1), settings.max_iterations)):
-        work, _, still = step(work, start, settings, parts, monitor, again=number == 0)
-        work = replace(work, encoder_open=work.encoder_open & ~still)
-    status = torch.where(work.solved, CONVERGED, ITERATION_LIMIT)
-    status = torch.where(torch.isfinite(work.state.objective), status, FAILED)
-    return Outcome(work.state, work.beta, status, work.iterations, work.candidates)
 
 
 class _Ends:

@@ -14,11 +14,11 @@ from jpmap_fast.algorithms.base import (
     check_image_setting,
     check_starts,
 )
-from jpmap_fast.algorithms.joint import for_rounds, stop_when_stationary, until_done
+from jpmap_fast.algorithms.joint import stop_when_stationary, until_done
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome, Start
-from jpmap_fast.algorithms.parts import Masked, Parts
 from jpmap_fast.algorithms.problem import Coupling, Problem
+from jpmap_fast.algorithms.rounds import Fixed, for_rounds
 from jpmap_fast.algorithms.step import JointSettings, Selection
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
@@ -115,14 +115,16 @@ class JPMAP(Algorithm):
         )
 
     @property
-    def runs_masked(self) -> bool:
+    def runs_fixed(self) -> bool:
         settings = self.settings()
         # With z1 alone nothing would have descended after so many iterations.
         return settings.descents_prove and self.selection == "adaptive" and self.n1 == 0
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
+    def run(
+        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
+    ) -> Outcome:
         beta = self.image_value("beta", problem, problem.prior.gamma**-2)
         settings = self.settings()
-        if isinstance(parts, Masked):
-            return for_rounds(problem, start, beta, settings, parts, monitor)
+        if fixed is not None:
+            return for_rounds(problem, start, beta, settings, fixed, monitor)
         return until_done(problem, start, beta, settings, stop_when_stationary, monitor)

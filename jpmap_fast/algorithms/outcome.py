@@ -80,8 +80,12 @@ class Start:
             None for nowhere.
         covered: whether another start of the same image descends from every z at which the
             encoder's start has x = A^T y, so that this one need not.
+        images: the problems of the encoder's starts, which are the first rows; None without any.
+        decoded: G(z) of these.
     """
 
     z: Tensor
     encoder: Tensor | None = None
     covered: bool = False
+    images: Problem | None = None
+    decoded: Tensor | None = None

@@ -10,8 +10,8 @@ from torch import Tensor
 from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome, Start
-from jpmap_fast.algorithms.parts import Parts
 from jpmap_fast.algorithms.problem import Problem
+from jpmap_fast.algorithms.rounds import Fixed
 
 
 class Starts:
@@ -39,16 +39,26 @@ class Starts:
         z = codes.repeat_interleave(self._batch, dim=0)
         # The second start is z = 0, where the encoder's has x = A^T y.
         self._start = Start(z, encoder, covered=encoder is not None and not one)
+        self._images = problem
+        self._decoded: Tensor | None = None
         self._rows = torch.arange(self._batch, device=device)
 
-    def solve(self, y: Tensor, monitor: Monitor, parts: Parts) -> Outcome:
+    def solve(self, y: Tensor, monitor: Monitor, fixed: Fixed | None = None) -> Outcome:
         """Restore measurements y [B, ...] from every start; per image the least objective wins."""
         monitor.start(self._batch * self._number)
         repeated = y if self._number == 1 else y.repeat(self._number, *[1] * (y.dim() - 1))
         problem = self._problem.at(repeated)
-        outcome = self._algorithm.run(problem, self._start, monitor, parts)
+        outcome = self._algorithm.run(problem, self._begun(y, fixed), monitor, fixed)
         outcome = replace(outcome, history=monitor.history())
         return outcome if self._number == 1 else outcome.select(self._best(outcome))
+
+    def _begun(self, y: Tensor, fixed: Fixed | None) -> Start:
+        start = self._start
+        if fixed is None or start.encoder is None:
+            return start
+        if self._decoded is None:  # of the same codes at every call
+            self._decoded = self._images.decode(start.z[: self._batch])
+        return replace(start, images=self._images.at(y), decoded=self._decoded)
 
     def _best(self, outcome: Outcome) -> Tensor:
         """Row of the best start of each image [B]: of equal ones the better status.
@@ -64,9 +74,9 @@ class Starts:
 
 
 def solve_from(
-    algorithm: Algorithm, problem: Problem, z0: Tensor, monitor: Monitor, parts: Parts
+    algorithm: Algorithm, problem: Problem, z0: Tensor, monitor: Monitor, fixed: Fixed | None
 ) -> Outcome:
     """Restore from codes z0 [B, k] in place of all starts."""
     monitor.start(problem.batch)
-    outcome = algorithm.run(problem, Start(z0), monitor, parts)
+    outcome = algorithm.run(problem, Start(z0), monitor, fixed)
     return replace(outcome, history=monitor.history())

@@ -1,7 +1,7 @@
 """One iteration of joint MAP as a function of the images' states.
 
-Nothing here is changed in place, nothing needs to know what other images do, and with ``Masked``
-parts nothing waits for the device.
+Nothing is changed in place, and nothing needs to know what other images do. Each piece of work is
+done on the images that it concerns alone: the device is asked which they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import ENCODER_LIMIT, RUNNING, Start
-from jpmap_fast.algorithms.parts import Parts, put_where, taken_rows
 from jpmap_fast.algorithms.problem import Coupling, Problem, State
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
@@ -70,15 +69,13 @@ class Work:
         return Work(**chosen)
 
 
-def begin(
-    problem: Problem, start: Start, beta: Tensor, settings: JointSettings, parts: Parts
-) -> Work:
+def begin(problem: Problem, start: Start, beta: Tensor, settings: JointSettings) -> Work:
     """The images at their starts: x = A^T y for the encoder's, else the best x of z."""
     batch, device = problem.batch, beta.device
     state = problem.minimise_x(start.z, beta)
     asks = torch.zeros(batch, dtype=torch.bool, device=device)
-    if start.encoder is not None and parts.any(start.encoder):
-        rows = parts.rows(start.encoder)
+    if start.encoder is not None:
+        rows = _rows(start.encoder)
         part = problem if rows is None else problem.select(rows)
         z, drawn = taken_rows(start.z, rows), taken_rows(state.decoded, rows)
         x = part.operator.A_adjoint(part.y)
@@ -105,9 +102,7 @@ def step(
     work: Work,
     start: Start,
     settings: JointSettings,
-    parts: Parts,
     monitor: Monitor,
-    again: bool = True,
 ) -> tuple[Work, Tensor, Tensor]:
     """One iteration: candidates proposed to the images at work, and taken where J1 falls.
 
@@ -115,9 +110,7 @@ def step(
         work: the images; those that are finished stay as they are.
         start: of the run.
         settings: how candidates are chosen.
-        parts: how some of the images are worked on.
         monitor: told which path ran.
-        again: descend once more where an earlier descent was cut short.
 
     Returns:
         The images after it, the number of the candidate taken [B], 0 for none, and whether they
@@ -125,8 +118,8 @@ def step(
     """
     active = work.status == RUNNING
     open_ = work.encoder_open & active
-    tried = _Proposals(work, settings, parts, monitor)
-    rejected, counted = torch.zeros_like(open_), active
+    tried = _Proposals(work, settings, monitor)
+    rejected = torch.zeros_like(open_)
     covered = start.covered and settings.coupling == "projected"
     if settings.selection == "exhaustive":
         tried.encode(open_)
@@ -140,15 +133,14 @@ def step(
         second = open_ & (work.inner < settings.n2) & (tried.taken == 0)
         # The z2 of some images and the z3 of the others descend together.
         third = active & ~work.solved & ~second & (tried.taken == 0)
-        tried.descent(second | third if again else second, second)
+        tried.descent(second | third, second)
         rejected = second & (tried.taken == 0)
-        if again and not covered:
+        if not covered:
             tried.descent(rejected & ~tried.solved)
-        counted = active if again else second
     taken = tried.taken
     still = distance(tried.state, work.state) < settings.tolerance
     status = work.status
-    if again and covered and settings.selection == "adaptive":
+    if covered and settings.selection == "adaptive":
         # What is left for it is the descent from its first z, which another start has made.
         status = torch.where(rejected & (work.inner == 0), ENCODER_LIMIT, status)
     numbers = torch.arange(1, 4, device=taken.device)
@@ -159,8 +151,8 @@ def step(
         # An encoder step that no longer moves says nothing about J1: go on by descent.
         encoder_open=work.encoder_open & ~rejected & ~(still & (taken == 1)),
         solved=tried.solved,
-        iterations=work.iterations + counted,
-        inner=work.inner + counted,
+        iterations=work.iterations + active,
+        inner=work.inner + active,
         candidates=work.candidates + (taken[:, None] == numbers),
     )
     return new, taken, still & (taken != 1)
@@ -169,40 +161,40 @@ def step(
 class _Proposals:
     """Candidates of one iteration, each tried on some images and taken where J1 falls."""
 
-    def __init__(self, work: Work, settings: JointSettings, parts: Parts, monitor: Monitor) -> None:
-        self._before, self._settings, self._parts, self._monitor = work, settings, parts, monitor
+    def __init__(self, work: Work, settings: JointSettings, monitor: Monitor) -> None:
+        self._before, self._settings, self._monitor = work, settings, monitor
         self._encoded = work.state.z
         self.state, self.solved = work.state, work.solved
         self.taken = torch.zeros_like(work.index)
 
     def encode(self, which: Tensor) -> None:
         """Ask the encoder for mu_phi(x_n) of the images ``which``."""
-        if self._parts.any(which):
-            rows = self._parts.rows(which)
+        if bool(which.any()):
+            rows = _rows(which)
             codes = self._before.problem.encode(taken_rows(self._before.state.x, rows))
             self._encoded = codes if rows is None else self._encoded.index_copy(0, rows, codes)
 
     def encoder(self, which: Tensor) -> None:
         """The first candidate, mu_phi(x_n)."""
-        if self._parts.any(which):
-            rows = self._parts.rows(which)
+        if bool(which.any()):
+            rows = _rows(which)
             z = taken_rows(self._encoded, rows)
             never = torch.zeros(len(z), dtype=torch.bool, device=z.device)
             self._take(which, rows, z, never, torch.ones_like(never, dtype=torch.int64))
 
     def descent(self, which: Tensor, second: Tensor | None = None) -> None:
         """The third candidate, a descent from z_n; the second, from mu_phi(x_n), of ``second``."""
-        if not self._parts.any(which):
+        if not bool(which.any()):
             return
         before, settings = self._before, self._settings
-        rows = self._parts.rows(which)
+        rows = _rows(which)
         z, number = before.state.z, torch.full_like(self.taken, 3)
         if second is not None:
             z, number = torch.where(second[:, None], self._encoded, z), 3 - second.long()
         z, x, beta = (taken_rows(value, rows) for value in (z, before.state.x, before.beta))
         problem = before.problem if rows is None else before.problem.select(rows)
         f, scale = problem.latent_objective(settings.coupling, x, beta)
-        found = self._parts.descend(settings.z_solver, f, z, scale, which)
+        found = settings.z_solver.minimise(f, z, scale)
         self._monitor.solved(found.path)
         # At the end of a descent of J1(x_n, .) the next x moves the minimum; and the test of Adam,
         # on the gradient of f / beta, says nothing of f where beta is large.
@@ -230,6 +222,24 @@ class _Proposals:
         self.state = self.state.put_where(rows, better, found)
         self.solved = put_where(self.solved, rows, better | stands, converged)
         self.taken = put_where(self.taken, rows, better, number)
+
+
+def _rows(which: Tensor) -> Tensor | None:
+    """The images of ``which``, None for all of them."""
+    rows = which.nonzero()[:, 0]
+    return None if rows.numel() == which.numel() else rows
+
+
+def taken_rows(value: Tensor, rows: Tensor | None) -> Tensor:
+    """The rows of a tensor, None for all."""
+    return value if rows is None else value[rows]
+
+
+def put_where(value: Tensor, rows: Tensor | None, condition: Tensor, new: Tensor) -> Tensor:
+    """``value`` with ``new`` in those of ``rows`` (None for all) for which ``condition`` holds."""
+    if rows is None:
+        return torch.where(condition, new, value)
+    return value.index_copy(0, rows, torch.where(condition, new, value[rows]))
 
 
 def distance(a: State, b: State) -> Tensor:

@@ -1,0 +1,154 @@
+"""Joint MAP in a fixed amount of work: one descent a candidate, nothing gathered.
+
+What ``joint.until_done`` does for JPMAP as published in Algorithm 2.3, with n1 = 0, laid out in
+advance: every start descends in one launch, then the encoder is asked up to n2 times for every
+image. Who is finished stays as it is. A descent that is cut short is not taken up again. Without
+questions to the device it can be recorded as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import CONVERGED, FAILED, ITERATION_LIMIT, Outcome, Start
+from jpmap_fast.algorithms.problem import Problem, State
+from jpmap_fast.algorithms.step import JointSettings, distance
+from jpmap_fast.objective import LatentObjective
+from jpmap_fast.solvers import GaussNewton, LatentSolution
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """How a fixed amount of work is done.
+
+    Attributes:
+        asks: whether the device may be asked if there is anything to do at all; False in a graph.
+        low_latency: see ``mlp_kernels.mlp_restore``.
+    """
+
+    asks: bool
+    low_latency: bool
+
+    def descend(
+        self, solver: object, f: LatentObjective, z: Tensor, active: Tensor | None = None
+    ) -> LatentSolution:
+        """A descent of f from z [B, k], of the images ``active`` (None for all)."""
+        if not isinstance(solver, GaussNewton):
+            raise TypeError(f"expected GaussNewton, whose steps can be counted, got {solver!r}")
+        return solver.minimise_on_device(f, z, active, self.low_latency)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where images stand, and how they came there."""
+
+    state: State
+    solved: Tensor  # [B] bool: a descent converged there
+    iterations: Tensor  # [B]
+    second: Tensor  # [B] how often the second candidate was taken
+    third: Tensor  # [B] and the third
+
+    def split(self, count: int) -> tuple[_Ends, _Ends]:
+        """The first ``count`` images, and the others."""
+        return self._each(lambda value: value[:count]), self._each(lambda value: value[count:])
+
+    def joined(self, others: _Ends) -> _Ends:
+        """These images, then the others."""
+        state = State(
+            *(
+                torch.cat((getattr(self.state, f.name), getattr(others.state, f.name)))
+                for f in fields(State)
+            )
+        )
+        counts = (f.name for f in fields(self) if f.name != "state")
+        return _Ends(state, *(torch.cat((getattr(self, n), getattr(others, n))) for n in counts))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> _Ends:
+        state = State(*(change(getattr(self.state, f.name)) for f in fields(State)))
+        counts = (f.name for f in fields(self) if f.name != "state")
+        return _Ends(state, *(change(getattr(self, name)) for name in counts))
+
+
+def for_rounds(
+    problem: Problem,
+    start: Start,
+    beta: Tensor,
+    settings: JointSettings,
+    fixed: Fixed,
+    monitor: Monitor,
+) -> Outcome:
+    """Run Algorithm 2.3 on every start of a batch; see the module."""
+    z, images = start.z, start.images
+    if images is not None:
+        published = images.operator.A_adjoint(images.y)
+        code = images.encode(published)
+        z = code if images.batch == len(z) else torch.cat((code, z[images.batch :]))
+    f, _ = problem.latent_objective("projected", problem.y, beta)
+    found = fixed.descend(settings.z_solver, f, z)
+    monitor.solved(found.path)
+    state = problem.minimise_x(found.z, beta)
+    ones = torch.ones_like(found.steps)
+    moved = (found.z != z).any(dim=1).long()  # only where f falls
+    ends = _Ends(state, found.converged, ones, torch.zeros_like(ones), moved)
+    if images is not None:
+        count = images.batch
+        asked, others = ends.split(count)
+        before = images.evaluate(published, start.z[:count], beta[:count], start.decoded)
+        asked = _ask_encoder(images, before, asked, beta[:count], start, settings, fixed)
+        ends = asked if count == len(z) else asked.joined(others)
+    status = torch.where(ends.solved, CONVERGED, ITERATION_LIMIT)
+    return Outcome(
+        ends.state,
+        beta,
+        torch.where(torch.isfinite(ends.state.objective), status, FAILED),
+        ends.iterations,
+        torch.stack((torch.zeros_like(ends.second), ends.second, ends.third), dim=1),
+    )
+
+
+def _ask_encoder(
+    images: Problem,
+    before: State,
+    end: _Ends,
+    beta: Tensor,
+    start: Start,
+    settings: JointSettings,
+    fixed: Fixed,
+) -> _Ends:
+    """The candidates of the encoder's starts after ``end``, the first of them, is known.
+
+    It is taken where it lies below x = A^T y, ``before``; then the encoder is asked again for as
+    long as what it says lowers J1 and moves the image. Where it was not taken, what is left is the
+    descent from the first z, which another start may have made as well.
+    """
+    f, _ = images.latent_objective("projected", images.y, beta)
+
+    def attempt(z: Tensor, active: Tensor, now: State) -> tuple[State, Tensor, Tensor]:
+        found = fixed.descend(settings.z_solver, f, z, active)
+        there = images.minimise_x(found.z, beta)
+        better = active & (there.objective < now.objective)
+        return there.where(better, now), better, found.converged
+
+    taken = end.state.objective < before.objective
+    now = end.state.where(taken, before)
+    solved, second, third = end.solved & taken, taken.long(), torch.zeros_like(end.third)
+    open_ = taken & (distance(end.state, before) >= settings.tolerance)
+    if not start.covered and not (fixed.asks and bool(taken.all())):
+        now, better, converged = attempt(now.z, ~taken, now)
+        # A descent that finds nothing lower speaks of the place it began at too.
+        solved, third = torch.where(taken, solved, converged), better.long()
+    iterations = end.iterations
+    for _ in range(1, min(settings.n2, settings.max_iterations)):
+        if fixed.asks and not bool(open_.any()):
+            break
+        last = now
+        now, better, converged = attempt(images.encode(now.x), open_, now)
+        iterations, second = iterations + open_, second + better
+        solved = torch.where(better, converged, solved)
+        open_ = better & (distance(now, last) >= settings.tolerance)
+    return _Ends(now, solved, iterations, second, third)
