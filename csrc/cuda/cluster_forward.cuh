@@ -8,13 +8,13 @@
 namespace jpmap {
 namespace clusters {
 
-// Layer 0, by every block whole: it is small, and nothing needs to be gathered.
+// Layer 0, by every block whole: so few inputs are not worth gathering. Never the last layer:
+// launch_clusters refuses a network of one.
 __device__ __forceinline__ void first_layer(const ClusterBlock& block) {
   const auto& at = block.at;
   const auto& bottom = block.net.layers[0];
   const float* trial = block.state.trial;
   float* f = block.memory;
-  const int last = block.last();
   float* x = f + at.gathered[0];
   for (int j = threadIdx.x; j < bottom.stride; j += kBlockThreads) {
     float a = f[at.bias[0] + j];
@@ -28,14 +28,13 @@ __device__ __forceinline__ void first_layer(const ClusterBlock& block) {
       f[at.slope[0] + mine] = d.slope;
       f[at.bend[0] + mine] = d.bend;
     }
-    if (last > 0) x[j] = h;
+    x[j] = h;
 #pragma unroll
     for (int c = 0; c < kCodes; ++c) {
       const float w = f[at.first + c * bottom.stride + j];
-      if (last > 0) x[(1 + c) * bottom.stride + j] = d.slope * w;
+      x[(1 + c) * bottom.stride + j] = d.slope * w;
       if (owned) f[at.tangents[0] + c * at.own[0] + mine] = w;
     }
-    if (last == 0 && owned) f[at.products + mine * kColumns] = h;
   }
 }
 

@@ -52,7 +52,7 @@ struct ClusterLayout {
   // first_layer -> bottom, activate_own -> activated ->
   int slope[kMaxLayers];     // f' [own]: carry_back, prepare_sums, add_gradient
   int bend[kMaxLayers];      // f'' [own]: add_matrices
-  int tangents[kMaxLayers];  // before the activation [8][own]: prepare_sums, add_matrices, gradient
+  int tangents[kMaxLayers];  // before the activation [8][own]: prepare_sums and both adds
 
   // Values and tangents of all neurons of even and of odd layers [9][stride].
   // Layer 0: first_layer -> bottom -> multiply_own of layer 1, in the block's own memory.
@@ -61,7 +61,7 @@ struct ClusterLayout {
   int gathered[2];
 
   // compare -> compared, sum_cotangents -> pulled ->
-  int pull[kMaxLayers];  // df/dh of own neurons [own]: carry_back of their layer, add_matrices
+  int pull[kMaxLayers];  // df/dh of own neurons [own]: carry_back, add_matrices, add_gradient
 
   // carry_back -> carried -> scatter_cotangents; next writer after `pulled`.
   int carried;  // df/da of own neurons [own], of the widest layer
@@ -71,14 +71,13 @@ struct ClusterLayout {
   // Next writer: layer l - 1, after scattered(l); the next step's, after exchanged.
   int received[2];
 
-  // compare -> compared, ... -> add_matrices.
+  // compare -> compared -> add_matrices.
   int precision;  // s^2 w of own outputs [own]
 
-  // [own][9] of the widest layer and kRowsAtOnce - 1 rows that nobody reads.
-  // multiply_own -> multiplied -> activate_own, in place -> activated -> gather or compare; next
-  // writer after `gathered` or `compared`: multiply_own of the next layer, or
-  // prepare_sums, the last layer's tangents past the activation [8][own] -> prepared ->
-  // add_matrices.
+  // [own][9] of the widest layer, and rows beyond, which multiply_own fills and nobody reads.
+  // multiply_own -> multiplied -> activate_own, in place -> activated -> gather or compare.
+  // Next writers: multiply_own of the next layer, after `gathered`; prepare_sums, the last layer's
+  // tangents past the activation [8][own], after `compared` -> prepared -> add_matrices.
   int products;
 
   // prepare_sums, zeros -> prepared -> add_matrices, each warp its own -> added -> total_sums.
@@ -149,8 +148,9 @@ struct ClusterState {
   // spread_sums -> spread -> accept. Matrices have k columns; the lower triangle counts.
   float gradient[kCodes], matrix[kCodes * kCodes], hessian[kCodes * kCodes];
 
-  // Of `accept` alone, whose eight lanes keep them from step to step: the solve, the code, the
-  // system of the accepted code, and a step's memory. load_image begins the slot.
+  // Of `accept` alone, whose eight lanes of one warp keep them from step to step and synchronise
+  // among themselves: the solve, which load_image begins, the accepted code, its system, and the
+  // algebra's memory.
   MlpSlot slot;
   float z[kCodes], kept_gradient[kCodes], kept_matrix[kCodes * kCodes],
       kept_hessian[kCodes * kCodes];
