@@ -5,7 +5,7 @@
 
 #include "cluster_support.h"
 #include "cuda/cluster_layout.cuh"
-#include "cuda/mlp_system.cuh"
+#include "cuda/mlp_data.cuh"
 
 #ifdef JPMAP_HAS_CLUSTERS
 namespace jpmap {

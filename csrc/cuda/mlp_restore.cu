@@ -7,9 +7,11 @@
 #include <torch/csrc/stable/library.h>
 
 #include "arguments.h"
+#include "cuda/mlp_backward.cuh"
 #include "cuda/mlp_cluster.cuh"
+#include "cuda/mlp_curvature.cuh"
+#include "cuda/mlp_forward.cuh"
 #include "cuda/mlp_solve.cuh"
-#include "cuda/mlp_system.cuh"
 
 namespace jpmap {
 namespace {
