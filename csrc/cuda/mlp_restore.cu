@@ -19,13 +19,77 @@ namespace {
 using Tensors = std::vector<Tensor>;
 using Integers = std::vector<int64_t>;
 
+// A block and its solves; mlp_tile.cuh names the barriers.
 struct Block {
   MlpTileView tile;
+
+  // Shared, of the slots. fill, judge (the trial's f) -> filled, judged -> choose, advance, in
+  // place -> advanced.
   MlpSlot* slots;
-  long long* images;  // of the slots, -1 for an empty one
-  float* z;           // shared [images][k]
+
+  // Shared, of the slots, -1 for an empty one. fill -> filled -> every thread; advance or
+  // write_systems, -1 -> advanced -> fill.
+  long long* images;
+
+  // Shared [images][k]. advance alone, a group of lanes a slot, which keeps it from step to step.
+  float* z;
+
+  // Shared. choose -> chosen -> every thread.
+  int* accepted;  // slots whose trial is accepted, in order
+  int* count;     // of them
 };
 
+// A thread a slot: gives the empty ones images from the queue, active ones only. Whether the
+// thread's slot has an image.
+__device__ __forceinline__ bool fill(const Block& block, const MlpData& data,
+                                     const MlpSettings& settings, const MlpResults& out,
+                                     unsigned long long* queue) {
+  const int k = block.tile.net.latent, mine = threadIdx.x;
+  if (mine >= block.tile.at.images) return false;
+  if (block.images[mine] < 0) {
+    unsigned long long next = atomicAdd(queue, 1ull);
+    for (; next < data.batch && settings.active != nullptr && !settings.active[next];
+         next = atomicAdd(queue, 1ull)) {
+      leave_out(out, data.start, next, k);
+    }
+    if (next < data.batch) {
+      block.images[mine] = next;
+      block.slots[mine].begin();
+      for (int c = 0; c < k; ++c) block.tile.trial[mine * k + c] = data.start[next * k + c];
+    }
+  }
+  return block.images[mine] >= 0;
+}
+
+// A warp a slot: f at the trials, and the outputs where those are asked for.
+__device__ __forceinline__ void judge(const Block& block, const MlpData& data,
+                                      const MlpSettings& settings, const MlpResults& out) {
+  const auto& tile = block.tile;
+  const auto& net = tile.net;
+  const int lane = threadIdx.x % 32;
+  for (int i = threadIdx.x / 32; i < tile.at.images; i += kMlpWarps) {
+    const long long image = block.images[i];
+    if (image < 0) continue;
+    const double value = objective(tile, data, i, image);
+    if (lane == 0) block.slots[i].trial = value;
+    for (int j = lane; settings.evaluate && j < net.outputs; j += 32) {
+      out.output[image * net.outputs + j] = tile.slot(i)[tile.at.value[net.count - 1] + j];
+    }
+  }
+}
+
+// The first warp, a lane a slot: which trials are accepted.
+__device__ __forceinline__ void choose(const Block& block) {
+  if (threadIdx.x >= 32) return;
+  const int i = threadIdx.x;
+  const bool mine = i < block.tile.at.images && block.images[i] >= 0 &&
+                    (block.slots[i].fresh || block.slots[i].trial < block.slots[i].value);
+  const unsigned all = __ballot_sync(0xffffffffu, mine);
+  if (mine) block.accepted[__popc(all & ((1u << i) - 1u))] = i;
+  if (i == 0) *block.count = __popc(all);
+}
+
+// A group of lanes a slot: as many groups as there is memory for the algebra.
 template <int kLanes>
 __device__ void advance_all(const Block& block, const MlpSettings& settings,
                             const MlpResults& out) {
@@ -61,7 +125,7 @@ __device__ void write_systems(const Block& block, const MlpResults& out) {
       if (i < k) out.gradient[image * k + i] = tile.gradient[index * k + i];
     }
   }
-  __syncthreads();
+  __syncthreads();  // every thread has read `images`
   if (threadIdx.x < tile.at.images && block.images[threadIdx.x] >= 0) {
     out.objective[block.images[threadIdx.x]] = block.slots[threadIdx.x].trial;
     block.images[threadIdx.x] = -1;
@@ -83,64 +147,34 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
                      workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
                     slots,
                     images,
-                    codes + 2 * at.codes};
-  const auto& tile = block.tile;
-  const int k = net.latent, warp = threadIdx.x / 32;
+                    codes + 2 * at.codes,
+                    accepted,
+                    &count};
   for (int i = threadIdx.x; i < at.bytes / 4; i += kMlpThreads) {
     reinterpret_cast<float*>(memory)[i] = 0.0f;
   }
   if (threadIdx.x < kMlpImages) images[threadIdx.x] = -1;
-  __syncthreads();
+  __syncthreads();  // cleared
   for (;;) {
-    bool active = false;
-    if (threadIdx.x < at.images) {
-      if (images[threadIdx.x] < 0) {
-        unsigned long long next = atomicAdd(queue, 1ull);
-        for (; next < data.batch && settings.active != nullptr && !settings.active[next];
-             next = atomicAdd(queue, 1ull)) {
-          leave_out(out, data.start, next, k);
-        }
-        if (next < data.batch) {
-          images[threadIdx.x] = next;
-          slots[threadIdx.x].begin();
-          for (int c = 0; c < k; ++c) tile.trial[threadIdx.x * k + c] = data.start[next * k + c];
-        }
-      }
-      active = images[threadIdx.x] >= 0;
-    }
-    if (!__syncthreads_or(active)) return;
-    forward(tile);
-    for (int i = warp; i < at.images; i += kMlpWarps) {
-      if (images[i] < 0) continue;
-      const double value = objective(tile, data, i, images[i]);
-      if (threadIdx.x % 32 == 0) slots[i].trial = value;
-      for (int j = threadIdx.x % 32; settings.evaluate && j < net.outputs; j += 32) {
-        out.output[images[i] * net.outputs + j] = tile.slot(i)[at.value[net.count - 1] + j];
-      }
-    }
-    __syncthreads();
-    if (warp == 0) {
-      const int i = threadIdx.x;
-      const bool mine =
-          i < at.images && images[i] >= 0 && (slots[i].fresh || slots[i].trial < slots[i].value);
-      const unsigned all = __ballot_sync(0xffffffffu, mine);
-      if (mine) accepted[__popc(all & ((1u << i) - 1u))] = i;
-      if (i == 0) count = __popc(all);
-    }
-    __syncthreads();
+    const bool active = fill(block, data, settings, out, queue);
+    if (!__syncthreads_or(active)) return;  // filled
+    forward(block.tile);
+    judge(block, data, settings, out);
+    __syncthreads();  // judged
+    choose(block);
+    __syncthreads();  // chosen
     if (count > 0) {
-      backward(tile, data, images, accepted, count);
-      second_derivatives(tile, accepted, count, settings.second_order);
-      __syncthreads();
+      backward(block.tile, data, images, accepted, count);
+      second_derivatives(block.tile, accepted, count, settings.second_order);
     }
     if (settings.evaluate) {
       write_systems(block, out);
-    } else if (k <= 8) {
+    } else if (net.latent <= 8) {
       advance_all<8>(block, settings, out);
     } else {
       advance_all<32>(block, settings, out);
     }
-    __syncthreads();
+    __syncthreads();  // advanced
   }
 }
 

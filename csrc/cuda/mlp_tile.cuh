@@ -28,38 +28,40 @@
 
 namespace jpmap {
 
-// A block's view of its tile. Slots of images that are refused keep their gradient and matrices.
+// A block's view of its tile. A slot whose trial is refused keeps its gradient and matrices.
 struct MlpTileView {
   const MlpNetwork& net;
   const MlpLayout& at;
 
-  // Shared, two. Rows of layer l are in area l % 2, those of its neighbour, from or to which they
-  // pass, in the other: the next writer of an area comes two layers on, after the barrier of the
-  // layer that read it. In turn:
-  //   outputs, float [images][stride]: forward -> forward(l) -> forward;
-  //   df/da, float [accepted][stride]: backward -> backward(l) -> backward, add_gradients;
-  //   tangents, half [tangent_rows][stride, or piece]: make_tangents -> tangents -> make_tangents
-  //   of the next layer, add_to_matrices; of the last layer's piece the next writer is its next
-  //   piece, after `added`; the algebra of `advance`, double [k (k + 1)] a group of lanes, which it
-  //   alone reads.
+  // Shared, two. Rows of layer l are in area l % 2; those of its neighbour, which they come from,
+  // in the other. The next writer of an area comes two layers on, after the barrier of the layer
+  // that read it. In turn:
+  //   outputs, float [images][stride]: forward -> forward(l) -> forward of layer l + 1;
+  //   df/da, float [accepted][stride]: settle_outputs, backward -> backward(l) -> backward of layer
+  //   l - 1, add_gradients;
+  //   tangents, half [rows][stride, or a piece]: first_tangents, next_tangents -> tangents ->
+  //   next_tangents of layer l + 1, add_piece; the last layer's next piece is written after
+  //   `added`; the algebra of `advance`, double [k (k + 1)] a group of lanes, nobody else's.
   char* areas;
 
-  // Shared, three times at.staged: slopes, Hessian weights, precisions [images][piece].
-  // stage -> staged -> make_tangents, add_to_matrices; next writer: the next piece, after `added`.
+  // Shared, three times at.staged: slopes, Hessian weights, precisions [images][width].
+  // stage -> staged -> first_tangents, next_tangents, add_piece; the next piece is staged after
+  // `added`.
   float* staged;
 
-  // Shared [images][k]. The block's first thread of a slot or `advance` -> filled -> forward,
-  // objective, add_gradients.
+  // Shared [images][k]. fill -> filled, advance -> advanced -> forward, objective, add_gradients,
+  // advance.
   float* trial;
 
-  // Shared [images][k]. add_gradients -> gradient -> advance.
+  // Shared [images][k]. add_gradients -> gradient -> advance, write_systems.
   float* gradient;
 
   // Device memory [images][at.slot], no other block's; mlp_layout.h says what a slot holds.
-  // pre, value: forward -> forward(l) -> objective, backward, in place -> backward(l) -> stage.
-  // precision: settle_outputs -> backward(last) -> stage.
-  // matrix, hessian: add_to_matrices, eight columns by one warp, always the same -> added ->
-  // advance.
+  //   pre, value: forward -> forward(l) -> objective, settle_outputs, backward, the latter two in
+  //   place -> backward(l) -> stage;
+  //   precision: settle_outputs -> backward(last) -> stage;
+  //   matrix, hessian: add_piece, eight columns by one warp, always the same -> added -> advance,
+  //   write_systems.
   float* slots;
 
   __device__ float* slot(int index) const { return slots + static_cast<int64_t>(index) * at.slot; }
