@@ -1,7 +1,6 @@
 // The way back through a tile: gradients, and what the curvature needs of every neuron.
 #pragma once
 
-#include "cuda/launch.cuh"
 #include "cuda/matrix_product.cuh"
 #include "cuda/mlp_data.cuh"
 #include "cuda/mlp_tile.cuh"

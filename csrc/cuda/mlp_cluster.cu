@@ -16,6 +16,7 @@
 #include "cuda/cluster_block.cuh"
 #include "cuda/cluster_forward.cuh"
 #include "cuda/cluster_sums.cuh"
+#include "cuda/launch.cuh"
 #include "cuda/mlp_cluster.cuh"
 
 namespace jpmap {
