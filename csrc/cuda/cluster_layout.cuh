@@ -2,17 +2,23 @@
 // stands between. csrc/cuda/mlp_cluster.cu runs the steps in this order:
 //
 //   barrier     kind     after it
-//   loaded      cluster  weights and biases are there; all blocks run, so that others may write
-//   here fetched     block    once an image: measurements and starting point are there bottom block
-//   layer 0 is done, by every block whole multiplied  block    \ layers 1 .. last: products of own
-//   neurons, activated   block    | their values, slopes and tangents, gathered    cluster  / which
-//   all blocks have (not of the last layer) compared    block    own residuals are there carried
-//   block    \ layers last .. 1: cotangents past the activation, scattered   cluster  | parts of
-//   those below at their owners, pulled      block    / and their sums prepared    block    what
-//   the matrices need added       block    matrices by warp, gradient totalled    block    sums of
-//   this block exchanged   cluster  sums of all blocks spread      block    f, gradient and
-//   matrices advanced    block    the next trial, or -1 in `image` left        cluster  nobody
-//   writes to this block any more: it may end
+//   loaded      cluster  weights and biases are there; all blocks run and may be written to
+//   fetched     block    once an image: measurements and starting point are there
+//   bottom      block    layer 0 is done, by every block whole
+//   multiplied  block    + layers 1 .. last: products of own neurons,
+//   activated   block    | their values, slopes and tangents,
+//   gathered    cluster  + which all blocks have (not of the last layer)
+//   compared    block    own residuals are there
+//   carried     block    + layers last .. 1: cotangents past the activation,
+//   scattered   cluster  | parts of those below at their owners,
+//   pulled      block    + and their sums
+//   prepared    block    what the matrices need
+//   added       block    matrices by warp, gradient
+//   totalled    block    sums of this block
+//   exchanged   cluster  sums of all blocks
+//   spread      block    f, gradient and matrices
+//   advanced    block    the next trial, or -1 in `image`
+//   left        cluster  nobody writes to this block any more: it may end
 //
 // `block` is __syncthreads. `cluster` waits for all sixteen blocks: no other kind stands between a
 // write to another block's memory and its reader there, or a reader and the next such write. The

@@ -3,10 +3,9 @@
 // A cluster of sixteen blocks works on one image at a time. Block r holds the r-th part of every
 // layer's neurons: their weights stay in its shared memory for the whole launch (those that do not
 // fit are read from the L2 cache). A step is
-//   values and tangents of every layer, gathered by all blocks layer by layer
-//   (cluster_forward.cuh); the way back, each layer's cotangents scattered to the blocks that own
-//   the neurons below (cluster_backward.cuh); one exchange of partial sums: f, gradient and the two
-//   matrices (cluster_sums.cuh),
+//   values and tangents of every layer, gathered by all blocks layer by layer (cluster_forward);
+//   the way back, each layer's cotangents scattered to their neurons' owners (cluster_backward);
+//   one exchange of partial sums: f, gradient and the two matrices (cluster_sums),
 // after which every block does the same k x k algebra. Everything is float32 with sums in fixed
 // order: the result of an image depends on nothing else. cluster_layout.cuh says what lies where
 // and which barrier stands between its writer and its reader.

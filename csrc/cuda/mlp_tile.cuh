@@ -9,9 +9,9 @@
 //   chosen      the slots whose trial is accepted; without any, on to `advanced`
 //   backward    once a layer, from the last: slopes and Hessian weights
 //   gradient    gradients
-//   staged      \ once a piece of a layer: its slopes and weights in shared memory,
+//   staged      + once a piece of a layer: its slopes and weights in shared memory,
 //   tangents    | its tangents,
-//   added       / and what they add to the matrices
+//   added       + and what they add to the matrices
 //   advanced    next trials, or -1 in `images`
 //
 // The notes below read "writer -> barrier -> reader". What a step reads last lies before
@@ -40,8 +40,8 @@ struct MlpTileView {
   //   df/da, float [accepted][stride]: settle_outputs, backward -> backward(l) -> backward of layer
   //   l - 1, add_gradients;
   //   tangents, half [rows][stride, or a piece]: first_tangents, next_tangents -> tangents ->
-  //   next_tangents of layer l + 1, add_piece; the last layer's next piece is written after
-  //   `added`; the algebra of `advance`, double [k (k + 1)] a group of lanes, nobody else's.
+  //   next_tangents of layer l + 1, add_piece; next piece of the last layer: after `added`;
+  //   the algebra of `advance`, double [k (k + 1)] a group of lanes, nobody else's.
   char* areas;
 
   // Shared, three times at.staged: slopes, Hessian weights, precisions [images][width].
