@@ -1,4 +1,5 @@
-// Every operator of the extension, in one place. Shapes are those of jpmap_fast/kernels.py.
+// Every operator of the extension, in one place. Shapes are those of jpmap_fast/kernels.py;
+// README.md of this folder explains the kernels' words.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(jpmap, m) {

@@ -1,9 +1,9 @@
 // Whole solves for a few images, each by a cluster of blocks that hold the network's weights.
 #pragma once
 
+#include "cuda/mlp_data.cuh"
 #include "cuda/mlp_network.cuh"
 #include "cuda/mlp_solve.cuh"
-#include "cuda/mlp_system.cuh"
 
 namespace jpmap {
 

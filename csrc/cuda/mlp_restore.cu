@@ -7,64 +7,17 @@
 #include <torch/csrc/stable/library.h>
 
 #include "arguments.h"
+#include "cuda/mlp_backward.cuh"
+#include "cuda/mlp_block.cuh"
 #include "cuda/mlp_cluster.cuh"
-#include "cuda/mlp_solve.cuh"
-#include "cuda/mlp_system.cuh"
+#include "cuda/mlp_curvature.cuh"
+#include "cuda/mlp_forward.cuh"
 
 namespace jpmap {
 namespace {
 
 using Tensors = std::vector<Tensor>;
 using Integers = std::vector<int64_t>;
-
-struct Block {
-  MlpTileView tile;
-  MlpSlot* slots;
-  long long* images;  // of the slots, -1 for an empty one
-  float* z;           // shared [images][k]
-};
-
-template <int kLanes>
-__device__ void advance_all(const Block& block, const MlpSettings& settings,
-                            const MlpResults& out) {
-  const int k = block.tile.net.latent, each = k * (k + 1);
-  const int room = static_cast<int>(int64_t{2} * block.tile.at.area / (8 * each));
-  const int groups = min(kMlpThreads / kLanes, room);
-  const int group = threadIdx.x / kLanes;
-  if (group >= groups) return;
-  double* scratch = reinterpret_cast<double*>(block.tile.areas) + group * each;
-  for (int index = group; index < block.tile.at.images; index += groups) {
-    if (block.images[index] < 0) continue;
-    const float* slot = block.tile.slot(index);
-    advance<kLanes>({block.slots + index, block.images + index, block.z + index * k,
-                     block.tile.trial + index * k, block.tile.gradient + index * k,
-                     slot + block.tile.at.matrix, slot + block.tile.at.hessian, k, true},
-                    settings, out, scratch);
-  }
-}
-
-// One block: the systems of all slots to the results.
-__device__ void write_systems(const Block& block, const MlpResults& out) {
-  const auto& tile = block.tile;
-  const int k = tile.net.latent;
-  for (int index = 0; index < tile.at.images; ++index) {
-    const long long image = block.images[index];
-    if (image < 0) continue;
-    const float* slot = tile.slot(index);
-    for (int i = threadIdx.x; i < k * k; i += kMlpThreads) {
-      const int lower = max(i / k, i % k) * k + min(i / k, i % k);
-      const double matrix = slot[tile.at.matrix + lower];
-      out.matrix[image * k * k + i] = matrix;
-      out.hessian[image * k * k + i] = matrix + slot[tile.at.hessian + lower];
-      if (i < k) out.gradient[image * k + i] = tile.gradient[index * k + i];
-    }
-  }
-  __syncthreads();
-  if (threadIdx.x < tile.at.images && block.images[threadIdx.x] >= 0) {
-    out.objective[block.images[threadIdx.x]] = block.slots[threadIdx.x].trial;
-    block.images[threadIdx.x] = -1;
-  }
-}
 
 __global__ void __launch_bounds__(kMlpThreads, 1)
     solve_kernel(const __grid_constant__ MlpNetwork net, const __grid_constant__ MlpLayout at,
@@ -77,68 +30,38 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   __shared__ int count;
   float* staged = reinterpret_cast<float*>(memory + int64_t{2} * at.area);
   float* codes = staged + 3 * at.staged;
-  const Block block{{net, at, memory, staged, codes, codes + at.codes,
-                     workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
-                    slots,
-                    images,
-                    codes + 2 * at.codes};
-  const auto& tile = block.tile;
-  const int k = net.latent, warp = threadIdx.x / 32;
+  const MlpBlock block{{net, at, memory, staged, codes, codes + at.codes,
+                        workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
+                       slots,
+                       images,
+                       codes + 2 * at.codes,
+                       accepted,
+                       &count};
   for (int i = threadIdx.x; i < at.bytes / 4; i += kMlpThreads) {
     reinterpret_cast<float*>(memory)[i] = 0.0f;
   }
   if (threadIdx.x < kMlpImages) images[threadIdx.x] = -1;
-  __syncthreads();
+  __syncthreads();  // cleared
   for (;;) {
-    bool active = false;
-    if (threadIdx.x < at.images) {
-      if (images[threadIdx.x] < 0) {
-        unsigned long long next = atomicAdd(queue, 1ull);
-        for (; next < data.batch && settings.active != nullptr && !settings.active[next];
-             next = atomicAdd(queue, 1ull)) {
-          leave_out(out, data.start, next, k);
-        }
-        if (next < data.batch) {
-          images[threadIdx.x] = next;
-          slots[threadIdx.x].begin();
-          for (int c = 0; c < k; ++c) tile.trial[threadIdx.x * k + c] = data.start[next * k + c];
-        }
-      }
-      active = images[threadIdx.x] >= 0;
-    }
-    if (!__syncthreads_or(active)) return;
-    forward(tile);
-    for (int i = warp; i < at.images; i += kMlpWarps) {
-      if (images[i] < 0) continue;
-      const double value = objective(tile, data, i, images[i]);
-      if (threadIdx.x % 32 == 0) slots[i].trial = value;
-      for (int j = threadIdx.x % 32; settings.evaluate && j < net.outputs; j += 32) {
-        out.output[images[i] * net.outputs + j] = tile.slot(i)[at.value[net.count - 1] + j];
-      }
-    }
-    __syncthreads();
-    if (warp == 0) {
-      const int i = threadIdx.x;
-      const bool mine =
-          i < at.images && images[i] >= 0 && (slots[i].fresh || slots[i].trial < slots[i].value);
-      const unsigned all = __ballot_sync(0xffffffffu, mine);
-      if (mine) accepted[__popc(all & ((1u << i) - 1u))] = i;
-      if (i == 0) count = __popc(all);
-    }
-    __syncthreads();
+    const bool active = fill(block, data, settings, out, queue);
+    if (!__syncthreads_or(active)) return;  // filled
+    forward(block.tile);
+    judge(block, data, settings, out);
+    __syncthreads();  // judged
+    choose(block);
+    __syncthreads();  // chosen
     if (count > 0) {
-      backward(tile, data, images, accepted, count);
-      second_derivatives(tile, accepted, count, settings.second_order);
-      __syncthreads();
+      backward(block.tile, data, images, accepted, count);
+      second_derivatives(block.tile, accepted, count, settings.second_order);
     }
     if (settings.evaluate) {
       write_systems(block, out);
-    } else if (k <= 8) {
+    } else if (net.latent <= 8) {
       advance_all<8>(block, settings, out);
     } else {
       advance_all<32>(block, settings, out);
     }
-    __syncthreads();
+    __syncthreads();  // advanced
   }
 }
 

@@ -75,92 +75,131 @@ __device__ inline int unshuffled(int n, int channels, int width) {
   return ((y / 2 * (width / 2) + x / 2) * 4 + y % 2 * 2 + x % 2) * channels + channel;
 }
 
+// How kRows rows of a tile are shared: a thread holds 8 neighbouring elements, its `part`, of every
+// 32nd row, a warp 16 rows of the k x k sum and 8 kWide of its columns.
+template <int kRows>
+struct Shares {
+  static constexpr int kEach = kRows / 32, kRowTiles = kRows / 16;
+  static constexpr int kWarpsAcross = 8 / kRowTiles, kWide = kRows / 8 / kWarpsAcross;
+  int part = threadIdx.x % 8, row = threadIdx.x / 8;
+  int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  int top = threadIdx.x / 32 % kRowTiles * 16;
+  int left = threadIdx.x / 32 / kRowTiles * (8 * kWide);
+};
+
+// u = t + add: elements [n, n + 8) of the thread's rows, zero beyond row k.
+template <int kRows>
+__device__ __forceinline__ void load_rows(const Arguments& a, const Shares<kRows>& my, int64_t b,
+                                          int n, uint4 (&u)[Shares<kRows>::kEach]) {
+  const int from = a.t.shuffled ? unshuffled(n, a.channels, a.width) : n;
+#pragma unroll
+  for (int i = 0; i < my.kEach; ++i) {
+    const int64_t r = my.row + 32 * i;
+    u[i] =
+        r < a.rows
+            ? __ldg(reinterpret_cast<const uint4*>(a.t.data + b * a.t.batch + r * a.pixels + from))
+            : uint4{0, 0, 0, 0};
+  }
+  if (a.add.data == nullptr) return;
+  const int other = a.add.shuffled ? unshuffled(n, a.channels, a.width) : n;
+#pragma unroll
+  for (int i = 0; i < my.kEach; ++i) {
+    const int64_t r = my.row + 32 * i;
+    if (r < a.rows) {
+      u[i] = sum(u[i], __ldg(reinterpret_cast<const uint4*>(a.add.data + b * a.add.batch +
+                                                            r * a.pixels + other)));
+    }
+  }
+}
+
+// A thread an element: f' and c f'' of the tile that begins at `at`.
+template <bool kCurvature>
+__device__ __forceinline__ void derive(const Arguments& a, int64_t b, int at, __nv_bfloat16* slopes,
+                                       __nv_bfloat16* bends) {
+  if (threadIdx.x >= kColumns) return;
+  const int element = at + threadIdx.x;
+  const int position = element / a.channels, channel = element % a.channels;
+  const int64_t index = (b * a.channels + channel) * a.positions + position;
+  const Derivatives d = derivatives(a.activation, a.before[index], a.after[index]);
+  slopes[threadIdx.x] = __float2bfloat16(d.slope);
+  if (kCurvature) bends[threadIdx.x] = __float2bfloat16(a.cotangent[index] * d.bend);
+}
+
+// out = u f', and u to the tile.
+template <int kRows, bool kCurvature>
+__device__ __forceinline__ void store_rows(const Arguments& a, const Shares<kRows>& my, int64_t b,
+                                           int n, const uint4 (&u)[Shares<kRows>::kEach],
+                                           const __nv_bfloat16* slopes, __nv_bfloat16* tile) {
+  const uint4 slope = *reinterpret_cast<const uint4*>(slopes + 8 * my.part);
+#pragma unroll
+  for (int i = 0; i < my.kEach; ++i) {
+    const int64_t r = my.row + 32 * i;
+    if (r < a.rows) {
+      *reinterpret_cast<uint4*>(a.out + (b * a.rows + r) * a.pixels + n) = product(u[i], slope);
+    }
+    if (kCurvature) *reinterpret_cast<uint4*>(&tile[r * kRow + 8 * my.part]) = u[i];
+  }
+}
+
+// What the tile adds to the warp's part of u diag(c f'') u^T. Which element a fragment's place
+// stands for is free as long as both factors agree: every lane reads 16 neighbouring bytes of its
+// rows.
+template <int kRows>
+__device__ __forceinline__ void add_curvature(const Shares<kRows>& my, const __nv_bfloat16* tile,
+                                              const __nv_bfloat16* bends,
+                                              float (&total)[Shares<kRows>::kWide][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int column = 32 * half + 8 * my.t;
+    const uint4 bend = *reinterpret_cast<const uint4*>(bends + column);
+    const uint4 upper =
+        product(*reinterpret_cast<const uint4*>(&tile[(my.top + my.g) * kRow + column]), bend);
+    const uint4 lower =
+        product(*reinterpret_cast<const uint4*>(&tile[(my.top + 8 + my.g) * kRow + column]), bend);
+#pragma unroll
+    for (int j = 0; j < my.kWide; ++j) {
+      const uint4 other =
+          *reinterpret_cast<const uint4*>(&tile[(my.left + 8 * j + my.g) * kRow + column]);
+      mma_bfloat16(total[j], upper.x, lower.x, upper.y, lower.y, other.x, other.y);
+      mma_bfloat16(total[j], upper.z, lower.z, upper.w, lower.w, other.z, other.w);
+    }
+  }
+}
+
 // A block owns kSplit elements of all rows of one image and walks through them in tiles of
-// kColumns. Threads hold 8 neighbouring elements of every 32nd row; warps hold parts of the k x k
-// sum in registers. What lies in a tile's rows beyond k is zero.
+// kColumns, its part of the k x k sum in registers.
 template <int kRows, bool kCurvature>
 __global__ void __launch_bounds__(kThreads) tangent_activation_kernel(const Arguments a) {
-  constexpr int kEach = kRows / 32, kRowTiles = kRows / 16;
-  constexpr int kWarpsAcross = 8 / kRowTiles, kWide = kRows / 8 / kWarpsAcross;
+  // u: store_rows -> stored -> add_curvature; the next tile's, after `derived`. Zero beyond row k.
   __shared__ alignas(16) __nv_bfloat16 tile[kRows * kRow];
+  // Of even and of odd tiles: derive -> derived -> store_rows, add_curvature; the next writer comes
+  // two tiles on, after the `derived` between.
   __shared__ alignas(16) __nv_bfloat16 slopes[2][kColumns];
   __shared__ alignas(16) __nv_bfloat16 bends[2][kColumns];
+  const Shares<kRows> my;
   const int64_t b = blockIdx.y;
   const int begin = blockIdx.x * static_cast<int>(kSplit);
   const int end = min(a.pixels, begin + static_cast<int>(kSplit));
-  const int part = threadIdx.x % 8, row = threadIdx.x / 8;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  const int top = warp % kRowTiles * 16, left = warp / kRowTiles * (8 * kWide);
-  float total[kWide][4] = {};
+  float total[my.kWide][4] = {};
 
   for (int at = begin, turn = 0; at < end; at += kColumns, turn ^= 1) {
-    const int n = at + 8 * part;
-    const int from = a.t.shuffled ? unshuffled(n, a.channels, a.width) : n;
-    uint4 u[kEach];
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int64_t r = row + 32 * i;
-      u[i] = r < a.rows ? __ldg(reinterpret_cast<const uint4*>(a.t.data + b * a.t.batch +
-                                                               r * a.pixels + from))
-                        : uint4{0, 0, 0, 0};
-    }
-    if (a.add.data != nullptr) {
-      const int other = a.add.shuffled ? unshuffled(n, a.channels, a.width) : n;
-#pragma unroll
-      for (int i = 0; i < kEach; ++i) {
-        const int64_t r = row + 32 * i;
-        if (r < a.rows) {
-          u[i] = sum(u[i], __ldg(reinterpret_cast<const uint4*>(a.add.data + b * a.add.batch +
-                                                                r * a.pixels + other)));
-        }
-      }
-    }
-    if (threadIdx.x < kColumns) {
-      const int element = at + threadIdx.x;
-      const int position = element / a.channels, channel = element % a.channels;
-      const int64_t index = (b * a.channels + channel) * a.positions + position;
-      const Derivatives d = derivatives(a.activation, a.before[index], a.after[index]);
-      slopes[turn][threadIdx.x] = __float2bfloat16(d.slope);
-      if (kCurvature) bends[turn][threadIdx.x] = __float2bfloat16(a.cotangent[index] * d.bend);
-    }
-    __syncthreads();  // slopes are there; nobody reads the last tile any more
-    const uint4 slope = *reinterpret_cast<const uint4*>(&slopes[turn][8 * part]);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int64_t r = row + 32 * i;
-      if (r < a.rows) {
-        *reinterpret_cast<uint4*>(a.out + (b * a.rows + r) * a.pixels + n) = product(u[i], slope);
-      }
-      if (kCurvature) *reinterpret_cast<uint4*>(&tile[r * kRow + 8 * part]) = u[i];
-    }
+    const int n = at + 8 * my.part;
+    uint4 u[my.kEach];
+    load_rows(a, my, b, n, u);
+    derive<kCurvature>(a, b, at, slopes[turn], bends[turn]);
+    __syncthreads();  // derived
+    store_rows<kRows, kCurvature>(a, my, b, n, u, slopes[turn], tile);
     if (!kCurvature) continue;
-    __syncthreads();
-    // Which element a fragment's place stands for is free as long as both factors agree: every lane
-    // reads 16 neighbouring bytes of its rows.
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int column = 32 * half + 8 * t;
-      const uint4 bend = *reinterpret_cast<const uint4*>(&bends[turn][column]);
-      const uint4 upper =
-          product(*reinterpret_cast<const uint4*>(&tile[(top + g) * kRow + column]), bend);
-      const uint4 lower =
-          product(*reinterpret_cast<const uint4*>(&tile[(top + 8 + g) * kRow + column]), bend);
-#pragma unroll
-      for (int j = 0; j < kWide; ++j) {
-        const uint4 other =
-            *reinterpret_cast<const uint4*>(&tile[(left + 8 * j + g) * kRow + column]);
-        mma_bfloat16(total[j], upper.x, lower.x, upper.y, lower.y, other.x, other.y);
-        mma_bfloat16(total[j], upper.z, lower.z, upper.w, lower.w, other.z, other.w);
-      }
-    }
+    __syncthreads();  // stored
+    add_curvature(my, tile, bends[turn], total);
   }
   if (!kCurvature) return;
   float* result = a.curvature + (b * a.slots + blockIdx.x) * a.rows * a.rows;
 #pragma unroll
-  for (int j = 0; j < kWide; ++j) {
+  for (int j = 0; j < my.kWide; ++j) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int r = top + g + i / 2 * 8, c = left + 8 * j + 2 * t + i % 2;
+      const int r = my.top + my.g + i / 2 * 8, c = my.left + 8 * j + 2 * my.t + i % 2;
       if (r < a.rows && c < a.rows) result[r * a.rows + c] += total[j][i];
     }
   }

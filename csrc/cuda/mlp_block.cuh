@@ -1,0 +1,123 @@
+// The solves of a block's tile of images, between queue and results.
+#pragma once
+
+#include "cuda/mlp_forward.cuh"
+#include "cuda/mlp_solve.cuh"
+#include "cuda/mlp_tile.cuh"
+
+namespace jpmap {
+
+// A block and its solves; mlp_tile.cuh names the barriers.
+struct MlpBlock {
+  MlpTileView tile;
+
+  // Shared, of the slots. fill, judge (the trial's f) -> filled, judged -> choose, advance, in
+  // place -> advanced.
+  MlpSlot* slots;
+
+  // Shared, of the slots, -1 for an empty one. fill -> filled -> every thread; advance or
+  // write_systems, -1 -> advanced -> fill.
+  long long* images;
+
+  // Shared [images][k]. advance alone, a group of lanes a slot, which keeps it from step to step.
+  float* z;
+
+  // Shared. choose -> chosen -> every thread.
+  int* accepted;  // slots whose trial is accepted, in order
+  int* count;     // of them
+};
+
+// A thread a slot: gives the empty ones images from the queue, active ones only. Whether the
+// thread's slot has an image.
+__device__ __forceinline__ bool fill(const MlpBlock& block, const MlpData& data,
+                                     const MlpSettings& settings, const MlpResults& out,
+                                     unsigned long long* queue) {
+  const int k = block.tile.net.latent, mine = threadIdx.x;
+  if (mine >= block.tile.at.images) return false;
+  if (block.images[mine] < 0) {
+    unsigned long long next = atomicAdd(queue, 1ull);
+    for (; next < data.batch && settings.active != nullptr && !settings.active[next];
+         next = atomicAdd(queue, 1ull)) {
+      leave_out(out, data.start, next, k);
+    }
+    if (next < data.batch) {
+      block.images[mine] = next;
+      block.slots[mine].begin();
+      for (int c = 0; c < k; ++c) block.tile.trial[mine * k + c] = data.start[next * k + c];
+    }
+  }
+  return block.images[mine] >= 0;
+}
+
+// A warp a slot: f at the trials, and the outputs where those are asked for.
+__device__ __forceinline__ void judge(const MlpBlock& block, const MlpData& data,
+                                      const MlpSettings& settings, const MlpResults& out) {
+  const auto& tile = block.tile;
+  const auto& net = tile.net;
+  const int lane = threadIdx.x % 32;
+  for (int i = threadIdx.x / 32; i < tile.at.images; i += kMlpWarps) {
+    const long long image = block.images[i];
+    if (image < 0) continue;
+    const double value = objective(tile, data, i, image);
+    if (lane == 0) block.slots[i].trial = value;
+    for (int j = lane; settings.evaluate && j < net.outputs; j += 32) {
+      out.output[image * net.outputs + j] = tile.slot(i)[tile.at.value[net.count - 1] + j];
+    }
+  }
+}
+
+// The first warp, a lane a slot: which trials are accepted.
+__device__ __forceinline__ void choose(const MlpBlock& block) {
+  if (threadIdx.x >= 32) return;
+  const int i = threadIdx.x;
+  const bool mine = i < block.tile.at.images && block.images[i] >= 0 &&
+                    (block.slots[i].fresh || block.slots[i].trial < block.slots[i].value);
+  const unsigned all = __ballot_sync(0xffffffffu, mine);
+  if (mine) block.accepted[__popc(all & ((1u << i) - 1u))] = i;
+  if (i == 0) *block.count = __popc(all);
+}
+
+// A group of lanes a slot: as many groups as there is memory for the algebra.
+template <int kLanes>
+__device__ void advance_all(const MlpBlock& block, const MlpSettings& settings,
+                            const MlpResults& out) {
+  const int k = block.tile.net.latent, each = k * (k + 1);
+  const int room = static_cast<int>(int64_t{2} * block.tile.at.area / (8 * each));
+  const int groups = min(kMlpThreads / kLanes, room);
+  const int group = threadIdx.x / kLanes;
+  if (group >= groups) return;
+  double* scratch = reinterpret_cast<double*>(block.tile.areas) + group * each;
+  for (int index = group; index < block.tile.at.images; index += groups) {
+    if (block.images[index] < 0) continue;
+    const float* slot = block.tile.slot(index);
+    advance<kLanes>({block.slots + index, block.images + index, block.z + index * k,
+                     block.tile.trial + index * k, block.tile.gradient + index * k,
+                     slot + block.tile.at.matrix, slot + block.tile.at.hessian, k, true},
+                    settings, out, scratch);
+  }
+}
+
+// One block: the systems of all slots to the results.
+__device__ inline void write_systems(const MlpBlock& block, const MlpResults& out) {
+  const auto& tile = block.tile;
+  const int k = tile.net.latent;
+  for (int index = 0; index < tile.at.images; ++index) {
+    const long long image = block.images[index];
+    if (image < 0) continue;
+    const float* slot = tile.slot(index);
+    for (int i = threadIdx.x; i < k * k; i += kMlpThreads) {
+      const int lower = max(i / k, i % k) * k + min(i / k, i % k);
+      const double matrix = slot[tile.at.matrix + lower];
+      out.matrix[image * k * k + i] = matrix;
+      out.hessian[image * k * k + i] = matrix + slot[tile.at.hessian + lower];
+      if (i < k) out.gradient[image * k + i] = tile.gradient[index * k + i];
+    }
+  }
+  __syncthreads();  // every thread has read `images`
+  if (threadIdx.x < tile.at.images && block.images[threadIdx.x] >= 0) {
+    out.objective[block.images[threadIdx.x]] = block.slots[threadIdx.x].trial;
+    block.images[threadIdx.x] = -1;
+  }
+}
+
+}  // namespace jpmap
