@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from bench_restore import SIGMA, measurements, operators, wall_seconds
-from timer import RESULTS, device_name, write
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.versions import device_name
 
 N1, N2, OUTER = 25, 50, 500
 

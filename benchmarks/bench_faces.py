@@ -24,13 +24,15 @@ from typing import Any
 
 import torch
 from restoration_problems import Problem, add_options, image_sets, make_problem
-from timer import RESULTS, device_name, timed, write
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.metrics import psnr
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers import LatentSolution
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 # The bundled prior for faces asks for starts=1, n2=1 where a method does not say.
 METHODS = {

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from bench_restore import SIGMA, measurements, operators
-from timer import RESULTS, device_name, write
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.versions import device_name
 
 METHODS = {
     "JPMAP()": jf.JPMAP(),

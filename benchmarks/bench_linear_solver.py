@@ -20,13 +20,15 @@ from typing import Any
 
 import torch
 from restoration_problems import SIGMA, add_options, face_prior, operators
-from timer import RESULTS, device_name, timed, write
+from timer import RESULTS, write
 from torch import nn
 
 import jpmap_fast as jf
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder import make_decoder
 from jpmap_fast.solvers import GaussNewton
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 SOLVERS = ("direct", "conjugate-gradient")
 GAMMA = 0.08

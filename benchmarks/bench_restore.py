@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timer import RESULTS, device_name, median_seconds, write
+from timer import RESULTS, median_seconds, write
 from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.priors.decoder import make_decoder
 from jpmap_fast.solvers import GaussNewton
+from jpmap_fast.versions import device_name
 
 METHODS = {
     "JPMAP()": jf.JPMAP(),

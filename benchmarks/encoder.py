@@ -25,10 +25,12 @@ from typing import Any
 
 import torch
 from restoration_problems import Problem, add_options, image_sets, make_problem
-from timer import RESULTS, device_name, timed, write
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 NAMES = {
     "mnist": (

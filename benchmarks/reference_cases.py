@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timer import device_name
 from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.metrics import psnr
+from jpmap_fast.versions import device_name
 
 PROBLEMS = {"den110": "denoising 110/255", "inp80": "inpainting 80%", "cs140": "CS, m = 140"}
 WITHIN = 1e-3  # relative excess over the best objective known that counts as reaching it

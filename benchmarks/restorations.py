@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 from restoration_problems import Problem, add_options, image_sets, make_problem, ssim
-from timer import RESULTS, device_name, timed, write
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.metrics import psnr
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 NAMES = ("deblurring", "super-resolution x2", "super-resolution x4", "DCT sensing 10%")
 METHODS: dict[str, jf.algorithms.Algorithm] = {

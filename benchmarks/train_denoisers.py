@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timer import device_name
 from torch import Tensor
 
 from jpmap_fast.denoisers import (
@@ -29,6 +28,7 @@ from jpmap_fast.denoisers import (
     save_denoiser,
 )
 from jpmap_fast.training.denoiser import denoising_psnr, train_denoiser
+from jpmap_fast.versions import device_name
 
 HELD_OUT = 500
 LEVELS = (5, 10, 25, 50, 75, 110)  # grey levels

@@ -12,14 +12,15 @@ import torch
 
 from jpmap_fast.experiments import runner
 from jpmap_fast.experiments.context import Context, Settings
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.method_tables import best_known, objective_table, quality_table
 from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_10, JPMAP_X, ORIGINAL, PNP, TV
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, digits, make_problem
 from jpmap_fast.experiments.questions import JOINT, LOSES, answers
 from jpmap_fast.experiments.registry import EXPERIMENTS, selected
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import bootstrap_interval, share_within, win_rate
 from jpmap_fast.experiments.style import axes_grid
+from jpmap_fast.problems import PAPER, make_problem
 
 
 def test_bootstrap_interval_has_the_width_of_the_normal_one() -> None:
@@ -46,7 +47,7 @@ def test_ties_count_half_and_shares_are_relative() -> None:
     assert share_within(torch.tensor([100.09, 100.11, 10.02, 10.0]), best) == 0.5
 
 
-@pytest.mark.parametrize("name", MNIST_PROBLEMS)
+@pytest.mark.parametrize("name", PAPER)
 def test_problems_are_the_same_at_every_call_and_selectable(name: str) -> None:
     context = Settings()
     clean = digits(3)

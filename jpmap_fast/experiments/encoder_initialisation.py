@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.experiments.context import Context, Settings
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.encoder_initialisation_figures import (
     Paths,
     objective_figure,
@@ -18,7 +19,6 @@ from jpmap_fast.experiments.encoder_initialisation_figures import (
 from jpmap_fast.experiments.encoder_initialisation_outcomes import Outcomes, summarise
 from jpmap_fast.experiments.encoder_initialisation_report import paragraphs, tables
 from jpmap_fast.experiments.latent_plane import LatentPosterior
-from jpmap_fast.experiments.problems import digits
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.priors import load_prior

@@ -13,11 +13,12 @@ from jpmap_fast.algorithms import largest_weight
 from jpmap_fast.denoisers import LipschitzDenoiser, load_denoiser
 from jpmap_fast.experiments.baselines.tuned import tuned
 from jpmap_fast.experiments.context import Context
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.histories import percent
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, digits, make_problem
 from jpmap_fast.experiments.section import FigureFile, Section, Table
 from jpmap_fast.experiments.style import CYCLE, MARKERS, axes_grid
 from jpmap_fast.metrics import psnr
+from jpmap_fast.problems import PAPER, Problem, make_problem
 
 LOCAL = 10  # offset of the generator of the noise at which local constants are measured
 # Weights of the figure over the tuned one, and over the bound where that is not 0.
@@ -46,8 +47,8 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
     sizes = sizes or Sizes(pick(5, 100), pick(80, 400), pick(2, 50))
     denoiser = load_denoiser("mnist", context.device)
     found = {}
-    for which in MNIST_PROBLEMS:
-        generator = context.generator(MNIST_PROBLEMS.index(which))
+    for which in PAPER:
+        generator = context.generator(PAPER.index(which))
         problem = make_problem(which, digits(sizes.images), generator, context.device)
         found[which] = _one_problem(context, which, problem, denoiser, sizes)
     section = Section(name, "Plug-and-play ADMM: where convergence is proved, and where it occurs")
