@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_restore import SIGMA, measurements, operators
+from bench_restore import DEGRADATIONS, make_problem
 from timer import RESULTS, write
 from torch import Tensor
 
@@ -61,11 +61,14 @@ def main() -> None:
     device = torch.device(options.device)
     prior = jf.load_prior("mnist", device=device)
     rows: list[dict[str, Any]] = []
-    for name, operator in operators(device).items():
-        ys = list(measurements(operator, SIGMA[name], 1000, device).split(1))
+    for name in DEGRADATIONS:
+        problem = make_problem(name, 1000, device)
+        ys = list(problem.y.split(1))
         for label, method in METHODS.items():
             main_case = label == "JPMAP()"
-            restorer = jf.Restorer(operator, prior, SIGMA[name], batch_size=1, method=method)
+            restorer = jf.Restorer(
+                problem.operator, prior, problem.sigma, batch_size=1, method=method
+            )
             calls = options.calls if main_case else options.calls // 10
             row: dict[str, Any] = {"problem": name, "method": label, "calls": calls}
             row["digits"] = summary(durations(restorer, ys, calls))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._files import write_json
 from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_X, ORIGINAL
 from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.runner import finished
@@ -124,7 +125,7 @@ def main() -> None:
     }
     kind = settings["device"].split(":")[0]
     output = options.output or RESULTS / f"reproduced_{kind}.json"
-    output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(output, document, indent=1)
     print(f"{sum(document['seconds'].values()):.0f} s of computing; written: {output}")
 
 
