@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from jpmap_fast.cli import app
 from jpmap_fast.experiments import runner
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.digit_images import digits
@@ -228,3 +231,12 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, one_experiment: list
     with pytest.raises(ValueError, match="seed = 0, not 1; choose another --output"):
         runner.reproduce(["speed"], tmp_path, Settings(seed=1))
     assert one_experiment == ["speed"]
+
+
+def test_a_wheel_says_where_the_experiments_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jpmap_fast.experiments", None)
+    told = CliRunner().invoke(app, ["reproduce", "speed"])
+    assert told.exit_code == 2 and "Traceback" not in told.output
+    assert len(told.output.splitlines()) == 1
+    assert "in the repository and not in the wheel" in told.output
+    assert "pip install -e '.[experiments]'" in told.output

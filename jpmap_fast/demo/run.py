@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from jpmap_fast._files import plain, write_json
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm
 from jpmap_fast.data.digits import mnist_test_digits
-from jpmap_fast.demo.method_run import Run, run_method
+from jpmap_fast.demo.method_run import run_method
 from jpmap_fast.demo.show import draw
 from jpmap_fast.metrics import ssim
 from jpmap_fast.priors import Prior, load_prior
@@ -88,25 +88,22 @@ def run_demo(
         "threads": torch.get_num_threads(),
         "methods": {name: _settings(method) for name, method in methods.items()},
     }
-    found = {}
-    total = len(problems) * (len(methods) + 1)
-    with tqdm(total=total, unit="step", disable=not progress) as bar:
-        for problem in problems:
-            runs: dict[str, Run] = {}
-            for name, method in methods.items():
-                bar.set_description(f"{problem.name}: {name}")
-                runs[name] = run_method(problem, model, method, seed)
-                bar.update()
-            bar.set_description(f"{problem.name}: figure")
-            figure = folder / f"{problem.name}.png"
-            draw(figure, problem, runs["csgm"], runs["jpmap"])
-            bar.update()
-            found[problem.name] = {
-                "title": problem.title,
-                "sigma": problem.sigma,
-                "figure": figure.name,
-                **{name: run.summary() for name, run in runs.items()},
-            }
+    found: dict[str, Any] = {problem.name: {} for problem in problems}
+    steps = [(problem, name) for problem in problems for name in methods]
+    with tqdm(steps, unit="run", disable=not progress) as bar:
+        for problem, name in bar:
+            bar.set_description(f"{problem.name}: {name}")
+            found[problem.name][name] = run_method(problem, model, methods[name], seed)
+    for problem in problems:
+        runs = found[problem.name]
+        figure = folder / f"{problem.name}.png"
+        draw(figure, problem, runs["csgm"], runs["jpmap"])
+        found[problem.name] = {
+            "title": problem.title,
+            "sigma": problem.sigma,
+            "figure": figure.name,
+            **{name: run.summary() for name, run in runs.items()},
+        }
     results: dict[str, Any] = plain(
         {
             "settings": settings,
