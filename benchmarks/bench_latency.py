@@ -9,7 +9,7 @@ at every call: images take different numbers of steps. ``one digit`` repeats the
 from __future__ import annotations
 
 import argparse
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.timing import clocked
 from jpmap_fast.versions import device_name
 
 METHODS = {
@@ -33,12 +34,9 @@ def durations(restorer: jf.Restorer, ys: list[Tensor], calls: int) -> list[float
     times = []
     for i in range(-20, calls):
         y = ys[i % len(ys)]
-        begin = time.perf_counter()
-        restorer(y)
-        if y.is_cuda:
-            torch.cuda.synchronize()
+        _, seconds = clocked(partial(restorer, y), y.device)
         if i >= 0:
-            times.append(time.perf_counter() - begin)
+            times.append(seconds)
     return sorted(times)
 
 

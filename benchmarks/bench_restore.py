@@ -11,7 +11,8 @@ a trial decodes once, an accepted one also goes the way back and carries its k t
 from __future__ import annotations
 
 import argparse
-import time
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import jpmap_fast as jf
 from jpmap_fast.priors.decoder import make_decoder
 from jpmap_fast.problems import SIGMA, Degradation, Problem, compressed_sensing, denoising
 from jpmap_fast.solvers import GaussNewton
+from jpmap_fast.timing import timed
 from jpmap_fast.versions import device_name
 
 METHODS = {
@@ -82,16 +84,9 @@ class Case:
         return float(good.double().mean())
 
 
-def wall_seconds(call: Any, device: torch.device, repeats: int) -> float:
+def wall_seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
     """Median time until the result is there, host work included."""
-    times = []
-    for _ in range(repeats + 1):
-        begin = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return sorted(times[1:])[repeats // 2]
+    return timed(call, device, repeats, math.inf)[1]
 
 
 def measure(case: Case, batch: int, device: torch.device, plain_up_to: int) -> dict[str, Any]:
