@@ -27,6 +27,7 @@ import jpmap_fast as jf
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder import make_decoder
 from jpmap_fast.problems import SIGMA
+from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
 from jpmap_fast.timing import timed
 from jpmap_fast.versions import device_name
@@ -76,7 +77,7 @@ def measure(name: str, prior: Any, batch: int, options: argparse.Namespace) -> d
     with torch.no_grad():
         y = operator.measure(prior.decode(codes), SIGMA, torch.Generator(device).manual_seed(2))
         ones = torch.ones(batch, device=device)
-        f = operator.projected(make_decoder(prior), y, ones / prior.gamma**2, SIGMA * ones)
+        f = Projection(operator, make_decoder(prior))(y, ones / prior.gamma**2, SIGMA * ones)
         z = torch.zeros_like(codes)
         reached = {}
         for kind in SOLVERS:

@@ -24,6 +24,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast.priors.decoder import make_decoder
 from jpmap_fast.problems import SIGMA, Degradation, Problem, compressed_sensing, denoising
+from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
 from jpmap_fast.timing import timed
 from jpmap_fast.versions import device_name
@@ -125,7 +126,7 @@ def measure(case: Case, batch: int, device: torch.device, plain_up_to: int) -> d
         row["times_plain"] = plain / row["seconds"]
     bound = operator.bind((1, 28, 28), batch)
     ones = torch.ones(batch, device=device)
-    f = bound.projected(make_decoder(prior), y, ones / prior.gamma**2, sigma * ones)
+    f = Projection(bound, make_decoder(prior))(y, ones / prior.gamma**2, sigma * ones)
     z = torch.zeros(batch, 8, device=device)
     solver = GaussNewton()
     solution = solver.minimise(f, z)

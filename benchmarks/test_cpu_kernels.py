@@ -10,6 +10,7 @@ from bench_restore import DEGRADATIONS, make_problem
 import jpmap_fast as jf
 from jpmap_fast import kernels
 from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
 
 
@@ -29,8 +30,8 @@ def test_solve(benchmark, name, batch):
     prior, device = jf.load_prior("mnist"), torch.device("cpu")
     problem = make_problem(name, batch, device)
     ones = torch.ones(batch)
-    f = problem.operator.bind((1, 28, 28), batch).projected(
-        make_decoder(prior), problem.y, ones / prior.gamma**2, problem.sigma * ones
+    f = Projection(problem.operator.bind((1, 28, 28), batch), make_decoder(prior))(
+        problem.y, ones / prior.gamma**2, problem.sigma * ones
     )
     benchmark(GaussNewton().minimise, f, torch.zeros(batch, 8))
 

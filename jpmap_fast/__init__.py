@@ -48,7 +48,7 @@ from jpmap_fast.priors import (
     save_prior,
 )
 from jpmap_fast.restore import restore
-from jpmap_fast.restorer import Restoration, Restorer
+from jpmap_fast.restorer import Restorer
 from jpmap_fast.result import Result
 from jpmap_fast.solvers import Adam, GaussNewton
 
@@ -80,7 +80,6 @@ __all__ = [
     "PnPADMM",
     "Prior",
     "Reconstructor",
-    "Restoration",
     "Restorer",
     "Result",
     "Stack",

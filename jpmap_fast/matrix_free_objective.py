@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor
 
 from jpmap_fast.batch_invariant import batched_product
 from jpmap_fast.objective import LatentObjective, half_squared_norm
+from jpmap_fast.operators.data_term import LinearSystem
 from jpmap_fast.priors.decoder import Decoder
-
-
-class LinearSystem(Protocol):
-    """A of a batch and W = (sigma^2 I + A A^T / beta)^{-1}, each known by its action alone."""
-
-    def measure(self, x: Tensor) -> Tensor:
-        """A on [B, n] or [B, c, n]."""
-        ...
-
-    def measure_adjoint(self, y: Tensor) -> Tensor:
-        """A^T on [B, m]."""
-        ...
-
-    def solve(
-        self, rhs: Tensor, start: Tensor | None, rough: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """W applied to b [B, c, m], begun from ``start``, and what is left, b - W^{-1} W b.
-
-        ``rough``: the square root of the tolerance will do.
-        """
-        ...
-
-    def select(self, index: Tensor) -> LinearSystem:
-        """That of the images ``index``."""
-        ...
 
 
 class _LastSolutions:

@@ -24,38 +24,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
 
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import RowProduct, weighted_product
+from jpmap_fast.batch_invariant import weighted_product
 from jpmap_fast.mlp_kernels import MLPLeastSquares, pack_network, supports
+from jpmap_fast.operators.data_term import LinearMap
 from jpmap_fast.priors.decoder import Decoder, MLPDecoder
-
-
-class LinearMap(Protocol):
-    """H [p, n] on rows, shared or one an image: [B, n] to [B, p] and [B, k, n] to [B, k, p]."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """H x."""
-        ...
-
-    @property
-    def adjoint(self) -> Callable[[Tensor], Tensor]:
-        """H^T on rows."""
-        ...
-
-    @property
-    def dense(self) -> tuple[RowProduct, Tensor | None] | None:
-        """The same H for the fused solvers, as a matrix and a diagonal [p] or [B, p] before it.
-
-        No diagonal means ones. None where a matrix would be no gain.
-        """
-        ...
-
-    def select(self, index: Tensor) -> LinearMap:
-        """H of the images ``index``."""
-        ...
 
 
 class LatentObjective(ABC):

@@ -11,6 +11,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast.batch_invariant import RowProduct
 from jpmap_fast.priors.decoder import MLPDecoder
+from jpmap_fast.projection import Projection
 
 # Tolerances on relative errors: rounding times the condition number of the systems below, which
 # is at most 1 + ||A||^2 / (beta sigma^2), about 30.
@@ -72,7 +73,7 @@ def check(operator: jf.Operator, matrix: Tensor, image_shape, dtype: torch.dtype
 
     decoder = MLPDecoder([RowProduct(draw(n, k) - 0.5, draw(n))], ["sigmoid"])
     for b in (beta, torch.full_like(beta, torch.inf)):
-        f = operator.projected(decoder, y, b, sigma)
+        f = Projection(operator, decoder)(y, b, sigma)
         exact = exact_objective(matrix, decoder, y, z, b, sigma)
         value, gradient, system = f.normal_equations(z)
         near(value, exact, 10 * tolerance)

@@ -9,6 +9,7 @@ import torch
 from problems import CASE_NAMES, IMAGE_SHAPE, PIXELS, LinearPrior, case, joint_objective, small_mlp
 
 import jpmap_fast as jf
+from jpmap_fast.projection import Projection
 
 EXACT = jf.GaussNewton(tolerance=1e-9)
 JOINT = {
@@ -165,8 +166,8 @@ def test_both_couplings_end_at_a_stationary_point_of_the_reduced_objective(coupl
             coupling=coupling, z_solver=EXACT, tolerance=1e-9, max_iterations=20_000, starts=1
         )
         result = jf.restore(c.y, c.operator, prior, c.sigma, method=method)
-        f = c.operator.bind(IMAGE_SHAPE, 4).projected(
-            make_decoder(prior), c.y, result.beta, c.sigma
+        f = Projection(c.operator.bind(IMAGE_SHAPE, 4), make_decoder(prior))(
+            c.y, result.beta, c.sigma
         )
         _, gradient, matrix = f.normal_equations(result.z)
         step = torch.linalg.solve(matrix, gradient[:, :, None])[:, :, 0]

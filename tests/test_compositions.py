@@ -10,6 +10,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast.batch_invariant import RowProduct
 from jpmap_fast.priors.decoder import MLPDecoder
+from jpmap_fast.projection import Projection
 
 
 def test_masks_may_be_weights_and_operators_may_follow_one_another():
@@ -85,8 +86,8 @@ def test_warm_starts_save_iterations_and_change_no_result():
     weights = torch.rand(64, 3, generator=g, dtype=torch.float64)
     decoder = MLPDecoder([RowProduct(weights, weights[:, 0])], ["tanh"])
     y = torch.rand(2, 1, 8, 8, generator=g, dtype=torch.float64)
-    f = operator.projected(
-        decoder, y, torch.full((2,), 4.0).double(), torch.full((2,), 0.1).double()
+    f = Projection(operator, decoder)(
+        y, torch.full((2,), 4.0).double(), torch.full((2,), 0.1).double()
     )
     z = torch.rand(2, 3, generator=g, dtype=torch.float64)
     first = f.normal_equations(z)

@@ -15,9 +15,9 @@ from torch import nn
 
 import jpmap_fast as jf
 from jpmap_fast.metrics import psnr
+from jpmap_fast.prepared import prepare
 from jpmap_fast.priors.load import BUNDLED
 from jpmap_fast.priors.weights import save_prior
-from jpmap_fast.restore import prepare
 
 
 class Trap:

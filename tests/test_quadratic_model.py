@@ -10,6 +10,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.projection import Projection
 from jpmap_fast.solvers.quadratic_model import DirectModel, ImplicitModel
 
 BETA = torch.tensor([1.0, 20.0, 83.0, 500.0], dtype=torch.float64)
@@ -24,7 +25,7 @@ DAMPINGS = [0.0, 0.3, 20.0]
 def problem(name: str, spread: float = 1.0) -> tuple[LatentObjective, Tensor]:
     c = case(name)
     bound = c.operator.bind(IMAGE_SHAPE, 4)
-    f = bound.projected(make_decoder(small_mlp(K)), c.y, BETA, c.sigma)
+    f = Projection(bound, make_decoder(small_mlp(K)))(c.y, BETA, c.sigma)
     g = torch.Generator().manual_seed(0)
     return f, spread * torch.randn(4, K, generator=g, dtype=torch.float64)
 
@@ -153,7 +154,7 @@ def lopsided() -> tuple[LatentObjective, Tensor]:
         prior.decoder_layers[0].bias.zero_()
     y = torch.zeros(4, *IMAGE_SHAPE, dtype=torch.float64)
     ones = torch.ones(4, dtype=torch.float64)
-    f = jf.Denoising().bind(IMAGE_SHAPE, 4).projected(make_decoder(prior), y, 2 * ones, ones / 2)
+    f = Projection(jf.Denoising(), make_decoder(prior))(y, 2 * ones, ones / 2)
     z = torch.zeros(4, K, dtype=torch.float64)
     z[:, 1] = torch.tensor([1.0, 0.1, 10.0, 3.0])
     z[:, 0] = 100 * z[:, 1] / f.normal_equations(z)[2][:, 0, 0]

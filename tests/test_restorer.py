@@ -173,18 +173,33 @@ def test_a_pickle_carries_no_buffers():
     assert len(pickle.dumps(by_name)) < 1e5
 
 
+def test_codes_of_the_frame_before():
+    c, prior = case("inpainting"), small_mlp()
+    restorer = jf.Restorer(c.operator, prior, c.sigma, batch_size=4)
+    before = restorer(c.y)
+    later = c.y + 0.01
+    expected = jf.restore(later, c.operator, prior, c.sigma, z0=before.z)
+    found = restorer(later, z0=before.z)
+    for name in ("x", "z", "objective", "converged", "status", "iterations", "candidates"):
+        assert str(getattr(found, name)) == str(getattr(expected, name)), name
+    assert torch.equal(found.x, expected.x)
+    with pytest.raises(ValueError, match=r"z0: expected shape \[4, 3\]"):
+        restorer(later, z0=before.z[:, :2])
+    with pytest.raises(ValueError, match="z0: expected finite codes"):
+        restorer(later, z0=before.z * torch.nan)
+    pixels = jf.Restorer(
+        c.operator, prior, c.sigma, batch_size=4, method=jf.PnPADMM(lambda x, s: x)
+    )
+    with pytest.raises(ValueError, match="z0: expected None for PnPADMM"):
+        pixels(later, z0=before.z)
+
+
 def test_bad_arguments_are_refused():
     c = case("denoising")
     prior = small_mlp()
-    for method in (
-        jf.MAPz(),
-        jf.JPMAP(coupling="alternating"),
-        jf.JPMAP(n1=2),
-        jf.JPMAP(z_solver="adam"),
-        "alternate-convex-search",
-    ):
-        with pytest.raises(ValueError, match="expected JPMAP"):
-            jf.Restorer(c.operator, prior, 0.1, batch_size=2, method=method)
+    for method in ("alternate-convex-search", jf.PnPADMM(lambda x, s: x)):
+        with pytest.raises(ValueError, match="steps: expected None for .*, which makes no desc"):
+            jf.Restorer(c.operator, prior, 0.1, batch_size=2, method=method, steps=3)
     with pytest.raises(ValueError, match="batch_size"):
         jf.Restorer(c.operator, prior, 0.1, batch_size=0)
     with pytest.raises(ValueError, match="sigma"):
@@ -247,6 +262,38 @@ def test_any_decoder_neither_waits_nor_allocates():
     expected = jf.restore(y[:16], operator, prior, 10 / 255)
     close = found.objective <= 1.01 * expected.objective
     assert float(close.double().mean()) >= 0.8
+
+
+@pytest.mark.cuda
+def test_codes_of_the_frame_before_neither_wait_nor_allocate():
+    y, operator, prior = digits_on_gpu()
+    restorer = jf.Restorer(operator, prior, 10 / 255, batch_size=16)
+    before = restorer(y[:16]).clone()
+    later = y[:16] + 0.01
+    found = restorer(later, z0=before.z).clone()
+    expected = jf.restore(later, operator, prior, 10 / 255, z0=before.z)
+    assert float((found.objective <= 1.001 * expected.objective).double().mean()) >= 0.9
+    torch.cuda.synchronize()
+    allocated = torch.cuda.memory_stats()["allocation.all.allocated"]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        restorer(later, z0=before.z)
+        again = restorer(y[:16])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == allocated
+    assert torch.equal(again.x, before.x)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("method", ["map-z", "map-z-splitting", "alternate-convex-search"])
+def test_methods_that_no_graph_holds_run_as_in_restore(method):
+    y, operator, prior = digits_on_gpu()
+    restorer = jf.Restorer(operator, prior, 10 / 255, batch_size=16, method=method)
+    assert not restorer.captured
+    found = restorer(y[:16])
+    expected = jf.restore(y[:16], operator, prior, 10 / 255, method=method)
+    assert torch.equal(found.x, expected.x) and found.status == expected.status
 
 
 @pytest.mark.cuda

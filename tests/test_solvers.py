@@ -11,6 +11,7 @@ from problems import CASE_NAMES, IMAGE_SHAPE, LinearPrior, case, joint_objective
 import jpmap_fast as jf
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.projection import Projection
 
 BETA = torch.tensor([1.0, 20.0, 83.0, 500.0], dtype=torch.float64)
 
@@ -18,7 +19,7 @@ BETA = torch.tensor([1.0, 20.0, 83.0, 500.0], dtype=torch.float64)
 def projected(name, prior, beta=BETA):
     c = case(name)
     operator = c.operator.bind(IMAGE_SHAPE, 4)
-    return c, operator.projected(make_decoder(prior), c.y, beta, c.sigma)
+    return c, Projection(operator, make_decoder(prior))(c.y, beta, c.sigma)
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)

@@ -1,11 +1,12 @@
 """Restoration algorithms: loops over candidates, coupling weights and stopping tests."""
 
 from jpmap_fast.algorithms.alternate_convex_search import AlternateConvexSearch
-from jpmap_fast.algorithms.base import STATUS_TEXT, Algorithm, Outcome
+from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.csgm import CSGM
 from jpmap_fast.algorithms.jpmap import JPMAP
 from jpmap_fast.algorithms.map_z import MAPz, MAPzSplitting
 from jpmap_fast.algorithms.monitor import History, Monitor
+from jpmap_fast.algorithms.outcome import STATUS_TEXT, Outcome
 from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.pnp_admm import PnPADMM, largest_weight
 from jpmap_fast.algorithms.problem import Problem

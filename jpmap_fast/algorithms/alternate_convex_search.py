@@ -8,20 +8,21 @@ from typing import Any
 import torch
 
 from jpmap_fast._validate import count, per_image, positive
-from jpmap_fast.algorithms.base import (
+from jpmap_fast.algorithms.base import Algorithm, check_image_setting, check_starts
+from jpmap_fast.algorithms.joint import nothing_left
+from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import (
     CONVERGED,
     ENCODER_LIMIT,
     FAILED,
     ITERATION_LIMIT,
-    Algorithm,
+    RUNNING,
     Outcome,
     Start,
-    check_image_setting,
-    check_starts,
 )
-from jpmap_fast.algorithms.joint import nothing_left
-from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.parts import Parts
 from jpmap_fast.algorithms.problem import Problem, State
+from jpmap_fast.algorithms.step import distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +65,12 @@ class AlternateConvexSearch(Algorithm):
     def image_settings(self) -> tuple[str, ...]:
         return ("beta",)
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
         batch, device = problem.batch, problem.y.device
         default = problem.prior.gamma**-2
         beta = per_image("beta", default if self.beta is None else self.beta, batch, problem.sigma)
         state = problem.minimise_x(start.z, beta)
-        if bool(start.encoder.any()):
+        if start.encoder is not None:
             published = problem.evaluate(problem.operator.A_adjoint(problem.y), start.z, beta)
             state = published.where(start.encoder, state)
         counts = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -87,21 +88,21 @@ class AlternateConvexSearch(Algorithm):
             better = found.objective < state.objective
             # A rise in the last digits is rounding, not the encoder.
             level = 8 * torch.finfo(beta.dtype).eps * state.objective.abs()
-            still = _distance(found, state) < self.tolerance
+            still = distance(found, state) < self.tolerance
             still |= (found.objective - state.objective).abs() <= level
             state = found.where(better, state)
             final.iterations[index] += better
             final.candidates[index, 0] += better.long()
             monitor.step(index, state.z, state.objective, beta, state.gap, better)
             final.state.put(index, state)
-            status = torch.full_like(index, -1)
+            status = torch.full_like(index, RUNNING)
             status = torch.where(~better, ENCODER_LIMIT, status)
             if bool(still.any()):
                 rows = still.nonzero()[:, 0]
                 proved = nothing_left(problem.select(rows), state.select(rows), beta[rows])
                 status[rows] = torch.where(proved, CONVERGED, ENCODER_LIMIT)
             status = torch.where(torch.isfinite(state.objective), status, FAILED)
-            done = status >= 0
+            done = status != RUNNING
             if bool(done.any()):
                 final.status[index[done]] = status[done]
                 monitor.finished(int(done.sum()))
@@ -113,12 +114,3 @@ class AlternateConvexSearch(Algorithm):
         else:
             monitor.finished(int(index.numel()))
         return final
-
-
-def _distance(a: State, b: State) -> torch.Tensor:
-    """||dx|| / sqrt(n) + ||dz|| / sqrt(k) [B]."""
-    dx, dz = (a.x - b.x).flatten(1), a.z - b.z
-    return (
-        torch.linalg.vector_norm(dx, dim=1) / dx.shape[1] ** 0.5
-        + torch.linalg.vector_norm(dz, dim=1) / dz.shape[1] ** 0.5
-    )

@@ -1,9 +1,9 @@
-"""What an algorithm is, and how several starts become one answer."""
+"""What an algorithm is: settings, and a run on a batch of problems."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,80 +11,13 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, count, per_image
-from jpmap_fast.algorithms.monitor import History, Monitor
-from jpmap_fast.algorithms.problem import Problem, State
+from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import Outcome, Start
+from jpmap_fast.algorithms.parts import Parts
+from jpmap_fast.algorithms.problem import Problem
 from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
 
 SOLVERS: dict[str, type[GaussNewton] | type[Adam]] = {"gauss-newton": GaussNewton, "adam": Adam}
-
-# Codes in Outcome.status, and what a user reads for them.
-CONVERGED, ITERATION_LIMIT, TOLERANCE_LIMIT, ENCODER_LIMIT, BETA_LIMIT, FAILED = range(6)
-STATUS_TEXT = {
-    CONVERGED: "converged",
-    ITERATION_LIMIT: "stopped at the iteration limit before converging; raise max_iterations "
-    "(or max_steps of the z_solver)",
-    TOLERANCE_LIMIT: "stopped before converging, at a move below tolerance that still lowers the "
-    "objective; lower tolerance (or raise max_steps of the z_solver)",
-    ENCODER_LIMIT: "stopped because the encoder no longer lowers J1; JPMAP goes on from here",
-    BETA_LIMIT: "stopped because beta reached its limit with the coupling gap still above epsilon; "
-    "raise alpha",
-    FAILED: "failed: the measurement or its objective is NaN or infinite",
-}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The end of a run, per image.
-
-    Attributes:
-        state: last iterate; its objective is what the algorithm minimises.
-        beta: coupling weight at the end [B].
-        status: one of the codes above [B].
-        iterations: outer iterations [B].
-        candidates: times each candidate was taken [B, 3].
-        history: with ``record``.
-    """
-
-    state: State
-    beta: Tensor
-    status: Tensor
-    iterations: Tensor
-    candidates: Tensor
-    history: History | None = None
-
-    @classmethod
-    def of_nothing(cls, problem: Problem) -> Outcome:
-        """The end of a run on no images of a problem."""
-        like = problem.y.new_empty(0)
-        images = like.reshape(0, *problem.prior.image_shape)
-        codes = like.reshape(0, problem.decoder.latent_dim)
-        counts = like.long()
-        state = State(images, codes, images, like, like)
-        return cls(state, like, counts, counts, counts.reshape(0, 3))
-
-    def select(self, index: Tensor) -> Outcome:
-        """The images ``index`` alone."""
-        return Outcome(
-            self.state.select(index),
-            self.beta[index],
-            self.status[index],
-            self.iterations[index],
-            self.candidates[index],
-            None if self.history is None else self.history.select(index),
-        )
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins.
-
-    Attributes:
-        z: [B, k].
-        encoder: [B] bool: begin at x = A^T y and let the encoder propose; otherwise descend from z.
-    """
-
-    z: Tensor
-    encoder: Tensor
 
 
 class Algorithm(ABC):
@@ -152,13 +85,33 @@ class Algorithm(ABC):
         return (type(self), *(_plain(getattr(self, f.name)) for f in fields(self)))  # type: ignore[arg-type]
 
     @abstractmethod
-    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
-        """Restore every image of the problem from one start each."""
+    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
+        """Restore every image of the problem from one start each.
+
+        Args:
+            problem: of a batch.
+            start: where each image begins.
+            monitor: told of every step.
+            parts: how some of the images are worked on; ``Masked`` where ``runs_masked``.
+        """
+
+    def path(self, problem: Problem) -> str:
+        """How its descents run, as in ``Result``; "" for a method without any."""
+        solver = getattr(self, "z_solver", None)
+        if solver is None:
+            return ""
+        f, _ = problem.latent_objective("projected", problem.y, torch.full_like(problem.sigma, 1))
+        return as_solver(type(self).__name__, solver).path(f)
+
+    @property
+    def runs_masked(self) -> bool:
+        """Whether it can do a fixed amount of work on all images, as a CUDA graph does."""
+        return False
 
     def starting_codes(
         self, problem: Problem, generator: torch.Generator | None, drawn: bool = True
     ) -> Tensor:
-        """The codes of the starts [K, k]: see ``solve``. The encoder's start has z = 0.
+        """The codes of the starts [K, k]: see ``Starts``. The encoder's start has z = 0.
 
         Random ones are ``drawn``, or else left at 0 and no generator is touched.
         """
@@ -172,48 +125,6 @@ class Algorithm(ABC):
             draws = torch.randn(shape, generator=generator, device=source, dtype=torch.float32)
             codes[fixed:] = draws.to(like.device, like.dtype)
         return codes
-
-    def solve(
-        self, problem: Problem, monitor: Monitor, codes: Tensor, z0: Tensor | None = None
-    ) -> Outcome:
-        """Restore from every start and keep, per image, the end with the least objective.
-
-        Args:
-            problem: of a batch.
-            monitor: told of every step.
-            codes: ``starting_codes`` [K, k], which all images share, so that no image's result
-                depends on its batch: the encoder's guess (for algorithms that have an encoder),
-                z = 0, then draws from N(0, I).
-            z0: [B, k], in place of all of them.
-        """
-        batch = problem.batch
-        if z0 is not None:
-            monitor.start(batch)
-            given = torch.zeros(batch, dtype=torch.bool, device=z0.device)
-            outcome = self.run(problem, Start(z0, given), monitor)
-            return replace(outcome, history=monitor.history())
-        like = problem.y
-        number = self.number_of_starts
-        encoder = torch.zeros(number, dtype=torch.bool, device=like.device)
-        encoder[0] = self.uses_encoder
-        # Start-major: row s * batch + b is start s of image b.
-        image = torch.arange(batch, device=like.device).repeat(number)
-        which = torch.arange(number, device=like.device).repeat_interleave(batch)
-        expanded = problem if number == 1 else problem.select(image)
-        monitor.start(expanded.batch)
-        settings = self if number == 1 else self.select(image)
-        outcome = settings.run(expanded, Start(codes[which], encoder[which]), monitor)
-        outcome = replace(outcome, history=monitor.history())
-        if number == 1:
-            return outcome
-        return outcome.select(self._best(outcome, number, batch))
-
-    def _best(self, outcome: Outcome, number: int, batch: int) -> Tensor:
-        """Row of the best start of each image [B]; an end that failed never wins."""
-        value = outcome.state.objective.double()
-        value = torch.where(torch.isfinite(value), value, torch.inf)
-        chosen = value.reshape(number, batch).argmin(dim=0)
-        return chosen * batch + torch.arange(batch, device=value.device)
 
 
 # Starts and encoder proposals of a prior that says nothing of its own: benchmarks/encoder.py.

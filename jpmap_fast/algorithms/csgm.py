@@ -7,17 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from jpmap_fast._validate import count
-from jpmap_fast.algorithms.base import (
-    CONVERGED,
-    FAILED,
-    ITERATION_LIMIT,
-    Algorithm,
-    Outcome,
-    Start,
-    as_solver,
-)
+from jpmap_fast.algorithms.base import Algorithm, as_solver
 from jpmap_fast.algorithms.joint import nothing_left
 from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import CONVERGED, FAILED, ITERATION_LIMIT, Outcome, Start
+from jpmap_fast.algorithms.parts import Parts
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
@@ -58,22 +52,27 @@ class CSGM(Algorithm):
     def uses_encoder(self) -> bool:
         return False
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
-        return minimise_latent(problem, start.z, as_solver("CSGM", self.z_solver), monitor)
+    @property
+    def runs_masked(self) -> bool:
+        return isinstance(as_solver("CSGM", self.z_solver), GaussNewton)
+
+    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
+        solver = as_solver("CSGM", self.z_solver)
+        return minimise_latent(problem, start.z, solver, monitor, parts)
 
 
 def minimise_latent(
-    problem: Problem, z: torch.Tensor, solver: LatentSolver, monitor: Monitor
+    problem: Problem, z: torch.Tensor, solver: LatentSolver, monitor: Monitor, parts: Parts
 ) -> Outcome:
     """Minimise F(G(z)) + 1/2 ||z||^2 from z [B, k]: one descent at beta = inf, x = G(z)."""
     beta = torch.full_like(problem.sigma, torch.inf)
     f, scale = problem.latent_objective("projected", z, beta)
-    before = f.value(z).to(z.dtype)
     zeros = torch.zeros(problem.batch, dtype=torch.int64, device=z.device)
     index = torch.arange(problem.batch, device=z.device)
-    gap = torch.zeros_like(before)
-    monitor.step(index, z, before, beta, gap, zeros)
-    found = solver.minimise(f, z, scale)
+    gap = torch.zeros_like(problem.sigma)
+    if monitor.record:
+        monitor.step(index, z, f.value(z).to(z.dtype), beta, gap, zeros)
+    found = parts.descend(solver, f, z, scale, torch.ones_like(index, dtype=torch.bool))
     monitor.solved(found.path)
     objective = found.objective.to(z.dtype)
     monitor.step(index, found.z, objective, beta, gap, zeros + 3)

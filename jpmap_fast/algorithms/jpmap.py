@@ -10,15 +10,16 @@ from jpmap_fast.algorithms.base import (
     PROPOSALS,
     STARTS,
     Algorithm,
-    Outcome,
-    Start,
     as_solver,
     check_image_setting,
     check_starts,
 )
-from jpmap_fast.algorithms.joint import JointSettings, Selection, run_joint, stop_when_stationary
+from jpmap_fast.algorithms.joint import for_rounds, stop_when_stationary, until_done
 from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import Outcome, Start
+from jpmap_fast.algorithms.parts import Masked, Parts
 from jpmap_fast.algorithms.problem import Coupling, Problem
+from jpmap_fast.algorithms.step import JointSettings, Selection
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
@@ -113,9 +114,18 @@ class JPMAP(Algorithm):
             self.tolerance,
         )
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+    @property
+    def runs_masked(self) -> bool:
+        settings = self.settings()
+        # With z1 alone nothing would have descended after so many iterations.
+        return settings.descents_prove and self.selection == "adaptive" and self.n1 == 0
+
+    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
         default = problem.prior.gamma**-2
         beta = per_image(
             "beta", default if self.beta is None else self.beta, problem.batch, problem.sigma
         )
-        return run_joint(problem, start, beta, self.settings(), stop_when_stationary, monitor)
+        settings = self.settings()
+        if isinstance(parts, Masked):
+            return for_rounds(problem, start, beta, settings, parts, monitor)
+        return until_done(problem, start, beta, settings, stop_when_stationary, monitor)

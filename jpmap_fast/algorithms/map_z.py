@@ -12,20 +12,19 @@ from torch import Tensor
 
 from jpmap_fast._validate import choice, count, per_image, positive
 from jpmap_fast.algorithms.base import (
-    BETA_LIMIT,
-    CONVERGED,
     PROPOSALS,
     STARTS,
     Algorithm,
-    Outcome,
-    Start,
     as_solver,
     check_image_setting,
     check_starts,
 )
-from jpmap_fast.algorithms.joint import JointSettings, Schedule, run_joint
+from jpmap_fast.algorithms.joint import Schedule, until_done
 from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import BETA_LIMIT, CONVERGED, RUNNING, Outcome, Start
+from jpmap_fast.algorithms.parts import Parts
 from jpmap_fast.algorithms.problem import Coupling, Problem
+from jpmap_fast.algorithms.step import JointSettings
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
@@ -120,13 +119,13 @@ class MAPz(Algorithm):
         def advance(stage: Tensor, beta: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
             excess = gap - epsilon
             larger = beta * (rho * excess).clamp(low, high).exp()
-            status = torch.where(excess <= 0, CONVERGED, -1)
-            status = torch.where((status < 0) & (larger > ceiling), BETA_LIMIT, status)
+            status = torch.where(excess <= 0, CONVERGED, RUNNING)
+            status = torch.where((status == RUNNING) & (larger > ceiling), BETA_LIMIT, status)
             return larger, status
 
         return advance
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
         default = 0.1 * problem.prior.gamma**-2
         beta = per_image(
             "beta0", default if self.beta0 is None else self.beta0, problem.batch, problem.sigma
@@ -143,7 +142,7 @@ class MAPz(Algorithm):
         # Far beyond any beta at which x and G(z) still differ, far from overflow.
         ceiling = torch.finfo(beta.dtype).max ** 0.5
         schedule = self._schedule(math.prod(problem.prior.image_shape), ceiling)
-        outcome = run_joint(problem, start, beta, settings, schedule, monitor)
+        outcome = until_done(problem, start, beta, settings, schedule, monitor)
         return _with_latent_objective(outcome, problem)
 
 
@@ -192,7 +191,7 @@ class MAPzSplitting(Algorithm):
     def number_of_starts(self) -> int:
         return self.starts
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
         betas = self.betas
         if betas is None:
             betas = tuple(10 ** (-1 + 5 * i / 11) * problem.prior.gamma**-2 for i in range(12))
@@ -201,7 +200,7 @@ class MAPzSplitting(Algorithm):
         def advance(stage: Tensor, beta: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
             last = stage + 1 >= len(row)
             following = row[(stage + 1).clamp_max(len(row) - 1)]
-            return following, torch.where(last, CONVERGED, -1)
+            return following, torch.where(last, CONVERGED, RUNNING)
 
         settings = JointSettings(
             self.coupling,
@@ -212,10 +211,12 @@ class MAPzSplitting(Algorithm):
             self.max_iterations,
             self.tolerance,
         )
-        code = problem.encode(problem.operator.A_adjoint(problem.y))
-        z = torch.where(start.encoder[:, None], code, start.z)
-        begin = Start(z, torch.zeros_like(start.encoder))
-        outcome = run_joint(
+        z = start.z
+        if start.encoder is not None:
+            code = problem.encode(problem.operator.A_adjoint(problem.y))
+            z = torch.where(start.encoder[:, None], code, z)
+        begin = Start(z)
+        outcome = until_done(
             problem, begin, row[:1].expand(problem.batch).clone(), settings, advance, monitor
         )
         return _with_latent_objective(outcome, problem)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jpmap_fast.algorithms.base import CONVERGED, FAILED, ITERATION_LIMIT, Algorithm, Outcome, Start
+from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import CONVERGED, FAILED, ITERATION_LIMIT, Outcome, Start
+from jpmap_fast.algorithms.parts import Parts
 from jpmap_fast.algorithms.problem import Problem, State
 
 
@@ -48,7 +50,7 @@ class PixelSpace(Algorithm):
     def estimate(self, problem: Problem) -> Estimate:
         """Restore every image of the problem."""
 
-    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor, parts: Parts) -> Outcome:
         found = self.estimate(problem)
         monitor.finished(problem.batch)
         nan = torch.full_like(problem.sigma, torch.nan)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.projection import Projection
 
 Coupling = Literal["projected", "alternating"]
 
@@ -49,6 +51,20 @@ class State:
             chosen.append(torch.where(mask, mine, theirs))
         return State(*chosen)
 
+    def put_where(self, rows: Tensor | None, condition: Tensor, new: State) -> State:
+        """This state with ``new`` in those of ``rows`` (None for all) where ``condition`` holds."""
+        if rows is None:
+            return new.where(condition, self)
+        return self._placed(rows, new.where(condition, self.select(rows)))
+
+    def _placed(self, rows: Tensor, part: State) -> State:
+        return State(
+            *(
+                getattr(self, field.name).index_copy(0, rows, getattr(part, field.name))
+                for field in fields(self)
+            )
+        )
+
     def put(self, index: Tensor, part: State) -> None:
         """Write ``part`` to the rows ``index``, in place."""
         for field in fields(self):
@@ -80,14 +96,25 @@ class Problem:
         """B."""
         return self.y.shape[0]
 
+    @cached_property
+    def projection(self) -> Projection:
+        """J(z) of these operators and this decoder."""
+        return Projection(self.operator, self.decoder)
+
     def select(self, index: Tensor) -> Problem:
         """The problems ``index``; an index may repeat."""
-        return replace(
-            self,
-            operator=self.operator.select(index),
-            y=self.y[index],
-            sigma=self.sigma[index],
-        )
+        operator = self.operator.select(index)
+        return self._with(operator=operator, y=self.y[index], sigma=self.sigma[index])
+
+    def at(self, y: Tensor) -> Problem:
+        """The same problems of other measurements."""
+        return self._with(y=y)
+
+    def _with(self, **fields: Any) -> Problem:
+        new = replace(self, **fields)
+        if new.operator is self.operator and "projection" in vars(self):
+            vars(new)["projection"] = self.projection  # of all that it was made of
+        return new
 
     def encode(self, x: Tensor) -> Tensor:
         """mu_phi(x) [B, k]."""
@@ -103,9 +130,9 @@ class Problem:
         x, objective, gap = self.operator.x_update(decoded, self.y, z, beta, self.sigma)
         return State(x, z, decoded, objective, gap)
 
-    def evaluate(self, x: Tensor, z: Tensor, beta: Tensor) -> State:
-        """The state at a given x and z."""
-        decoded = self.decode(z)
+    def evaluate(self, x: Tensor, z: Tensor, beta: Tensor, decoded: Tensor | None = None) -> State:
+        """The state at a given x and z, with G(z) if it is known."""
+        decoded = self.decode(z) if decoded is None else decoded
         residual = (self.y - self.operator.A(x)).flatten(1)
         objective, gap = kernels.objective(
             x.flatten(1), decoded.flatten(1), residual, z, beta, self.sigma
@@ -118,5 +145,5 @@ class Problem:
         """What a z-step minimises at (x, beta), and the factor of Adam's published scaling [B]."""
         scale = torch.where(torch.isinf(beta), 2 * self.sigma.square(), 1 / beta)
         if coupling == "projected":
-            return self.operator.projected(self.decoder, self.y, beta, self.sigma), scale
+            return self.projection(self.y, beta, self.sigma), scale
         return WeightedLeastSquares(self.decoder, x.flatten(1), beta[:, None]), scale

@@ -14,8 +14,9 @@ from jpmap_fast._validate import choice
 from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.metrics import psnr
 from jpmap_fast.operators.base import Operator
+from jpmap_fast.prepared import as_algorithm, prior_of
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.restore import as_algorithm, prior_of, restore
+from jpmap_fast.restore import restore
 from jpmap_fast.result import Result
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def read_denoiser(path: str | Path) -> LipschitzDenoiser:
             raise ValueError(f"depth {settings['depth']}, but other hidden layers")
         with torch.device("meta"):  # nothing is drawn for weights that are replaced
             denoiser = LipschitzDenoiser(**settings)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch: sizes overflow
         raise ValueError(f"{path}: its architecture cannot be built: {error}") from error
     norms = torch.empty(denoiser.depth, dtype=torch.float64)
     expected = {**denoiser.state_dict(), "norms": norms}

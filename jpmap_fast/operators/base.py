@@ -13,19 +13,17 @@ from torch import Tensor
 
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, per_image, same_device
-from jpmap_fast.objective import LatentObjective
 from jpmap_fast.operators import measured_range
+from jpmap_fast.operators.data_term import DataTerm
 from jpmap_fast.operators.kept import Kept
-from jpmap_fast.priors.decoder import Decoder
 
 # Measurements so small are not looked at where nothing is known of A: its norm takes products.
 _USUAL = 8.0
 _POWER_ITERATIONS = 12
 
 # What users call, and what therefore must not depend on autocast or a default device around it.
-_PUBLIC = ("__init__", "A", "A_adjoint", "bind", "measurement_shape", "x_update", "projection")
+_PUBLIC = ("__init__", "A", "A_adjoint", "bind", "measurement_shape", "x_update", "data_term")
 
-Projection = Callable[[Tensor], LatentObjective]
 _Self = TypeVar("_Self", bound="Operator")
 
 
@@ -100,21 +98,15 @@ class Operator(ABC):
         """
 
     @abstractmethod
-    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
-        """The map from y to J(z) = min_x J1(x, z); beta = inf gives the latent objective.
+    def data_term(self) -> DataTerm:
+        """The data term with the best x put in; of a bound operator.
 
-        All that does not depend on y is done here, once.
+        Nothing in it depends on y, beta or sigma.
         """
-
-    def projected(
-        self, decoder: Decoder, y: Tensor, beta: Tensor, sigma: Tensor
-    ) -> LatentObjective:
-        """``projection`` at the measurements y."""
-        return self.projection(decoder, beta, sigma)(y)
 
     @property
     def stays_on_device(self) -> bool:
-        """Whether ``x_update`` and a projection never wait for the device."""
+        """Whether ``x_update`` and what is made of ``data_term`` never wait for the device."""
         return True
 
     @property

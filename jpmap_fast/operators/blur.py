@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, image_batch
-from jpmap_fast.operators.base import Projection
 from jpmap_fast.operators.boundary import BOUNDARIES, extend, extend_adjoint
 from jpmap_fast.operators.convolution import Convolution, as_kernel
+from jpmap_fast.operators.data_term import DataTerm
 from jpmap_fast.operators.fourier import irfft2, kernel_spectrum, product, rfft2
 from jpmap_fast.operators.matrix_free import MatrixFree
-from jpmap_fast.priors.decoder import Decoder
 
 
 class Blur(Convolution, MatrixFree):
@@ -68,9 +67,8 @@ class Blur(Convolution, MatrixFree):
         solve = Convolution.x_update if self._circular else MatrixFree.x_update
         return solve(self, decoded, y, z, beta, sigma)
 
-    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
-        project = Convolution.projection if self._circular else MatrixFree.projection
-        return project(self, decoder, beta, sigma)
+    def data_term(self) -> DataTerm:
+        return Convolution.data_term(self) if self._circular else MatrixFree.data_term(self)
 
     @property
     def stays_on_device(self) -> bool:

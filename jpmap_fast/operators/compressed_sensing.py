@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,9 +182,9 @@ class CompressedSensing(Diagonalised):
     def _coordinates(self, y: Tensor) -> Tensor:
         return self.factor.basis_adjoint(y)
 
-    def _out_of_reach(self, y: Tensor) -> Tensor | None:
+    def _lost_part(self) -> Callable[[Tensor], Tensor] | None:
         factor = self.factor
-        return None if factor.complete else y - factor.basis(factor.basis_adjoint(y))
+        return None if factor.complete else lambda y: y - factor.basis(factor.basis_adjoint(y))
 
     def __repr__(self) -> str:
         return f"CompressedSensing(A {list(self.matrix.shape)})"

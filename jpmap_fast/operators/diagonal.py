@@ -12,9 +12,8 @@ from torch import Tensor
 from jpmap_fast import kernels
 from jpmap_fast._arrays import as_float_tensor, as_tensor
 from jpmap_fast._validate import image_batch
-from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
-from jpmap_fast.operators.base import Operator, Projection
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.data_term import Whitening
 
 
 class _Diagonal(Operator):
@@ -39,11 +38,10 @@ class _Diagonal(Operator):
         )
         return x.reshape(decoded.shape), objective, gap
 
-    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
-        weight, variance = self._weight(), sigma.square()[:, None]
+    def data_term(self) -> Whitening:
+        weight = self._weight()
         if weight is None:
-            precision = 1 / (variance + 1 / beta[:, None])
-            return lambda y: WeightedLeastSquares(decoder, y.flatten(1), precision)
+            return Whitening(1.0, lambda y: y.flatten(1))
         unseen = weight == 0
         rows = None
         seen = (~unseen).to(weight.dtype)
@@ -51,19 +49,20 @@ class _Diagonal(Operator):
             rows = (~unseen).nonzero()[:, 0]
             if not rows.numel():
                 rows = rows.new_zeros(1)  # nothing observed: one pixel, of weight zero
-            decoder, weight, seen = decoder.restrict(rows), weight[rows], seen[rows]
-        precision = seen / (variance + weight.square() / beta[:, None])
+            weight, seen = weight[rows], seen[rows]
 
-        def at(y: Tensor) -> LatentObjective:
-            target = y.flatten(1)
+        def coordinates(y: Tensor) -> Tensor:
+            return y.flatten(1) if rows is None else y.flatten(1)[:, rows]
+
+        return Whitening(
+            weight.square(),
+            coordinates,
+            scale=weight,
+            rows=rows,
+            seen=seen,
             # Pixels nobody observed add |y|^2 / (2 sigma^2) to J whatever z is.
-            constant = (target * unseen).double().square().sum(dim=-1)
-            constant = constant / (2 * sigma.double().square())
-            if rows is not None:
-                target = target[:, rows]
-            return WeightedLeastSquares(decoder, target, precision, scale=weight, constant=constant)
-
-        return at
+            lost=lambda y: y.flatten(1) * unseen,
+        )
 
     def _row_sums(self) -> tuple[float, float]:
         return 1.0, 0.0

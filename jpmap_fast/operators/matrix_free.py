@@ -12,10 +12,8 @@ from torch import Tensor
 from jpmap_fast import kernels
 from jpmap_fast._validate import count, positive
 from jpmap_fast.conjugate_gradient import conjugate_gradient
-from jpmap_fast.matrix_free_objective import MatrixFreeLeastSquares
-from jpmap_fast.objective import LatentObjective
-from jpmap_fast.operators.base import Operator, Projection
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.data_term import Action, DataTerm
 
 
 class MatrixFree(Operator):
@@ -84,12 +82,9 @@ class MatrixFree(Operator):
         objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
         return x.reshape(decoded.shape), objective, gap
 
-    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
-        def at(y: Tensor) -> LatentObjective:
-            system = _System(self, self._bound_shape(), tuple(y.shape[1:]), sigma, beta)
-            return MatrixFreeLeastSquares(decoder, system, y.flatten(1))
-
-        return at
+    def data_term(self) -> DataTerm:
+        shape = self._bound_shape()
+        return Action(lambda measured, beta, sigma: _System(self, shape, measured, sigma, beta))
 
     def _bound_shape(self) -> tuple[int, ...]:
         """(C, H, W) of a bound operator."""

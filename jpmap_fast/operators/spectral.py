@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
-from jpmap_fast.objective import LatentObjective, LinearMap, WeightedLeastSquares
-from jpmap_fast.operators.base import Operator, Projection
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.data_term import DataTerm, LinearMap, Whitening
 
 
 class Diagonalised(Operator):
@@ -41,8 +40,8 @@ class Diagonalised(Operator):
     def _coordinates(self, y: Tensor) -> Tensor:
         """T = U^T y [B, p]."""
 
-    def _out_of_reach(self, y: Tensor) -> Tensor | None:
-        """What y has outside of the range of U, [B, q]; None where U is complete."""
+    def _lost_part(self) -> Callable[[Tensor], Tensor] | None:
+        """Y to what it has outside of the range of U, [B, q]; None where U is complete."""
         return None
 
     def x_update(
@@ -55,23 +54,11 @@ class Diagonalised(Operator):
         gain = innovation / (values + (beta * sigma.square())[:, None])
         x = flat + h.adjoint(gain)
         residual = innovation - values * gain
-        lost = bound._out_of_reach(y)
+        lost = bound._lost_part()
         if lost is not None:
-            residual = torch.cat((residual, lost), dim=1)
+            residual = torch.cat((residual, lost(y)), dim=1)
         objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
         return x.reshape(decoded.shape), objective, gap
 
-    def projection(self, decoder: Decoder, beta: Tensor, sigma: Tensor) -> Projection:
-        h = self._map()
-        precision = 1 / (sigma.square()[:, None] + self._values() / beta[:, None])
-
-        def at(y: Tensor) -> LatentObjective:
-            lost = self._out_of_reach(y)
-            constant = None
-            if lost is not None:
-                constant = lost.double().square().sum(dim=-1) / (2 * sigma.double().square())
-            return WeightedLeastSquares(
-                decoder, self._coordinates(y), precision, matrix=h, constant=constant
-            )
-
-        return at
+    def data_term(self) -> DataTerm:
+        return Whitening(self._values(), self._coordinates, map=self._map(), lost=self._lost_part())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,6 +17,12 @@ BUNDLED = Path(__file__).parent / "bundled"
 def available_priors() -> list[str]:
     """Names of the priors that ship with the package."""
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
+
+
+@cache
+def bundled_prior(name: str) -> Network:
+    """A prior that ships with the package, read once; whoever is given it must not change it."""
+    return load_prior(name)
 
 
 @steady

@@ -118,7 +118,7 @@ def build(
     try:
         with torch.device("meta"):  # nothing is drawn for weights that are replaced
             prior = NETWORKS[network](**settings)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch: sizes overflow
         raise ValueError(f"{source}: its architecture cannot be built: {error}") from error
     expected = prior.state_dict()
     missing = sorted(set(expected) - set(tensors))
@@ -134,14 +134,22 @@ def build(
                 f"{source}: expected {name} of shape {list(expected[name].shape)}, "
                 f"got {list(value.shape)}"
             )
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{source}: {name} contains NaN or infinity")
+    check_values(tensors, source)
     floats = {n: v.float() if v.is_floating_point() else v.clone() for n, v in tensors.items()}
     prior.load_state_dict(floats, assign=True)
-    # beta = 1 / gamma^2 and its square must be numbers in float32.
-    if not abs(float(floats["log_gamma"])) < MOST_LOG_GAMMA:
-        raise ValueError(
-            f"{source}: expected gamma within exp(+-{MOST_LOG_GAMMA}), got exp("
-            f"{float(floats['log_gamma']):g})"
-        )
     return prior.requires_grad_(False).eval()
+
+
+def check_values(tensors: dict[str, torch.Tensor], source: str) -> None:
+    """Raise ValueError where the weights of a prior are not finite, or its gamma is no number.
+
+    beta = 1 / gamma^2 and its square must be numbers in float32.
+    """
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{source}: {name} contains NaN or infinity")
+    log_gamma = float(tensors["log_gamma"])
+    if not abs(log_gamma) < MOST_LOG_GAMMA:
+        raise ValueError(
+            f"{source}: expected gamma within exp(+-{MOST_LOG_GAMMA}), got exp({log_gamma:g})"
+        )

@@ -41,3 +41,7 @@ class LatentSolver(Protocol):
         invariant to it (Adam's published stopping rule is stated on f / beta).
         """
         ...
+
+    def path(self, objective: LatentObjective) -> str:
+        """How ``minimise`` runs, see ``LatentSolution.path``."""
+        ...

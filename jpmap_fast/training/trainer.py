@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from jpmap_fast._surroundings import DrawingFrom
 from jpmap_fast._validate import SCALE_HINT
-from jpmap_fast.priors.weights import Network
+from jpmap_fast.priors.weights import Network, check_values
 from jpmap_fast.training.augmentation import augment
 from jpmap_fast.training.checkpoint import read_checkpoint, write_checkpoint
 from jpmap_fast.training.evaluation import reconstruction_psnr
@@ -199,7 +199,9 @@ class _Run:
         saved = read_checkpoint(path)
         try:
             self._take(saved, path)
-        except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+            if str(path) in str(error):
+                raise
             raise ValueError(
                 f"{path}: expected the checkpoint of a training run, it is damaged ({error})"
             ) from error
@@ -214,6 +216,7 @@ class _Run:
                 f"{path}: expected a checkpoint of this recipe, it differs in "
                 f"{', '.join(different)}; use the same settings, or another checkpoint file"
             )
+        check_values(saved["model"], str(path))
         self.step.prior.load_state_dict(saved["model"])
         self.step.optimiser.load_state_dict(saved["optimiser"])
         self.epoch = int(saved["epochs_done"])

@@ -1,0 +1,241 @@
+"""One iteration of joint MAP as a function of the images' states.
+
+Nothing here is changed in place, nothing needs to know what other images do, and with ``Masked``
+parts nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import ENCODER_LIMIT, RUNNING, Start
+from jpmap_fast.algorithms.parts import Parts, put_where, taken_rows
+from jpmap_fast.algorithms.problem import Coupling, Problem, State
+from jpmap_fast.solvers import GaussNewton, LatentSolver
+
+Selection = Literal["adaptive", "exhaustive"]
+
+
+@dataclass(frozen=True)
+class JointSettings:
+    """How the loop descends; see ``JPMAP`` for what each means."""
+
+    coupling: Coupling
+    z_solver: LatentSolver
+    selection: Selection
+    n1: int
+    n2: int
+    max_iterations: int
+    tolerance: float
+
+    @property
+    def proposals(self) -> int:
+        """Iterations in which the encoder is asked."""
+        return max(self.n1, self.n2)
+
+    @property
+    def descents_prove(self) -> bool:
+        """Whether the end of a descent, where it converges, is that of J1 as well."""
+        return self.coupling == "projected" and isinstance(self.z_solver, GaussNewton)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything the loop knows of the images at work."""
+
+    problem: Problem
+    index: Tensor  # [B] their rows in the whole batch
+    state: State
+    beta: Tensor  # [B]
+    status: Tensor  # [B] RUNNING, or why it is finished
+    encoder_open: Tensor  # [B] bool: candidates 1 and 2 are still proposed
+    solved: Tensor  # [B] bool: z is where a descent of the projected objective converged
+    iterations: Tensor  # [B] over all betas
+    inner: Tensor  # [B] at this beta
+    stage: Tensor  # [B] how often beta has changed
+    candidates: Tensor  # [B, 3]
+
+    def select(self, keep: Tensor) -> Work:
+        """The images ``keep`` alone."""
+        chosen = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            held = isinstance(value, (Problem, State))
+            chosen[field.name] = value.select(keep) if held else value[keep]
+        return Work(**chosen)
+
+
+def begin(
+    problem: Problem, start: Start, beta: Tensor, settings: JointSettings, parts: Parts
+) -> Work:
+    """The images at their starts: x = A^T y for the encoder's, else the best x of z."""
+    batch, device = problem.batch, beta.device
+    state = problem.minimise_x(start.z, beta)
+    asks = torch.zeros(batch, dtype=torch.bool, device=device)
+    if start.encoder is not None and parts.any(start.encoder):
+        rows = parts.rows(start.encoder)
+        part = problem if rows is None else problem.select(rows)
+        z, drawn = taken_rows(start.z, rows), taken_rows(state.decoded, rows)
+        x = part.operator.A_adjoint(part.y)
+        published = part.evaluate(x, z, taken_rows(beta, rows), drawn)
+        state = state.put_where(rows, taken_rows(start.encoder, rows), published)
+        asks = start.encoder if settings.proposals else asks
+    zeros = torch.zeros(batch, dtype=torch.int64, device=device)
+    return Work(
+        problem=problem,
+        index=torch.arange(batch, device=device),
+        state=state,
+        beta=beta,
+        status=torch.full_like(zeros, RUNNING),
+        encoder_open=asks,
+        solved=torch.zeros_like(asks),
+        iterations=zeros,
+        inner=zeros,
+        stage=zeros,
+        candidates=torch.zeros(batch, 3, dtype=torch.int64, device=device),
+    )
+
+
+def step(
+    work: Work,
+    start: Start,
+    settings: JointSettings,
+    parts: Parts,
+    monitor: Monitor,
+    again: bool = True,
+) -> tuple[Work, Tensor, Tensor]:
+    """One iteration: candidates proposed to the images at work, and taken where J1 falls.
+
+    Args:
+        work: the images; those that are finished stay as they are.
+        start: of the run.
+        settings: how candidates are chosen.
+        parts: how some of the images are worked on.
+        monitor: told which path ran.
+        again: descend once more where an earlier descent was cut short.
+
+    Returns:
+        The images after it, the number of the candidate taken [B], 0 for none, and whether they
+        stand still [B] bool.
+    """
+    active = work.status == RUNNING
+    open_ = work.encoder_open & active
+    tried = _Proposals(work, settings, parts, monitor)
+    rejected, counted = torch.zeros_like(open_), active
+    covered = start.covered and settings.coupling == "projected"
+    if settings.selection == "exhaustive":
+        tried.encode(open_)
+        tried.encoder(open_)
+        tried.descent(open_, open_)
+        tried.descent(active & ~work.solved)
+    else:
+        tried.encode(open_ & (work.inner < settings.proposals))
+        if settings.n1:
+            tried.encoder(open_ & (work.inner < settings.n1))
+        second = open_ & (work.inner < settings.n2) & (tried.taken == 0)
+        # The z2 of some images and the z3 of the others descend together.
+        third = active & ~work.solved & ~second & (tried.taken == 0)
+        tried.descent(second | third if again else second, second)
+        rejected = second & (tried.taken == 0)
+        if again and not covered:
+            tried.descent(rejected & ~tried.solved)
+        counted = active if again else second
+    taken = tried.taken
+    still = distance(tried.state, work.state) < settings.tolerance
+    status = work.status
+    if again and covered and settings.selection == "adaptive":
+        # What is left for it is the descent from its first z, which another start has made.
+        status = torch.where(rejected & (work.inner == 0), ENCODER_LIMIT, status)
+    numbers = torch.arange(1, 4, device=taken.device)
+    new = replace(
+        work,
+        state=tried.state,
+        status=status,
+        # An encoder step that no longer moves says nothing about J1: go on by descent.
+        encoder_open=work.encoder_open & ~rejected & ~(still & (taken == 1)),
+        solved=tried.solved,
+        iterations=work.iterations + counted,
+        inner=work.inner + counted,
+        candidates=work.candidates + (taken[:, None] == numbers),
+    )
+    return new, taken, still & (taken != 1)
+
+
+class _Proposals:
+    """Candidates of one iteration, each tried on some images and taken where J1 falls."""
+
+    def __init__(self, work: Work, settings: JointSettings, parts: Parts, monitor: Monitor) -> None:
+        self._before, self._settings, self._parts, self._monitor = work, settings, parts, monitor
+        self._encoded = work.state.z
+        self.state, self.solved = work.state, work.solved
+        self.taken = torch.zeros_like(work.index)
+
+    def encode(self, which: Tensor) -> None:
+        """Ask the encoder for mu_phi(x_n) of the images ``which``."""
+        if self._parts.any(which):
+            rows = self._parts.rows(which)
+            codes = self._before.problem.encode(taken_rows(self._before.state.x, rows))
+            self._encoded = codes if rows is None else self._encoded.index_copy(0, rows, codes)
+
+    def encoder(self, which: Tensor) -> None:
+        """The first candidate, mu_phi(x_n)."""
+        if self._parts.any(which):
+            rows = self._parts.rows(which)
+            z = taken_rows(self._encoded, rows)
+            never = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+            self._take(which, rows, z, never, torch.ones_like(never, dtype=torch.int64))
+
+    def descent(self, which: Tensor, second: Tensor | None = None) -> None:
+        """The third candidate, a descent from z_n; the second, from mu_phi(x_n), of ``second``."""
+        if not self._parts.any(which):
+            return
+        before, settings = self._before, self._settings
+        rows = self._parts.rows(which)
+        z, number = before.state.z, torch.full_like(self.taken, 3)
+        if second is not None:
+            z, number = torch.where(second[:, None], self._encoded, z), 3 - second.long()
+        z, x, beta = (taken_rows(value, rows) for value in (z, before.state.x, before.beta))
+        problem = before.problem if rows is None else before.problem.select(rows)
+        f, scale = problem.latent_objective(settings.coupling, x, beta)
+        found = self._parts.descend(settings.z_solver, f, z, scale, which)
+        self._monitor.solved(found.path)
+        # At the end of a descent of J1(x_n, .) the next x moves the minimum; and the test of Adam,
+        # on the gradient of f / beta, says nothing of f where beta is large.
+        converged = found.converged
+        if not settings.descents_prove:
+            converged = torch.zeros_like(converged)
+        self._take(which, rows, found.z, converged, taken_rows(number, rows))
+
+    def _take(
+        self,
+        which: Tensor,
+        rows: Tensor | None,
+        z: Tensor,
+        converged: Tensor,
+        number: Tensor,
+    ) -> None:
+        """Codes z of ``rows``, with their best x, where J1 falls."""
+        before = self._before
+        problem = before.problem if rows is None else before.problem.select(rows)
+        found = problem.minimise_x(z, taken_rows(before.beta, rows))
+        asked = taken_rows(which, rows)
+        better = asked & (found.objective < taken_rows(self.state.objective, rows))
+        # A descent from where an image stands that finds nothing lower speaks of that place too.
+        stands = asked & (number == 3) & (taken_rows(self.taken, rows) == 0)
+        self.state = self.state.put_where(rows, better, found)
+        self.solved = put_where(self.solved, rows, better | stands, converged)
+        self.taken = put_where(self.taken, rows, better, number)
+
+
+def distance(a: State, b: State) -> Tensor:
+    """||dx|| / sqrt(n) + ||dz|| / sqrt(k) [B]."""
+    dx, dz = (a.x - b.x).flatten(1), a.z - b.z
+    return (
+        torch.linalg.vector_norm(dx, dim=1) / dx.shape[1] ** 0.5
+        + torch.linalg.vector_norm(dz, dim=1) / dz.shape[1] ** 0.5
+    )

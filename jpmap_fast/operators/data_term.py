@@ -1,0 +1,122 @@
+r"""What an objective needs of a bound operator: its data term, with the best x put in.
+
+For a Gaussian coupling of weight beta the x of J1 goes out in closed form, and what is left,
+
+    1/2 (y - A G)^T (sigma^2 I + A A^T / beta)^{-1} (y - A G),
+
+is a sum of squares in the right coordinates (``Whitening``), or known by the action of A alone
+(``Action``). Neither knows a decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from jpmap_fast.batch_invariant import RowProduct
+
+
+class LinearMap(Protocol):
+    """H [p, n] on rows, shared or one an image: [B, n] to [B, p] and [B, k, n] to [B, k, p]."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """H x."""
+        ...
+
+    @property
+    def adjoint(self) -> Callable[[Tensor], Tensor]:
+        """H^T on rows."""
+        ...
+
+    @property
+    def dense(self) -> tuple[RowProduct, Tensor | None] | None:
+        """The same H for the fused solvers, as a matrix and a diagonal [p] or [B, p] before it.
+
+        No diagonal means ones. None where a matrix would be no gain.
+        """
+        ...
+
+    def select(self, index: Tensor) -> LinearMap:
+        """H of the images ``index``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Whitening:
+    r"""A data term that is a sum of squares in coordinates t = U^T y:
+
+        1/2 sum_j w_j (t_j - (H x)_j)^2 + ||lost(y)||^2 / (2 sigma^2),
+        w_j = seen_j / (sigma^2 + lambda_j / beta),
+
+    with A = U H and H H^T = diag(lambda).
+
+    Attributes:
+        values: lambda >= 0, [p] or [B, p], or one number for all.
+        coordinates: y [B, ...] to t [B, p].
+        map: H; None for a diagonal one.
+        scale: the diagonal of H, [p] or [B, p]; None for ones, or with ``map``.
+        rows: the pixels that H sees, int64 [p], shared by all images; None for all of them.
+        seen: 1, or 0 for what was not observed, [p] or [B, p]; None for ones.
+        lost: y to what of it no x can explain, [B, q]; None where there is nothing such.
+    """
+
+    values: Tensor | float
+    coordinates: Callable[[Tensor], Tensor]
+    map: LinearMap | None = None
+    scale: Tensor | None = None
+    rows: Tensor | None = None
+    seen: Tensor | None = None
+    lost: Callable[[Tensor], Tensor] | None = None
+
+    def weight(self, beta: Tensor, sigma: Tensor) -> Tensor:
+        """The weights of the squares, [B, p] or [B, 1], for beta [B] and sigma [B]."""
+        precision = 1 / (sigma.square()[:, None] + self.values / beta[:, None])
+        return precision if self.seen is None else self.seen * precision
+
+    def constant(self, y: Tensor, sigma: Tensor) -> Tensor | None:
+        """What y adds whatever x is, float64 [B]; None for nothing."""
+        if self.lost is None:
+            return None
+        return self.lost(y).double().square().sum(dim=-1) / (2 * sigma.double().square())
+
+
+class LinearSystem(Protocol):
+    """A of a batch and W = (sigma^2 I + A A^T / beta)^{-1}, each known by its action alone."""
+
+    def measure(self, x: Tensor) -> Tensor:
+        """A on [B, n] or [B, c, n]."""
+        ...
+
+    def measure_adjoint(self, y: Tensor) -> Tensor:
+        """A^T on [B, m]."""
+        ...
+
+    def solve(
+        self, rhs: Tensor, start: Tensor | None, rough: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """W applied to b [B, c, m], begun from ``start``, and what is left, b - W^{-1} W b.
+
+        ``rough``: the square root of the tolerance will do.
+        """
+        ...
+
+    def select(self, index: Tensor) -> LinearSystem:
+        """That of the images ``index``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Action:
+    """A data term known by the action of A.
+
+    Attributes:
+        system: the ``LinearSystem`` of measurements of a shape, for beta [B] and sigma [B].
+    """
+
+    system: Callable[[tuple[int, ...], Tensor, Tensor], LinearSystem]
+
+
+DataTerm = Whitening | Action

@@ -1,0 +1,46 @@
+"""Data terms composed with decoders: J(z) = min_x J1(x, z) of measurements."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jpmap_fast.matrix_free_objective import MatrixFreeLeastSquares
+from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
+from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.data_term import Action
+from jpmap_fast.priors.decoder import Decoder
+
+
+class Projection:
+    """J(z) of a bound operator and a decoder, for any y, beta and sigma.
+
+    What depends on none of them is made at construction: the data term, and the decoder restricted
+    to the pixels that it sees.
+
+    Args:
+        operator: bound to the image shape of the decoder.
+        decoder: G.
+    """
+
+    def __init__(self, operator: Operator, decoder: Decoder) -> None:
+        self._term = operator.data_term()
+        rows = None if isinstance(self._term, Action) else self._term.rows
+        self._decoder = decoder if rows is None else decoder.restrict(rows)
+
+    def __call__(self, y: Tensor, beta: Tensor, sigma: Tensor) -> LatentObjective:
+        """J(z) at measurements y [B, ...], beta [B] and sigma [B].
+
+        An infinite beta gives the latent objective F(G(z)) + 1/2 ||z||^2.
+        """
+        term = self._term
+        if isinstance(term, Action):
+            system = term.system(tuple(y.shape[1:]), beta, sigma)
+            return MatrixFreeLeastSquares(self._decoder, system, y.flatten(1))
+        return WeightedLeastSquares(
+            self._decoder,
+            term.coordinates(y),
+            term.weight(beta, sigma),
+            scale=term.scale,
+            matrix=term.map,
+            constant=term.constant(y, sigma),
+        )

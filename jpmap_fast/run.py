@@ -1,0 +1,105 @@
+"""An algorithm on a prepared problem, kept for any number of measurements."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from jpmap_fast.algorithms import Algorithm, Monitor, Outcome, Problem
+from jpmap_fast.algorithms.parts import Parts
+from jpmap_fast.algorithms.starts import Starts, solve_from
+from jpmap_fast.result import Result, joined, result_of
+
+# Working memory a chunk may take where nothing better is known, in bytes.
+CHUNK_MEMORY = 1 << 30
+
+
+class Run:
+    """Everything that restorations of one problem share: settings, starts and what is kept.
+
+    Args:
+        problem: of a batch; its measurements do not matter.
+        algorithm: not yet bound to it.
+        generator: source of random starts.
+        drawn: whether starts are wanted at all.
+        codes: of the starts [K, k], if they are drawn already.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        algorithm: Algorithm,
+        generator: torch.Generator | None,
+        *,
+        drawn: bool = True,
+        codes: Tensor | None = None,
+    ) -> None:
+        self.problem = problem
+        self.algorithm = algorithm.bind(problem)
+        # Drawn once: every chunk has the same random starts, or a result would depend on its chunk.
+        if codes is None:
+            codes = self.algorithm.starting_codes(problem, generator, drawn)
+        self.codes = codes.to(problem.y)
+        self._starts: Starts | None = None
+
+    @property
+    def starts(self) -> Starts:
+        """The starts of the whole batch."""
+        if self._starts is None:
+            self._starts = Starts(self.algorithm, self.problem, self.codes)
+        return self._starts
+
+    def __call__(
+        self, y: Tensor, z0: Tensor | None, monitor: Monitor, parts: Parts, size: int | None = None
+    ) -> Result:
+        """Restore y [B, ...], those images whose measurements are finite, in chunks that fit.
+
+        Args:
+            y: measurements of the whole batch.
+            z0: codes to descend from in place of all starts [B, k].
+            monitor: told of every step.
+            parts: how steps work on some of the images.
+            size: images at a time at most.
+        """
+        problem = self.problem.at(y)
+        finite = torch.isfinite(y.flatten(1)).all(dim=1) if len(y) else y.new_zeros(0).bool()
+        good = finite.nonzero()[:, 0]
+        outcomes = []
+        if not good.numel():  # not every A takes no images at all
+            outcomes.append(Outcome.of_nothing(problem))
+        for rows in good.split(size or self._fitting()) if good.numel() else ():
+            whole = rows.numel() == problem.batch
+            part = problem if whole else problem.select(rows)
+            settings = self.algorithm if whole else self.algorithm.select(rows)
+            if z0 is not None:
+                outcomes.append(solve_from(settings, part, z0[rows], monitor, parts))
+                continue
+            starts = self.starts if whole else Starts(settings, part, self.codes)
+            outcomes.append(starts.solve(part.y, monitor, parts))
+        path = ", ".join(sorted(monitor.paths))
+        return result_of(joined(problem, good, outcomes), None, path)
+
+    def on_device(self, y: Tensor, z0: Tensor | None, parts: Parts) -> Result:
+        """The same in one piece and without waiting for the device."""
+        with Monitor() as monitor:
+            if z0 is None:
+                outcome = self.starts.solve(y, monitor, parts)
+            else:
+                outcome = solve_from(self.algorithm, self.problem.at(y), z0, monitor, parts)
+        finite = torch.isfinite(y.flatten(1)).all(dim=1)
+        return result_of(outcome, finite, ", ".join(sorted(monitor.paths)))
+
+    def _fitting(self) -> int:
+        """Images whose Jacobians and iterates fit into the memory at hand."""
+        problem = self.problem
+        pixels = max(math.prod(problem.prior.image_shape), problem.decoder.widest)
+        columns = problem.decoder.latent_dim + 8
+        # Four arrays the size of the Jacobian are alive at the peak of a Gauss-Newton step.
+        starts = self.algorithm.number_of_starts
+        each = 4 * columns * pixels * problem.y.element_size() * starts
+        memory = CHUNK_MEMORY
+        if problem.y.device.type == "cuda":
+            memory = max(memory, torch.cuda.mem_get_info(problem.y.device)[0] // 4)
+        return max(1, memory // each)
