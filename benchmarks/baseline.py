@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_restore import SIGMA, measurements, operators, wall_seconds
-from timer import RESULTS, device_name, write
+from bench_restore import DEGRADATIONS, make_problem, wall_seconds
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.versions import device_name
 
 N1, N2, OUTER = 25, 50, 500
 
@@ -113,9 +114,9 @@ def measure(name: str, images: int, device: torch.device) -> dict[str, Any]:
     prior = jf.load_prior("mnist", device=device)
     for parameter in prior.parameters():
         parameter.requires_grad_(False)
-    operator, sigma = operators(device)[name], SIGMA[name]
     large = 65_536 if device.type == "cuda" else 256
-    y = measurements(operator, sigma, large, device)
+    problem = make_problem(name, large, device)
+    y, operator, sigma = problem.y, problem.operator, problem.sigma
     seconds, objectives, steps = [], [], []
     for i in range(images):
         baseline = Baseline(operator, prior, sigma)
@@ -147,7 +148,9 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--problems", nargs="+", default=list(SIGMA), choices=list(SIGMA))
+    parser.add_argument(
+        "--problems", nargs="+", default=list(DEGRADATIONS), choices=list(DEGRADATIONS)
+    )
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()

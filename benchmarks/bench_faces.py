@@ -23,14 +23,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from restoration_problems import Problem, add_options, image_sets, make_problem
-from timer import RESULTS, device_name, timed, write
+from restoration_problems import Trial, add_options, image_sets, make_problem
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.experiments.methods import as_published
 from jpmap_fast.metrics import psnr
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers import LatentSolution
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 # The bundled prior for faces asks for starts=1, n2=1 where a method does not say.
 METHODS = {
@@ -38,7 +41,6 @@ METHODS = {
     "JPMAP(starts=2, n2=3)": jf.JPMAP(starts=2, n2=3),
     "JPMAP(starts=1, n2=0)": jf.JPMAP(starts=1, n2=0),
 }
-PUBLISHED = jf.JPMAP(coupling="alternating", starts=1, n1=25, n2=50, tolerance=1 / 255)
 
 
 class TimedAdam:
@@ -55,6 +57,10 @@ class TimedAdam:
         self._spent = 0.0
         self.steps = 0
         self.cut = 0
+
+    def path(self, objective: LatentObjective) -> str:
+        """As ``Adam``."""
+        return self._adam.path(objective)
 
     def minimise(
         self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
@@ -81,7 +87,7 @@ class TimedAdam:
         return found
 
 
-def call_of(problem: Problem, method: jf.algorithms.Algorithm, y: Tensor) -> Callable[..., Any]:
+def call_of(problem: Trial, method: jf.algorithms.Algorithm, y: Tensor) -> Callable[..., Any]:
     """``restore`` of measurements, with the same random starts at every call."""
 
     def call() -> jf.Result:
@@ -92,7 +98,7 @@ def call_of(problem: Problem, method: jf.algorithms.Algorithm, y: Tensor) -> Cal
     return call
 
 
-def throughput(problem: Problem, repeats: int, limit: float) -> list[dict[str, Any]]:
+def throughput(problem: Trial, repeats: int, limit: float) -> list[dict[str, Any]]:
     """Restorations a second of the whole batch."""
     rows = []
     for name, method in METHODS.items():
@@ -135,7 +141,7 @@ def durations(
     return found, torch.cat(values[1:])
 
 
-def latency(problem: Problem, images: int, limit: float) -> list[dict[str, Any]]:
+def latency(problem: Trial, images: int, limit: float) -> list[dict[str, Any]]:
     """One image at a time, by ``restore`` and by ``Restorer``."""
     rows = []
     ys = list(problem.y[:images].split(1))
@@ -161,11 +167,11 @@ def latency(problem: Problem, images: int, limit: float) -> list[dict[str, Any]]
     return rows
 
 
-def against_adam(problem: Problem, seconds: float, repeats: int, limit: float) -> dict[str, Any]:
+def against_adam(problem: Trial, seconds: float, repeats: int, limit: float) -> dict[str, Any]:
     """Ours and Algorithm 2.3 with Adam on the same batch."""
-    solver = TimedAdam(seconds)
+    solver, published = TimedAdam(seconds), as_published()
     begin = time.perf_counter()
-    theirs = call_of(problem, replace(PUBLISHED, z_solver=solver), problem.y)()
+    theirs = call_of(problem, replace(published, z_solver=solver), problem.y)()
     value = theirs.objective.double().cpu()
     baseline = {
         "method": "Algorithm 2.3, Adam",
@@ -175,7 +181,7 @@ def against_adam(problem: Problem, seconds: float, repeats: int, limit: float) -
         "adam_steps": solver.steps,
         "caps": {
             "steps_a_descent": jf.Adam().max_steps,
-            "iterations": PUBLISHED.max_iterations,
+            "iterations": published.max_iterations,
             "seconds": seconds,
         },
         "images_cut_by_the_time": solver.cut,

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timer import RESULTS, device_name, median_seconds, write
+from timer import RESULTS, median_seconds, write
 from torch import Tensor
 
 from jpmap_fast import kernels, reference
+from jpmap_fast.versions import device_name
 
 
 def cases(batch: int, pixels: int, device: torch.device) -> dict[str, tuple[int, list[Any]]]:

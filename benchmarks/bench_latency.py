@@ -9,16 +9,18 @@ at every call: images take different numbers of steps. ``one digit`` repeats the
 from __future__ import annotations
 
 import argparse
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_restore import SIGMA, measurements, operators
-from timer import RESULTS, device_name, write
+from bench_restore import DEGRADATIONS, make_problem
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.timing import clocked
+from jpmap_fast.versions import device_name
 
 METHODS = {
     "JPMAP()": jf.JPMAP(),
@@ -32,12 +34,9 @@ def durations(restorer: jf.Restorer, ys: list[Tensor], calls: int) -> list[float
     times = []
     for i in range(-20, calls):
         y = ys[i % len(ys)]
-        begin = time.perf_counter()
-        restorer(y)
-        if y.is_cuda:
-            torch.cuda.synchronize()
+        _, seconds = clocked(partial(restorer, y), y.device)
         if i >= 0:
-            times.append(time.perf_counter() - begin)
+            times.append(seconds)
     return sorted(times)
 
 
@@ -60,11 +59,14 @@ def main() -> None:
     device = torch.device(options.device)
     prior = jf.load_prior("mnist", device=device)
     rows: list[dict[str, Any]] = []
-    for name, operator in operators(device).items():
-        ys = list(measurements(operator, SIGMA[name], 1000, device).split(1))
+    for name in DEGRADATIONS:
+        problem = make_problem(name, 1000, device)
+        ys = list(problem.y.split(1))
         for label, method in METHODS.items():
             main_case = label == "JPMAP()"
-            restorer = jf.Restorer(operator, prior, SIGMA[name], batch_size=1, method=method)
+            restorer = jf.Restorer(
+                problem.operator, prior, problem.sigma, batch_size=1, method=method
+            )
             calls = options.calls if main_case else options.calls // 10
             row: dict[str, Any] = {"problem": name, "method": label, "calls": calls}
             row["digits"] = summary(durations(restorer, ys, calls))

@@ -19,15 +19,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from restoration_problems import SIGMA, add_options, face_prior, operators
-from timer import RESULTS, device_name, timed, write
+from restoration_problems import add_options, degradations, face_prior
+from timer import RESULTS, write
 from torch import nn
 
 import jpmap_fast as jf
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.problems import SIGMA
 from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 SOLVERS = ("direct", "conjugate-gradient")
 GAMMA = 0.08
@@ -69,7 +72,7 @@ def measure(name: str, prior: Any, batch: int, options: argparse.Namespace) -> d
     device, shape = torch.device(options.device), tuple(prior.image_shape)
     g = torch.Generator().manual_seed(1)
     codes = torch.randn(batch, prior.latent_dim, generator=g).to(device)
-    operator = operators(shape)["inpainting 80%"][0].to(device).bind(shape, batch)
+    operator = degradations(shape)["inpainting 80%"].operator.to(device).bind(shape, batch)
     row: dict[str, Any] = {"decoder": name, "latent_dim": prior.latent_dim, "batch": batch}
     with torch.no_grad():
         y = operator.measure(prior.decode(codes), SIGMA, torch.Generator(device).manual_seed(2))

@@ -11,46 +11,52 @@ a trial decodes once, an accepted one also goes the way back and carries its k t
 from __future__ import annotations
 
 import argparse
-import time
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from timer import RESULTS, device_name, median_seconds, write
+from timer import RESULTS, median_seconds, write
 from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.problems import SIGMA, Degradation, Problem, compressed_sensing, denoising
 from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 METHODS = {
     "JPMAP()": jf.JPMAP(),
     "JPMAP(starts=1, n2=1)": jf.JPMAP(starts=1, n2=1),
 }
-SIGMA = {"denoising": 110 / 255, "inpainting": 10 / 255, "compressed sensing": 10 / 255}
 CHECKED = 512
 
 
-def operators(device: torch.device) -> dict[str, jf.Operator]:
-    """The three problems of the paper's MNIST experiments."""
+def degradations() -> dict[str, Degradation]:
+    """The paper's three, with one mask for all images."""
     g = torch.Generator().manual_seed(0)
     mask = (torch.rand(28, 28, generator=g) < 0.2).float()
-    made: dict[str, jf.Operator] = {
-        "denoising": jf.Denoising(),
-        "inpainting": jf.Inpainting(mask),
-        "compressed sensing": jf.CompressedSensing.gaussian(140, (1, 28, 28), g),
-    }
-    return {name: operator.to(device) for name, operator in made.items()}
+    made = (
+        denoising(),
+        Degradation("inpainting", "inpainting, 80% missing", jf.Inpainting(mask), SIGMA),
+        compressed_sensing((1, 28, 28), g),
+    )
+    # Names as in the results.
+    return {degradation.name.replace("-", " "): degradation for degradation in made}
 
 
-def measurements(operator: jf.Operator, sigma: float, batch: int, device: torch.device) -> Tensor:
+DEGRADATIONS = degradations()
+
+
+def make_problem(name: str, batch: int, device: torch.device) -> Problem:
     """Digits, repeated as often as needed, each with noise of its own."""
-    digits = jf.mnist_test_digits()[0].to(device)
+    digits = jf.mnist_test_digits()[0]
     clean = digits.repeat(-(-batch // len(digits)), 1, 1, 1)[:batch]
-    g = torch.Generator(device=device).manual_seed(1)
-    return operator.measure(clean, sigma, generator=g)
+    return DEGRADATIONS[name].of(clean, torch.Generator().manual_seed(1), device)
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,11 @@ class Case:
     @staticmethod
     def make(problem: str, label: str, largest: int, device: torch.device) -> Case:
         """Draw the measurements and run float64 on the first of them."""
-        operator, sigma = operators(device)[problem], SIGMA[problem]
-        y = measurements(operator, sigma, largest, device)
+        given = make_problem(problem, largest, device)
+        y = given.y
         double = jf.load_prior("mnist", device=device, dtype=torch.float64)
-        exact = jf.restore(y[:CHECKED].double(), operator, double, sigma, method=METHODS[label])
+        arguments = (y[:CHECKED].double(), given.operator, double, given.sigma)
+        exact = jf.restore(*arguments, method=METHODS[label])
         return Case(problem, label, y, exact.objective)
 
     def share_as_good(self, found: Tensor) -> float:
@@ -78,23 +85,16 @@ class Case:
         return float(good.double().mean())
 
 
-def wall_seconds(call: Any, device: torch.device, repeats: int) -> float:
+def wall_seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
     """Median time until the result is there, host work included."""
-    times = []
-    for _ in range(repeats + 1):
-        begin = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return sorted(times[1:])[repeats // 2]
+    return timed(call, device, repeats, math.inf)[1]
 
 
 def measure(case: Case, batch: int, device: torch.device, plain_up_to: int) -> dict[str, Any]:
     """One case at one batch size."""
     name, label = case.problem, case.label
     prior, method = jf.load_prior("mnist", device=device), METHODS[label]
-    operator, sigma = operators(device)[name], SIGMA[name]
+    operator, sigma = DEGRADATIONS[name].operator.to(device), DEGRADATIONS[name].sigma
     y = case.y[:batch]
     repeats = 9 if batch <= 1024 else 3
     row: dict[str, Any] = {"problem": name, "method": label, "batch": batch}
@@ -172,7 +172,7 @@ def main() -> None:
     device = torch.device(options.device)
     batches = (1, 64, 1024, 8192, 65536) if device.type == "cuda" else (1, 16, 256)
     rows = []
-    for name in SIGMA:
+    for name in DEGRADATIONS:
         for label, sizes in zip(METHODS, (batches, batches[-1:]), strict=True):
             case = Case.make(name, label, max(sizes), device)
             for batch in sizes:

@@ -24,11 +24,13 @@ import time
 from typing import Any
 
 import torch
-from restoration_problems import Problem, add_options, image_sets, make_problem
-from timer import RESULTS, device_name, timed, write
+from restoration_problems import Trial, add_options, image_sets, make_problem
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 NAMES = {
     "mnist": (
@@ -53,7 +55,7 @@ def label(setting: tuple[int, int]) -> str:
     return f"starts {setting[0]}, n2 {setting[1]}"
 
 
-def one_pass(problem: Problem) -> Tensor:
+def one_pass(problem: Trial) -> Tensor:
     """J1 [B] at z = mu(A^T y) and its exact x, without any descent."""
     prior, y = problem.prior, problem.y
     with torch.no_grad():
@@ -66,7 +68,7 @@ def one_pass(problem: Problem) -> Tensor:
 
 
 def restored(
-    problem: Problem, method: jf.JPMAP, record: bool = False, images: slice = slice(None)
+    problem: Trial, method: jf.JPMAP, record: bool = False, images: slice = slice(None)
 ) -> jf.Result:
     """The same random starts at every call."""
     g = torch.Generator().manual_seed(0)
@@ -81,7 +83,7 @@ def restored(
     )
 
 
-def single_seconds(problem: Problem, method: jf.JPMAP, images: int, limit: float) -> float:
+def single_seconds(problem: Trial, method: jf.JPMAP, images: int, limit: float) -> float:
     """Median time of a call on one image, over the first so many or as fit in the limit."""
     times: list[float] = []
     while not times or (len(times) < min(images, len(problem.y)) and sum(times) < limit):
@@ -97,7 +99,7 @@ def share(condition: Tensor) -> float:
     return float(condition.double().mean())
 
 
-def measure(problem: Problem, repeats: int, limit: float, singles: int) -> dict[str, Any]:
+def measure(problem: Trial, repeats: int, limit: float, singles: int) -> dict[str, Any]:
     """Every method on one problem."""
     device = problem.y.device
     restored(problem, jf.JPMAP(starts=1, n2=0))  # libraries set themselves up

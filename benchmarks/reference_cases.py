@@ -19,31 +19,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timer import device_name
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast._files import write_json
 from jpmap_fast.metrics import psnr
+from jpmap_fast.problems import Problem
+from jpmap_fast.versions import device_name
 
 PROBLEMS = {"den110": "denoising 110/255", "inp80": "inpainting 80%", "cs140": "CS, m = 140"}
 WITHIN = 1e-3  # relative excess over the best objective known that counts as reaching it
 
 
-@dataclass
-class Problem:
-    """One problem with its digits x, measurements y, and the original code's results."""
+@dataclass(frozen=True)
+class Case(Problem):
+    """One problem as it was recorded, noise on all of y, with the original code's results."""
 
-    name: str
-    x: Tensor
-    y: Tensor
-    sigma: float
-    operator: jf.Operator
     matrix: Tensor  # A, float64 [m, n]
     original: list[dict]
     best: dict[str, Tensor]
 
 
-def load(folder: Path) -> tuple[jf.Prior, list[Problem]]:
+def load(folder: Path) -> tuple[jf.Prior, list[Case]]:
     """The prior and the problems of a folder."""
     arrays = np.load(folder / "cases.npz")
     results = json.loads((folder / "results.json").read_text())
@@ -61,21 +58,22 @@ def load(folder: Path) -> tuple[jf.Prior, list[Problem]]:
     for name, (operator, matrix) in operators.items():
         known = results["best_known"][name]
         problems.append(
-            Problem(
+            Case(
                 name,
-                x,
-                torch.from_numpy(arrays[f"{name}_y"]),
-                float(arrays[f"{name}_sigma"]),
+                PROBLEMS[name],
                 operator,
-                matrix.double(),
-                [row for row in results["original_code"] if row["problem"] == name],
-                {key: torch.tensor(value).double() for key, value in known.items()},
+                float(arrays[f"{name}_sigma"]),
+                clean=x,
+                y=torch.from_numpy(arrays[f"{name}_y"]),
+                matrix=matrix.double(),
+                original=[row for row in results["original_code"] if row["problem"] == name],
+                best={key: torch.tensor(value).double() for key, value in known.items()},
             )
         )
     return prior, problems
 
 
-def objectives(prior: jf.Prior, problem: Problem, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+def objectives(prior: jf.Prior, problem: Case, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """J1(x, z) at beta = 1 / gamma^2 and F(G(z)) + 1/2 ||z||^2, float64 [B]."""
     z64, beta = z.double(), prior.gamma**-2
     exact = [(layer.weight.double(), layer.bias.double()) for layer in prior.decoder_layers]
@@ -114,7 +112,7 @@ def methods() -> dict[str, tuple[jf.algorithms.Algorithm, str, str]]:
 def evaluate(
     prior: jf.Prior,
     on_device: jf.Prior,
-    problem: Problem,
+    problem: Case,
     method: jf.algorithms.Algorithm,
     target: str,
     counterpart: str,
@@ -135,7 +133,7 @@ def evaluate(
     rows = [row for row in problem.original if row["algorithm"] == counterpart]
     image = [row["image"] for row in rows]
     original = torch.tensor([row[key] for row in rows]).double()
-    epsilon = (1 / 255) ** 2 * problem.x[0].numel()
+    epsilon = (1 / 255) ** 2 * problem.clean[0].numel()
     return {
         "problem": problem.name,
         "images": len(value),
@@ -144,9 +142,9 @@ def evaluate(
         "within_original_0.1%": int((value[image] <= 1.001 * original).sum()),
         "within_original_0.5%": int((value[image] <= 1.005 * original).sum()),
         "gap_within_epsilon": int((result.gap <= epsilon).sum()),
-        "psnr_x": float(psnr(x, problem.x).mean()),
-        "psnr_x_same_images": float(psnr(x, problem.x)[image].mean()),
-        "psnr_decoded": float(psnr(decoded, problem.x).mean()),
+        "psnr_x": float(psnr(x, problem.clean).mean()),
+        "psnr_x_same_images": float(psnr(x, problem.clean)[image].mean()),
+        "psnr_decoded": float(psnr(decoded, problem.clean).mean()),
         "original_psnr_x": statistics.fmean(row["psnr_x"] for row in rows),
         "original_within_best": sum(
             row[key] <= (1 + WITHIN) * float(problem.best[target][row["image"]]) for row in rows
@@ -188,7 +186,7 @@ def main() -> None:
             lines.append(
                 [
                     label,
-                    PROBLEMS[problem.name],
+                    problem.title,
                     " to ".join(map(str, {reached[0]: 0, reached[-1]: 0}))
                     + f" / {first['images']}",
                     f"{first['original_within_best']} / {first['recorded']}",
@@ -233,7 +231,7 @@ def main() -> None:
             "problem; a range is over seeds.",
         },
     }
-    options.output.write_text(json.dumps(document, indent=1) + "\n")
+    write_json(options.output, document, indent=1)
     print(f"written: {options.output}")
 
 

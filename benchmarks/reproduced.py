@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._files import write_json
 from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_X, ORIGINAL
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS
 from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.runner import finished
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.sigma_dvae import EIGHT, ENCODER, ONE_START
 from jpmap_fast.experiments.statistics import bootstrap_interval
+from jpmap_fast.problems import PAPER
 
 RESULTS = Path(__file__).resolve().parent / "results"
-RESTORATIONS = (*MNIST_PROBLEMS, "faces-inpainting")
+RESTORATIONS = (*PAPER, "faces-inpainting")
 # The report has them; the README has enough rows.
 LEFT_OUT = ("MAP-z, alpha = 10", "MAP-z, alpha = 5")
 
@@ -81,7 +82,7 @@ def quality(sections: dict[str, Section]) -> dict[str, Any]:
 def criterion(section: Section) -> dict[str, Any]:
     """PSNR of x at three levels of sigma_DVAE."""
     rows = []
-    for problem in MNIST_PROBLEMS:
+    for problem in PAPER:
         for method in (CSGM_1, CSGM_10, ENCODER, ONE_START, JPMAP_X, EIGHT):
             row = [problem, method]
             for level in ("0", "15", "50"):
@@ -124,7 +125,7 @@ def main() -> None:
     }
     kind = settings["device"].split(":")[0]
     output = options.output or RESULTS / f"reproduced_{kind}.json"
-    output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(output, document, indent=1)
     print(f"{sum(document['seconds'].values()):.0f} s of computing; written: {output}")
 
 

@@ -19,40 +19,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import jpmap_fast as jf
-
-SIGMA, SIGMA_DENOISING = 10 / 255, 110 / 255
+from jpmap_fast.problems import SIGMA, SIGMA_DENOISING, Degradation, Problem
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One degradation of one set of images.
+class Trial(Problem):
+    """Images of a set, their measurements, and the prior of the set on their device."""
 
-    Attributes:
-        images: "mnist" or "faces".
-        name: of the degradation.
-        prior: on the device.
-        operator: on the device.
-        sigma: standard deviation of the noise.
-        clean: images [B, C, H, W].
-        y: their measurements; 0 where nothing was observed, so that J1 has no constant of noise.
-    """
-
-    images: str
-    name: str
     prior: jf.Prior
-    operator: jf.Operator
-    sigma: float
-    clean: Tensor
-    y: Tensor
-
-    @property
-    def title(self) -> str:
-        """Images and degradation."""
-        return f"{self.images}: {self.name}"
 
 
-def operators(image_shape: Sequence[int]) -> dict[str, tuple[jf.Operator, float]]:
-    """Every degradation of images of (C, H, W) with the standard deviation of its noise."""
+def degradations(image_shape: Sequence[int]) -> dict[str, Degradation]:
+    """Every degradation of images of (C, H, W), by name."""
     g = torch.Generator().manual_seed(0)
     mask = (torch.rand(*image_shape[-2:], generator=g) < 0.2).float()
     pixels = math.prod(image_shape)
@@ -66,27 +44,15 @@ def operators(image_shape: Sequence[int]) -> dict[str, tuple[jf.Operator, float]
     }
     if pixels <= 784:
         made["CS, m = 140"] = (jf.CompressedSensing.gaussian(140, image_shape, g), SIGMA)
-    return made
+    return {name: Degradation(name, name, *which) for name, which in made.items()}
 
 
-def measurements(
-    operator: jf.Operator, sigma: float, clean: Tensor, image_shape: Sequence[int]
-) -> Tensor:
-    """Noisy measurements, drawn on the CPU: the same on every device."""
+def make_problem(images: str, name: str, prior: jf.Prior, clean: Tensor) -> Trial:
+    """One problem on the device of ``clean``, drawn on the CPU: the same on every device."""
+    degradation = degradations(tuple(prior.image_shape))[name]
     g = torch.Generator().manual_seed(1)
-    ideal = operator.bind(image_shape).A(clean)
-    noise = torch.randn(ideal.shape, generator=g).to(ideal.device)
-    y = ideal + sigma * noise
-    return operator.A(y) if isinstance(operator, jf.Inpainting) else y
-
-
-def make_problem(images: str, name: str, prior: jf.Prior, clean: Tensor) -> Problem:
-    """One problem on the device of ``clean``."""
-    shape = tuple(prior.image_shape)
-    operator, sigma = operators(shape)[name]
-    operator = operator.to(clean.device)
-    y = measurements(operator, sigma, clean, shape)
-    return Problem(images, name, prior, operator, sigma, clean, y)
+    of = degradation.of(clean.cpu(), g, clean.device)
+    return Trial(name, f"{images}: {name}", of.operator, of.sigma, clean=clean, y=of.y, prior=prior)
 
 
 def load_digits(folder: Path | None) -> Tensor:

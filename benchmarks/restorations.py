@@ -15,12 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from restoration_problems import Problem, add_options, image_sets, make_problem, ssim
-from timer import RESULTS, device_name, timed, write
+from restoration_problems import Trial, add_options, image_sets, make_problem, ssim
+from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.metrics import psnr
+from jpmap_fast.timing import timed
+from jpmap_fast.versions import device_name
 
 NAMES = ("deblurring", "super-resolution x2", "super-resolution x4", "DCT sensing 10%")
 METHODS: dict[str, jf.algorithms.Algorithm] = {
@@ -32,7 +34,7 @@ TUNING = 50  # images that choose lambda
 LAMBDAS = [10 ** (i / 4) for i in range(-8, 17)]  # 0.01 to 10,000
 
 
-def tikhonov(problem: Problem, weight: float) -> Tensor:
+def tikhonov(problem: Trial, weight: float) -> Tensor:
     """Argmin over x of ||A x - y||^2 / (2 sigma^2) + weight/2 ||x||^2."""
     y, shape = problem.y, tuple(problem.prior.image_shape)
     operator = problem.operator.bind(shape, len(y))
@@ -41,13 +43,13 @@ def tikhonov(problem: Problem, weight: float) -> Tensor:
     return operator.x_update(zero, y, y.new_zeros(len(y), 1), beta, sigma)[0]
 
 
-def best_weight(problem: Problem) -> float:
+def best_weight(problem: Trial) -> float:
     """The weight of the grid with the highest mean PSNR."""
     scores = [float(psnr(tikhonov(problem, w), problem.clean).mean()) for w in LAMBDAS]
     return LAMBDAS[scores.index(max(scores))]
 
 
-def measure(problem: Problem, weight: float, repeats: int, limit: float) -> list[dict[str, Any]]:
+def measure(problem: Trial, weight: float, repeats: int, limit: float) -> list[dict[str, Any]]:
     """Every method on one problem."""
     device = problem.y.device
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast._files import write_json
 
 THREADS, KINDS = 8, 40
 
@@ -91,7 +92,7 @@ def main() -> None:
     }
     print(json.dumps(found, indent=1))
     if options.output is not None:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.output, found, indent=1)
 
 
 if __name__ == "__main__":

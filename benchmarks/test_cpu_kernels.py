@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from bench_kernels import cases
-from bench_restore import SIGMA, measurements, operators
+from bench_restore import DEGRADATIONS, make_problem
 
 import jpmap_fast as jf
 from jpmap_fast import kernels
@@ -24,23 +24,21 @@ def test_kernel(benchmark, name, batch, pixels):
 
 
 @pytest.mark.parametrize("batch", [1, 64])
-@pytest.mark.parametrize("name", sorted(SIGMA))
+@pytest.mark.parametrize("name", sorted(DEGRADATIONS))
 def test_solve(benchmark, name, batch):
     """Compiled solves from z = 0."""
     prior, device = jf.load_prior("mnist"), torch.device("cpu")
-    operator = operators(device)[name]
-    y = measurements(operator, SIGMA[name], batch, device)
+    problem = make_problem(name, batch, device)
     ones = torch.ones(batch)
-    f = Projection(operator.bind((1, 28, 28), batch), make_decoder(prior))(
-        y, ones / prior.gamma**2, SIGMA[name] * ones
+    f = Projection(problem.operator.bind((1, 28, 28), batch), make_decoder(prior))(
+        problem.y, ones / prior.gamma**2, problem.sigma * ones
     )
     benchmark(GaussNewton().minimise, f, torch.zeros(batch, 8))
 
 
-@pytest.mark.parametrize("name", sorted(SIGMA))
+@pytest.mark.parametrize("name", sorted(DEGRADATIONS))
 def test_restorer(benchmark, name):
     """One image by a Restorer."""
     prior, device = jf.load_prior("mnist"), torch.device("cpu")
-    operator = operators(device)[name]
-    y = measurements(operator, SIGMA[name], 1, device)
-    benchmark(jf.Restorer(operator, prior, SIGMA[name], batch_size=1), y)
+    problem = make_problem(name, 1, device)
+    benchmark(jf.Restorer(problem.operator, prior, problem.sigma, batch_size=1), problem.y)

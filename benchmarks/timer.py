@@ -1,17 +1,18 @@
-"""The one timer of all benchmarks: medians of many runs, both sides on the same inputs."""
+"""Medians of many short calls, and how results are written; ``jpmap_fast.timing`` has the rest."""
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-T = TypeVar("T")
+from jpmap_fast._files import write_json
+from jpmap_fast.versions import device_name
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -41,41 +42,9 @@ def median_seconds(
     return statistics.median(times)
 
 
-def timed(
-    call: Callable[[], T], device: torch.device, repeats: int = 5, limit: float = 1.0
-) -> tuple[T, float, int]:
-    """Result of a call, its median seconds by the host's clock, and how many calls that is of.
-
-    The first call warms up, and is not timed unless it alone takes longer than ``limit`` seconds;
-    further ones, ``repeats`` at most, follow until they have taken that long together.
-    """
-
-    def once() -> tuple[T, float]:
-        begin = time.perf_counter()
-        result = call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return result, time.perf_counter() - begin
-
-    result, seconds = once()
-    times = [seconds] if seconds > limit else []
-    while not times or (len(times) < repeats and sum(times) < limit):
-        result, seconds = once()
-        times.append(seconds)
-    return result, statistics.median(times), len(times)
-
-
-def device_name(device: torch.device) -> str:
-    """What a result was measured on, without naming a machine."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
-
-
 def write(path: Path, document: dict[str, Any], device: torch.device) -> None:
     """Write a result with the versions and the device it was measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     head = {"torch": torch.__version__, "device": device_name(device)}
-    path.write_text(json.dumps({**head, **document}, indent=1) + "\n")
+    write_json(path, {**head, **document}, indent=1)
     print(f"written: {path}")

@@ -12,16 +12,15 @@ out and the Lipschitz constants of the denoiser as it is read back.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timer import device_name
 from torch import Tensor
 
+from jpmap_fast._files import write_json
 from jpmap_fast.denoisers import (
     convolution_norm,
     convolution_norm_bound,
@@ -29,6 +28,7 @@ from jpmap_fast.denoisers import (
     save_denoiser,
 )
 from jpmap_fast.training.denoiser import denoising_psnr, train_denoiser
+from jpmap_fast.versions import device_name
 
 HELD_OUT = 500
 LEVELS = (5, 10, 25, 50, 75, 110)  # grey levels
@@ -135,7 +135,7 @@ def main() -> None:
             "total_seconds": time.perf_counter() - begin,
         }
     )
-    options.output.with_suffix(".json").write_text(json.dumps(log, indent=1) + "\n")
+    write_json(options.output.with_suffix(".json"), log, indent=1)
     print(
         f"L = {denoiser.lipschitz:g}; of the file {log['lipschitz_of_file']:.6f} by the "
         f"norms, at most {log['lipschitz_of_file_from_above']:.6f}; {log['bytes'] / 1e6:.2f} MB, "

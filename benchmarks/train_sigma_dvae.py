@@ -9,7 +9,6 @@ into the package), alike in everything but the encoder's input noise sigma_DVAE.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 import jpmap_fast as jf
+from jpmap_fast._files import write_json
 from jpmap_fast.experiments.sigma_dvae import BUNDLED, LEVELS, file_name
 from jpmap_fast.training import Recipe, reconstruction_psnr, train
 
@@ -58,7 +58,7 @@ def main() -> None:
         jf.save_prior(prior, options.output / file_name(level), recipe=settings, half=True)
     log = {"network": [784, *options.hidden, 8], "epochs": options.epochs, "priors": rows}
     path = options.output / "mnist-sigma-dvae.json"
-    path.write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    write_json(path, log, indent=1)
 
 
 if __name__ == "__main__":

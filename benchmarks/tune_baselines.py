@@ -26,10 +26,10 @@ from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.experiments.baselines import EPLL, TotalVariation, load_mixture
 from jpmap_fast.experiments.baselines.training_images import training_images
 from jpmap_fast.experiments.baselines.tuned import FILE
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, make_problem
 from jpmap_fast.metrics import psnr
+from jpmap_fast.problems import PAPER, Problem, make_problem
 
-PROBLEMS = {"mnist": MNIST_PROBLEMS, "faces": ("inpainting",)}
+PROBLEMS = {"mnist": PAPER, "faces": ("inpainting",)}
 METHODS = ("tv", "epll", "pnp-admm")
 
 # Steps of EPLL: 100 digits of all three problems stay below half a minute on a CPU core.
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--set", choices=tuple(PROBLEMS), required=True)
     parser.add_argument("--method", choices=METHODS, action="append", help="all by default")
-    parser.add_argument("--problem", choices=MNIST_PROBLEMS, action="append", help="all by default")
+    parser.add_argument("--problem", choices=PAPER, action="append", help="all by default")
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=2, help="of refinement")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))

@@ -1,7 +1,9 @@
-"""Files written whole or not at all, and torch files read without running what is in them."""
+"""Files written whole or not at all, strict JSON, and torch files read but never run."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,34 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """The same as JSON can hold it: keys are text, tensors and arrays lists, NaN and infinity None.
+
+    Args:
+        value: numbers, text, tensors, arrays, and dictionaries, lists and tuples of them.
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, content: Any, *, indent: int = 2) -> None:
+    """``plain(content)`` as strict JSON, whole or not at all.
+
+    Raises:
+        TypeError: something in it that JSON cannot hold. OSError: the file cannot be written.
+    """
+    text = json.dumps(plain(content), indent=indent, allow_nan=False)
+    with written_whole(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def read_torch(path: str | Path, what: str) -> Any:

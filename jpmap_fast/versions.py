@@ -1,4 +1,4 @@
-"""Versions that a result depends on."""
+"""Versions and devices that a result depends on."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def device_name(device: str | torch.device) -> str:
+    """What computes, by torch's names for it, without naming a machine."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"CPU ({capability}), {threads} thread{'' if threads == 1 else 's'}"

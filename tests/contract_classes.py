@@ -28,12 +28,9 @@ def import_everything() -> None:
     Classes defined in a module that nobody imports are nobody's subclasses.
     """
     pending = list(pkgutil.iter_modules(jpmap_fast.__path__, "jpmap_fast."))
-    pending += [
-        found
-        for found in pkgutil.iter_modules(
-            [f"{jpmap_fast.__path__[0]}/experiments/baselines"], "jpmap_fast.experiments.baselines."
-        )
-    ]
+    # An editable install has two folders, of which one holds the sources.
+    baselines = [f"{folder}/experiments/baselines" for folder in jpmap_fast.__path__]
+    pending += pkgutil.iter_modules(baselines, "jpmap_fast.experiments.baselines.")
     while pending:
         found = pending.pop()
         if found.name in LEFT_OUT or found.name.rpartition(".")[2].startswith("__"):

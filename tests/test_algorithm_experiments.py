@@ -14,9 +14,10 @@ import torch
 import jpmap_fast as jf
 from jpmap_fast.experiments import candidates, continuation, convergence, histories, speed
 from jpmap_fast.experiments.context import Context, Settings
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, digits, make_problem
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.metrics import psnr
+from jpmap_fast.problems import PAPER, make_problem
 
 NAN = math.nan
 HURRIED = jf.JPMAP(
@@ -98,7 +99,7 @@ def test_published_growth_is_taken_where_beta_grew() -> None:
     assert growth.tolist() == pytest.approx([math.exp(50 * (3 - 2))])
 
 
-@pytest.mark.parametrize("name", MNIST_PROBLEMS)
+@pytest.mark.parametrize("name", PAPER)
 @pytest.mark.parametrize("method", [jf.JPMAP(starts=1), jf.MAPz(alpha=10, starts=1)], ids=str)
 def test_the_iterate_of_the_last_code_is_the_result(name: str, method: Any) -> None:
     problem, result = recorded(name, method)

@@ -62,7 +62,8 @@ def smooth_images(number: int, *shape: int, seed: int = 0) -> torch.Tensor:
 
 def digits_problem(number: int, name: str = "inpainting"):
     """Digits, the operator of a degradation and measurements."""
-    from jpmap_fast.experiments.problems import digits, make_problem
+    from jpmap_fast.experiments.digit_images import digits
+    from jpmap_fast.problems import make_problem
 
     return make_problem(name, digits(number), torch.Generator().manual_seed(0), torch.device("cpu"))
 

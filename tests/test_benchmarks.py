@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from readme_tables import format_table
-from restoration_problems import make_problem, operators, ssim
-from timer import timed
+from restoration_problems import degradations, make_problem, ssim
 
 import jpmap_fast as jf
 from jpmap_fast.metrics import ssim as ssim_of_torchmetrics
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.weights import save_prior
+from jpmap_fast.timing import timed
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -115,7 +115,7 @@ def test_ssim_is_that_of_torchmetrics(shape: tuple[int, ...]) -> None:
 def test_measurements_of_missing_pixels_are_zero() -> None:
     prior = jf.load_prior("mnist")
     problem = make_problem("mnist", "inpainting 80%", prior, jf.mnist_test_digits(2)[0])
-    mask = operators((1, 28, 28))["inpainting 80%"][0].A(torch.ones(1, 1, 28, 28))
+    mask = degradations((1, 28, 28))["inpainting 80%"].operator.A(torch.ones(1, 1, 28, 28))
     assert bool((problem.y[:, :, mask[0, 0] == 0] == 0).all())
 
 

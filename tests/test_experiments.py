@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from jpmap_fast.cli import app
 from jpmap_fast.experiments import runner
 from jpmap_fast.experiments.context import Context, Settings
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.method_tables import best_known, objective_table, quality_table
 from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_10, JPMAP_X, ORIGINAL, PNP, TV
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, digits, make_problem
 from jpmap_fast.experiments.questions import JOINT, LOSES, answers
 from jpmap_fast.experiments.registry import EXPERIMENTS, selected
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import bootstrap_interval, share_within, win_rate
 from jpmap_fast.experiments.style import axes_grid
+from jpmap_fast.problems import PAPER, make_problem
 
 
 def test_bootstrap_interval_has_the_width_of_the_normal_one() -> None:
@@ -46,7 +50,7 @@ def test_ties_count_half_and_shares_are_relative() -> None:
     assert share_within(torch.tensor([100.09, 100.11, 10.02, 10.0]), best) == 0.5
 
 
-@pytest.mark.parametrize("name", MNIST_PROBLEMS)
+@pytest.mark.parametrize("name", PAPER)
 def test_problems_are_the_same_at_every_call_and_selectable(name: str) -> None:
     context = Settings()
     clean = digits(3)
@@ -227,3 +231,12 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, one_experiment: list
     with pytest.raises(ValueError, match="seed = 0, not 1; choose another --output"):
         runner.reproduce(["speed"], tmp_path, Settings(seed=1))
     assert one_experiment == ["speed"]
+
+
+def test_a_wheel_says_where_the_experiments_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jpmap_fast.experiments", None)
+    told = CliRunner().invoke(app, ["reproduce", "speed"])
+    assert told.exit_code == 2 and "Traceback" not in told.output
+    assert len(told.output.splitlines()) == 1
+    assert "in the repository and not in the wheel" in told.output
+    assert "pip install -e '.[experiments]'" in told.output

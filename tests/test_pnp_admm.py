@@ -15,7 +15,8 @@ from jpmap_fast.algorithms import largest_weight
 from jpmap_fast.denoisers import LipschitzDenoiser
 from jpmap_fast.experiments import pnp_convergence
 from jpmap_fast.experiments.context import Context, Settings
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, digits, make_problem
+from jpmap_fast.experiments.digit_images import digits
+from jpmap_fast.problems import PAPER, make_problem
 
 BATCH = 4
 OPERATORS = ("denoising", "inpainting", "compressed-sensing")
@@ -250,7 +251,7 @@ def small_denoiser() -> LipschitzDenoiser:
     return LipschitzDenoiser((1, 28, 28), 0.9, 4, 3).requires_grad_(False)
 
 
-@pytest.mark.parametrize("which", MNIST_PROBLEMS)
+@pytest.mark.parametrize("which", PAPER)
 def test_the_recorded_iteration_is_that_of_the_method(which, small_denoiser):
     problem = make_problem(which, digits(2), torch.Generator().manual_seed(0), torch.device("cpu"))
     kept = pnp_convergence.trace(problem, small_denoiser, 0.2, 0.5, 12, keep=(0, 11))
@@ -264,7 +265,7 @@ def test_the_recorded_iteration_is_that_of_the_method(which, small_denoiser):
     assert kept["residual"].shape == (12, 2) and kept["inputs"].shape == (2, 2, 1, 28, 28)
 
 
-@pytest.mark.parametrize("which", MNIST_PROBLEMS)
+@pytest.mark.parametrize("which", PAPER)
 def test_least_eigenvalues_are_those_of_the_operators(which):
     least = 1.0 if which == "denoising" else 0.0
     problem = make_problem(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from jpmap_fast._files import written_whole
+from jpmap_fast._files import write_json as write_json
 from jpmap_fast.data.writing import answer_suffix
 
 # What a file may turn out to hold: one picture that PNG can hold, or anything.
@@ -59,20 +56,3 @@ class Targets:
                     f"--output: {self._output / name} is in the folder of the inputs and would be "
                     "overwritten; choose another folder"
                 )
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Strict JSON: NaN and infinity become null."""
-    text = json.dumps(_strict(content), indent=2, allow_nan=False)
-    with written_whole(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

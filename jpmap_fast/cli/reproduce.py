@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ def reproduce(
     generative-quality, sigma-dvae, continuation, convergence, candidates, pnp-convergence, speed.
     """
     with told_in_one_line():
+        _require_experiments()
         from jpmap_fast.experiments.context import Settings
         from jpmap_fast.experiments.runner import finished
         from jpmap_fast.experiments.runner import reproduce as run
@@ -71,3 +73,16 @@ def reproduce(
         for name, section in finished(output).items():
             typer.echo(f"{name:24s}{section.seconds:8.1f} s  {section.title}")
     typer.echo(f"Report: {report}")
+
+
+def _require_experiments() -> None:
+    """Raise where the package was installed from a wheel, which holds no experiments.
+
+    Raises:
+        ImportError: says where they are.
+    """
+    if importlib.util.find_spec("jpmap_fast.experiments") is None:
+        raise ImportError(
+            "the experiments are in the repository and not in the wheel: clone it, install with "
+            "pip install -e '.[experiments]' there and run jpmap-fast reproduce again"
+        )

@@ -10,65 +10,81 @@ import typer
 from jpmap_fast.cli._common import BAD_USAGE, fail, pick_device, told_in_one_line
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
+
+    from jpmap_fast.priors.weights import Network
+
+_Data = Annotated[
+    Path, typer.Argument(help="Images: .npz or .npy, an IDX file (gzipped or not), or a folder.")
+]
+_Output = Annotated[Path, typer.Option("--output", "-o", help="Weights file to write.")]
+_Key = Annotated[str | None, typer.Option(help="Array of an .npz file.")]
+_Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
+_LatentDim = Annotated[int, typer.Option(help="Size of the latent code.")]
+_Hidden = Annotated[str, typer.Option(help="Widths of the encoder's layers.")]
+_SigmaDvae = Annotated[float, typer.Option(help="Noise on the encoder's input, in 255ths.")]
+_BatchSize = Annotated[int, typer.Option(help="Images a step.")]
+_LearningRate = Annotated[float, typer.Option(help="Of Adam.")]
+_Schedule = Annotated[str, typer.Option(help="Learning rate over the epochs: constant or cosine.")]
+_WeightDecay = Annotated[float, typer.Option(help="Decoupled weight decay (AdamW).")]
+_Network = Annotated[str, typer.Option(help="mlp, conv-residual or conv-plain (the paper's).")]
+_Channels = Annotated[
+    str, typer.Option(help="Channels of a convolutional network's levels, finest first.")
+]
+_Gamma = Annotated[
+    str, typer.Option(help="learned by gradient descent, or closed-form at every step.")
+]
+_Augment = Annotated[bool, typer.Option(help="Mirror, shift and recolour the training images.")]
+_HeldOut = Annotated[
+    float, typer.Option(help="Share of the images kept aside to choose the best epoch by.")
+]
+_Patience = Annotated[
+    int, typer.Option(help="Stop after so many epochs without improvement on them; 0: never.")
+]
+_Precision = Annotated[str, typer.Option(help="float32, or bfloat16 products on a GPU.")]
+_Half = Annotated[bool, typer.Option(help="Store the weights in half precision.")]
+_Seed = Annotated[int, typer.Option(help="Of weights, shuffling and noise.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+_Checkpoint = Annotated[Path | None, typer.Option(help="File written after every epoch.")]
+_Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint, if there is one.")]
+_Validation = Annotated[Path | None, typer.Option(help="Images to judge the reconstruction by.")]
+_ValidationKey = Annotated[str | None, typer.Option(help="Array of that .npz file.")]
+_Card = Annotated[
+    Path | None, typer.Option(help="Model card to write; beside the weights by default.")
+]
+_Terms = Annotated[str, typer.Option(help="Source and terms of the data, for the card.")]
+_Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 
 
 def train(
-    data: Annotated[
-        Path,
-        typer.Argument(help="Images: .npz or .npy, an IDX file (gzipped or not), or a folder."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Weights file to write.")],
-    key: Annotated[str | None, typer.Option(help="Array of an .npz file.")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 200,
-    latent_dim: Annotated[int, typer.Option(help="Size of the latent code.")] = 8,
-    hidden: Annotated[str, typer.Option(help="Widths of the encoder's layers.")] = "512,512",
-    sigma_dvae: Annotated[
-        float, typer.Option(help="Noise on the encoder's input, in 255ths.")
-    ] = 15.0,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
-    schedule: Annotated[
-        str, typer.Option(help="Learning rate over the epochs: constant or cosine.")
-    ] = "constant",
-    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay (AdamW).")] = 0.0,
-    network: Annotated[
-        str, typer.Option(help="mlp, conv-residual or conv-plain (the paper's).")
-    ] = "mlp",
-    channels: Annotated[
-        str, typer.Option(help="Channels of a convolutional network's levels, finest first.")
-    ] = "32,64,128,256",
-    gamma: Annotated[
-        str, typer.Option(help="learned by gradient descent, or closed-form at every step.")
-    ] = "learned",
-    augment: Annotated[
-        bool, typer.Option(help="Mirror, shift and recolour the training images.")
-    ] = False,
-    held_out: Annotated[
-        float, typer.Option(help="Share of the images kept aside to choose the best epoch by.")
-    ] = 0.0,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many epochs without improvement on them; 0: never.")
-    ] = 0,
-    precision: Annotated[
-        str, typer.Option(help="float32, or bfloat16 products on a GPU.")
-    ] = "float32",
-    half: Annotated[bool, typer.Option(help="Store the weights in half precision.")] = False,
-    seed: Annotated[int, typer.Option(help="Of weights, shuffling and noise.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    checkpoint: Annotated[Path | None, typer.Option(help="File written after every epoch.")] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Go on from the checkpoint, if there is one.")
-    ] = False,
-    validation: Annotated[
-        Path | None, typer.Option(help="Images to judge the reconstruction by.")
-    ] = None,
-    validation_key: Annotated[str | None, typer.Option(help="Array of that .npz file.")] = None,
-    card: Annotated[
-        Path | None, typer.Option(help="Model card to write; beside the weights by default.")
-    ] = None,
-    terms: Annotated[str, typer.Option(help="Source and terms of the data, for the card.")] = "",
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    data: _Data,
+    output: _Output,
+    key: _Key = None,
+    epochs: _Epochs = 200,
+    latent_dim: _LatentDim = 8,
+    hidden: _Hidden = "512,512",
+    sigma_dvae: _SigmaDvae = 15.0,
+    batch_size: _BatchSize = 128,
+    learning_rate: _LearningRate = 1e-4,
+    schedule: _Schedule = "constant",
+    weight_decay: _WeightDecay = 0.0,
+    network: _Network = "mlp",
+    channels: _Channels = "32,64,128,256",
+    gamma: _Gamma = "learned",
+    augment: _Augment = False,
+    held_out: _HeldOut = 0.0,
+    patience: _Patience = 0,
+    precision: _Precision = "float32",
+    half: _Half = False,
+    seed: _Seed = 0,
+    device: _Device = "auto",
+    checkpoint: _Checkpoint = None,
+    resume: _Resume = False,
+    validation: _Validation = None,
+    validation_key: _ValidationKey = None,
+    card: _Card = None,
+    terms: _Terms = "",
+    progress: _Progress = True,
 ) -> None:
     """Train a prior: a variational autoencoder with the denoising criterion and learned gamma."""
     if resume and checkpoint is None:
@@ -76,22 +92,12 @@ def train(
     with told_in_one_line():
         widths = _widths("--hidden", hidden)
         where = pick_device(device, kernels=False)
-        from jpmap_fast.data.readers import load_images
         from jpmap_fast.priors.weights import save_prior
-        from jpmap_fast.training import reconstruction_psnr
         from jpmap_fast.training import train as train_prior
 
         if not output.parent.is_dir():
             raise ValueError(f"--output: expected an existing folder, got {output.parent}")
-        images = load_images(data, key=key, as_bytes=True)
-        for name, reason in images.failures:
-            typer.echo(f"left out {name}: {reason}", err=True)
-        judged = None
-        if validation is not None:
-            shape = images.images.shape[1:]
-            judged = load_images(
-                validation, key=validation_key, image_shape=tuple(shape), as_bytes=True
-            ).images
+        images, judged = _read(data, key, validation, validation_key)
         recipe: dict[str, Any] = {
             "epochs": epochs,
             "latent_dim": latent_dim,
@@ -111,7 +117,7 @@ def train(
             "precision": precision,
         }
         prior = train_prior(
-            images.images,
+            images,
             **recipe,
             device=where,
             checkpoint=checkpoint,
@@ -119,18 +125,42 @@ def train(
             validation=judged,
             progress=progress,
         )
-        shown = images.images if judged is None else judged
-        figures = {
-            "gamma": prior.gamma,
-            "reconstruction PSNR, dB": reconstruction_psnr(prior, shown.to(where)),
-            "judged on": f"{len(shown)} {'training' if judged is None else 'validation'} images",
-        }
-        save_prior(prior, output, {**recipe, "images": len(images.images)}, half=half)
-        text = _card(output.stem, data.name, len(images.images), recipe, figures, terms)
+        figures = _figures(prior, images, judged)
+        save_prior(prior, output, {**recipe, "images": len(images)}, half=half)
+        text = _card(output.stem, data.name, len(images), recipe, figures, terms)
         (card or output.with_suffix(".md")).write_text(text)
     for name, value in figures.items():
         typer.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
     typer.echo(f"written: {output}")
+
+
+def _read(
+    data: Path, key: str | None, validation: Path | None, validation_key: str | None
+) -> tuple[Tensor, Tensor | None]:
+    """Images to train on, and those to judge by if there are any of their own."""
+    from jpmap_fast.data.readers import load_images
+
+    found = load_images(data, key=key, as_bytes=True)
+    for name, reason in found.failures:
+        typer.echo(f"left out {name}: {reason}", err=True)
+    if validation is None:
+        return found.images, None
+    shape = tuple(found.images.shape[1:])
+    judged = load_images(validation, key=validation_key, image_shape=shape, as_bytes=True)
+    return found.images, judged.images
+
+
+def _figures(prior: Network, images: Tensor, judged: Tensor | None) -> dict[str, Any]:
+    """What the card and the terminal say of a trained prior."""
+    from jpmap_fast.training import reconstruction_psnr
+
+    shown, kind = (images, "training") if judged is None else (judged, "validation")
+    device = prior.log_gamma.device
+    return {
+        "gamma": prior.gamma,
+        "reconstruction PSNR, dB": reconstruction_psnr(prior, shown.to(device)),
+        "judged on": f"{len(shown)} {kind} images",
+    }
 
 
 def _widths(option: str, text: str) -> tuple[int, ...]:

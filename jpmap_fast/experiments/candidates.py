@@ -11,12 +11,13 @@ from torch import Tensor
 
 from jpmap_fast.algorithms import JPMAP
 from jpmap_fast.experiments.context import Context
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.histories import cell, count_candidates, percent, substantial
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, digits, make_problem
 from jpmap_fast.experiments.section import FigureFile, Section, Table
 from jpmap_fast.experiments.statistics import share_within
 from jpmap_fast.experiments.style import AMBER, BLUE, GREEN, GREY, axes_grid
 from jpmap_fast.priors import Prior, load_prior
+from jpmap_fast.problems import PAPER, Problem, make_problem
 from jpmap_fast.restore import restore
 
 RULES = {
@@ -62,7 +63,7 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
     found: Found = {}
     titles: dict[str, str] = {}
     first: dict[str, dict[str, Any]] = {}
-    for index, which in enumerate(MNIST_PROBLEMS):
+    for index, which in enumerate(PAPER):
         clean = digits(sizes.images)
         problem = make_problem(which, clean, context.generator(index), context.device)
         titles[which] = problem.title

@@ -13,6 +13,7 @@ from torch import Tensor
 from jpmap_fast.algorithms import CSGM, Algorithm, MAPz
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.continuation_figures import curves, pictures
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.histories import (
     cell,
     held,
@@ -22,11 +23,11 @@ from jpmap_fast.experiments.histories import (
     stages,
     trace,
 )
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, digits, make_problem
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import share_within
 from jpmap_fast.metrics import psnr
 from jpmap_fast.priors import Prior, load_prior
+from jpmap_fast.problems import PAPER, Problem, make_problem
 from jpmap_fast.restore import restore
 
 PROBLEMS = ("inpainting", "denoising")
@@ -54,7 +55,7 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
         which: make_problem(
             which,
             digits(sizes.images),
-            context.generator(MNIST_PROBLEMS.index(which)),
+            context.generator(PAPER.index(which)),
             context.device,
         )
         for which in PROBLEMS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,27 +12,29 @@ from torch import Tensor
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, AlternateConvexSearch, MAPz
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.convergence_figures import ADAM, PROJECTED, REACHED, basins, curves
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.histories import (
-    PUBLISHED,
     cell,
-    device_name,
     held,
     largest_rise,
     percent,
     trace,
 )
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, digits, make_problem
+from jpmap_fast.experiments.methods import as_published
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import share_within
 from jpmap_fast.priors import Prior, load_prior
+from jpmap_fast.problems import PAPER, Problem, make_problem
 from jpmap_fast.restore import restore
+from jpmap_fast.timing import clocked
+from jpmap_fast.versions import device_name
 
 ALGORITHMS: dict[str, Algorithm] = {
     "alternate convex search": AlternateConvexSearch(),
     PROJECTED: JPMAP(starts=1),
     "JPMAP, exhaustive (projected)": JPMAP(starts=1, selection="exhaustive"),
     "alternating, Gauss-Newton": JPMAP(starts=1, coupling="alternating"),
-    ADAM: PUBLISHED,
+    ADAM: as_published(),
 }
 FAMILIES = ("JPMAP, encoder first", "JPMAP, no encoder", "CSGM, its own objective")
 
@@ -44,7 +45,7 @@ class Sizes:
 
     images: int
     adam_images: int
-    published: Algorithm = PUBLISHED
+    published: Algorithm = as_published()
     starts: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
 
 
@@ -58,7 +59,7 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
     prior = load_prior("mnist", device=context.device)
     section = Section(name, "Convergence: what J1 does, and which minimum it ends in")
     found: dict[str, dict[str, Any]] = {}
-    for which in MNIST_PROBLEMS:
+    for which in PAPER:
         problem = _problem(context, which, sizes)
         runs = {
             key: context.step(f"{which} {key}", partial(_record, problem, prior, method, sizes))
@@ -75,7 +76,7 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
 
 
 def _problem(context: Context, which: str, sizes: Sizes) -> Problem:
-    generator = context.generator(MNIST_PROBLEMS.index(which))
+    generator = context.generator(PAPER.index(which))
     return make_problem(which, digits(sizes.images), generator, context.device)
 
 
@@ -86,9 +87,10 @@ def _record(problem: Problem, prior: Prior, method: Algorithm, sizes: Sizes) -> 
     # What a first call sets up is no part of the time.
     few = problem.first(2)
     restore(few.y, few.operator, prior, few.sigma, method=JPMAP(starts=1))
-    begin = time.perf_counter()
-    result = restore(problem.y, problem.operator, prior, problem.sigma, method=method, record=True)
-    seconds = time.perf_counter() - begin
+    whole = (problem.y, problem.operator, prior, problem.sigma)
+    result, seconds = clocked(
+        partial(restore, *whole, method=method, record=True), problem.y.device
+    )
     assert result.history is not None
     exact = load_prior("mnist", device=problem.y.device, dtype=torch.float64)
     again = trace(problem, exact, result.history, torch.float64)["objective"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.experiments.context import Context, Settings
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.encoder_accuracy_figures import (
     CONTOURS,
     DIFFERENCE,
@@ -25,7 +26,6 @@ from jpmap_fast.experiments.latent_plane import (
     random_plane,
     restrict,
 )
-from jpmap_fast.experiments.problems import digits
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.metrics import psnr
 from jpmap_fast.priors import load_prior

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.experiments.context import Context, Settings
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.encoder_initialisation_figures import (
     Paths,
     objective_figure,
@@ -18,7 +19,6 @@ from jpmap_fast.experiments.encoder_initialisation_figures import (
 from jpmap_fast.experiments.encoder_initialisation_outcomes import Outcomes, summarise
 from jpmap_fast.experiments.encoder_initialisation_report import paragraphs, tables
 from jpmap_fast.experiments.latent_plane import LatentPosterior
-from jpmap_fast.experiments.problems import digits
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.priors import load_prior
@@ -27,7 +27,6 @@ from jpmap_fast.solvers import Adam
 NOISE, STARTS = 1, 2  # offsets of the generators
 
 LEARNING_RATE = 0.01  # of the original code, which leaves the rest of Adam as torch has it
-DECAY = (0.9, 0.999)
 SAME_END = 0.05  # distance of two ends, in latent units; others are apart by far more
 
 OBJECTIVE_CAPTION = (
@@ -232,17 +231,15 @@ def adam_path(
     """
     kept: list[int] = []
     codes, values = [], []
-    first, second = torch.zeros_like(z), torch.zeros_like(z)
-    # torch.optim would do, but its first step loads the compiler, which takes seconds.
+    # torch's: the solver ``Adam`` keeps no record, and stops.
+    code = torch.nn.Parameter(z.clone())
+    optimiser = torch.optim.Adam([code], lr=LEARNING_RATE)
     for step in range(steps + 1):
-        f, gradient = objective.gradient(z)
+        f, gradient = objective.gradient(code.detach())
         if step % every == 0 or step == steps:
             kept.append(step)
-            codes.append(z)
+            codes.append(code.detach().clone())
             values.append(f)
-        gradient = scale * gradient
-        first = first.lerp(gradient, 1 - DECAY[0])
-        second = second.lerp(gradient.square(), 1 - DECAY[1])
-        root = (second / (1 - DECAY[1] ** (step + 1))).sqrt() + 1e-8
-        z = z - LEARNING_RATE * first / (1 - DECAY[0] ** (step + 1)) / root
+        code.grad = scale * gradient
+        optimiser.step()
     return torch.tensor(kept), torch.stack(codes), torch.stack(values)

@@ -11,10 +11,10 @@ from jpmap_fast.experiments.method_tables import best_known, objective_table, qu
 from jpmap_fast.experiments.methods import CSGM_1, JPMAP_X, Measure, latent_methods
 from jpmap_fast.experiments.pictures import restored_rows, save_rows
 from jpmap_fast.experiments.pixel_methods import pixel_methods
-from jpmap_fast.experiments.problems import make_problem
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.statistics import win_rate
 from jpmap_fast.priors import load_prior
+from jpmap_fast.problems import make_problem
 
 COLUMNS = 8
 

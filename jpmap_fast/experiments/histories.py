@@ -10,16 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast.algorithms import JPMAP, History
-from jpmap_fast.experiments.problems import Problem
+from jpmap_fast.algorithms import History
 from jpmap_fast.metrics import psnr
 from jpmap_fast.priors import Prior
-from jpmap_fast.solvers import Adam
-
-# Algorithm 2.3 with the settings of the authors' code, the published start alone.
-PUBLISHED = JPMAP(
-    coupling="alternating", z_solver=Adam(), n1=25, n2=50, starts=1, tolerance=1 / 255
-)
+from jpmap_fast.problems import Problem
 
 CANDIDATES = ("z1", "z2", "z3", "none")
 
@@ -110,15 +104,6 @@ def trace(
             found["psnr"][at] = psnr(there.x, clean[at[1]])
             found["psnr_decoded"][at] = psnr(there.decoded, clean[at[1]])
     return found
-
-
-def device_name(device: torch.device) -> str:
-    """What computes, by torch's names for it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"CPU ({capability}), {threads} thread{'' if threads == 1 else 's'}"
 
 
 def cell(value: float | Tensor) -> int | float:

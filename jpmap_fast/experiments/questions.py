@@ -17,12 +17,12 @@ from jpmap_fast.experiments.methods import (
     SUPERVISED,
     TV,
 )
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.sigma_dvae import EIGHT, ENCODER, ONE_START
 from jpmap_fast.experiments.statistics import bootstrap_interval
+from jpmap_fast.problems import PAPER
 
-RESTORATIONS = (*MNIST_PROBLEMS, "faces-inpainting")
+RESTORATIONS = (*PAPER, "faces-inpainting")
 
 JOINT = "What does the joint MAP gain over the latent MAP?"
 CRITERION = (
@@ -67,7 +67,7 @@ def _difference(mine: Tensor, theirs: Tensor) -> str:
 
 def _joint(sections: dict[str, Section]) -> str:
     parts = []
-    for name in MNIST_PROBLEMS:
+    for name in PAPER:
         if name not in sections:
             continue
         section = sections[name]
@@ -97,7 +97,7 @@ def _criterion(sections: dict[str, Section]) -> str:
         return ""
     levels: dict[str, Any] = section.data["psnr"]
     parts = []
-    for problem in MNIST_PROBLEMS:
+    for problem in PAPER:
         row = []
         for method in (ENCODER, ONE_START, JPMAP_X, EIGHT):
             none, some = (

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from jpmap_fast.algorithms import CSGM, JPMAP
 from jpmap_fast.experiments.context import Context
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.method_tables import best_known, objective_table, quality_table
 from jpmap_fast.experiments.methods import JPMAP_10, ORIGINAL, Measure, as_published, latent_methods
 from jpmap_fast.experiments.pictures import restored_rows, save_rows
 from jpmap_fast.experiments.pixel_methods import pixel_methods
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, digits, make_problem
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.priors import load_prior
+from jpmap_fast.problems import PAPER, Problem, make_problem
 
 # Starts of the search for the best objective known.
 STARTS = 32
@@ -28,7 +29,7 @@ def run(context: Context, name: str) -> Section:
     number = context.settings.number(100, 500)
     slow = context.settings.pick(20, 500)
     prior = load_prior("mnist", device=context.device)
-    offset = MNIST_PROBLEMS.index(name)
+    offset = PAPER.index(name)
     problem = make_problem(name, digits(number), context.generator(offset), context.device)
     measure = Measure(prior, context.generator)
 

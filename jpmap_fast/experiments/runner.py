@@ -6,19 +6,20 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from tqdm.auto import tqdm
 
-from jpmap_fast._files import written_whole
+from jpmap_fast._files import write_json
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.registry import EXPERIMENTS, runner, selected
 from jpmap_fast.experiments.report import write_report
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.style import styled
-from jpmap_fast.versions import versions
+from jpmap_fast.versions import device_name, versions
 
 _EXTRA = ("matplotlib", "torchmetrics", "jinja2", "deepinv")
 
@@ -58,19 +59,18 @@ def reproduce(
     _require_extra()
     folder = Path(output)
     _claim(folder, settings)
-    with _Bar(progress, wanted) as bar:
-        for name in wanted:
-            bar.begin(name)
-            _one(name, folder / name, settings, bar.say)
-            bar.done()
+    with tqdm(wanted, unit="experiment", disable=not progress) as bar:
+        for name in bar:
+            bar.set_description(name)
+            _one(name, folder / name, settings, partial(_say, bar, name))
     sections = finished(folder)
     document = {
         "command": command,
         "settings": asdict(settings),
-        "versions": {**versions(), "device": _device_name(settings)},
+        "versions": {**versions(), "device": device_name(settings.device)},
         "answers": answers(sections),
     }
-    _write(folder / "report.json", document)
+    write_json(folder / "report.json", document, indent=1)
     return write_report(folder, sections, document)
 
 
@@ -84,10 +84,8 @@ def finished(folder: Path) -> dict[str, Section]:
     return found
 
 
-def _device_name(settings: Settings) -> str:
-    if settings.device.startswith("cuda"):
-        return torch.cuda.get_device_name(settings.device)
-    return f"CPU, {torch.get_num_threads()} thread(s)"
+def _say(bar: Any, name: str, step: str) -> None:
+    bar.set_description(f"{name}: {step}")
 
 
 def _require_extra() -> None:
@@ -112,7 +110,7 @@ def _one(name: str, folder: Path, settings: Settings, say: Callable[[str], None]
     with styled():
         section = runner(name)(context, name)
     section.seconds = context.seconds
-    _write(path, section.as_json())
+    write_json(path, section.as_json(), indent=1)
 
 
 def _claim(folder: Path, settings: Settings) -> None:
@@ -135,42 +133,4 @@ def _claim(folder: Path, settings: Settings) -> None:
                 + ", ".join(f"{name} = {theirs.get(name)!r}, not {mine[name]!r}" for name in other)
                 + "; choose another --output or remove the folder"
             )
-    _write(path, mine)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """JSON, whole or not at all."""
-    text = json.dumps(content, indent=1, allow_nan=False)
-    with written_whole(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
-
-
-class _Bar:
-    """A progress bar over experiments that names the step at work, or nothing."""
-
-    def __init__(self, shown: bool, names: Sequence[str]) -> None:
-        self._bar: Any = None
-        self._name = ""
-        if shown:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=len(names), unit="experiment")
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def begin(self, name: str) -> None:
-        self._name = name
-        self.say("")
-
-    def say(self, step: str) -> None:
-        if self._bar is not None:
-            self._bar.set_description(f"{self._name}: {step}" if step else self._name)
-
-    def done(self) -> None:
-        if self._bar is not None:
-            self._bar.update()
+    write_json(path, mine, indent=1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from jpmap_fast._files import plain
 
 Cell = str | int | float | None
 
@@ -69,9 +70,9 @@ class Section:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; NaN and infinity, which JSON does not know, become None."""
-        plain = _plain(asdict(self))
-        assert isinstance(plain, dict)
-        return plain
+        found = plain(asdict(self))
+        assert isinstance(found, dict)
+        return found
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Section:
@@ -79,15 +80,3 @@ class Section:
         tables = [Table(**table) for table in content["tables"]]
         figures = [FigureFile(**figure) for figure in content["figures"]]
         return cls(**{**content, "tables": tables, "figures": figures})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

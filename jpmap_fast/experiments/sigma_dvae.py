@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, AlternateConvexSearch
 from jpmap_fast.experiments.context import Context
+from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_X
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, digits, make_problem
 from jpmap_fast.experiments.section import Cell, FigureFile, Section, Table
 from jpmap_fast.experiments.statistics import bootstrap_interval
 from jpmap_fast.experiments.style import (
@@ -25,6 +25,7 @@ from jpmap_fast.experiments.style import (
 from jpmap_fast.metrics import psnr
 from jpmap_fast.operators import Denoising
 from jpmap_fast.priors import Prior, load_prior
+from jpmap_fast.problems import PAPER, Problem, make_problem
 from jpmap_fast.restore import restore
 
 if TYPE_CHECKING:
@@ -80,9 +81,7 @@ def run(context: Context, name: str) -> Section:
         make_problem(
             problem, clean, context.generator(offset), context.device, sigma=sigma, measurements=80
         )
-        for offset, (problem, sigma) in enumerate(
-            zip(MNIST_PROBLEMS, (150 / 255, None, None), strict=True)
-        )
+        for offset, (problem, sigma) in enumerate(zip(PAPER, (150 / 255, None, None), strict=True))
     ]
     chosen = methods(name)
     found: dict[int, dict[str, Any]] = {}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,13 +10,17 @@ import torch
 
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, MAPz
 from jpmap_fast.experiments.context import Context
-from jpmap_fast.experiments.histories import PUBLISHED, cell, device_name, title_row
-from jpmap_fast.experiments.problems import MNIST_PROBLEMS, Problem, digits, make_problem
+from jpmap_fast.experiments.digit_images import digits
+from jpmap_fast.experiments.histories import cell, title_row
+from jpmap_fast.experiments.methods import as_published
 from jpmap_fast.experiments.section import FigureFile, Section, Table
 from jpmap_fast.experiments.style import BLACK, CYCLE, MARKERS, axes_grid
 from jpmap_fast.priors import Prior, load_prior
+from jpmap_fast.problems import PAPER, Problem, make_problem
 from jpmap_fast.restore import restore
 from jpmap_fast.restorer import Restorer
+from jpmap_fast.timing import clocked, timed
+from jpmap_fast.versions import device_name
 
 METHODS: dict[str, Algorithm] = {
     "JPMAP()": JPMAP(),
@@ -51,7 +52,7 @@ class Sizes:
     repeats: int = 5
     seconds: float = 0.2
     longest: float = 3.5
-    published: Algorithm = PUBLISHED
+    published: Algorithm = as_published()
 
 
 def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
@@ -61,7 +62,7 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
         sizes = quick if context.quick else Sizes((1, 16, 256, 4096), 32, 2000, longest=60.0)
     prior = load_prior("mnist", device=context.device)
     found: dict[str, dict[str, Any]] = {}
-    for index, which in enumerate(MNIST_PROBLEMS):
+    for index, which in enumerate(PAPER):
         most = max(*sizes.batches, sizes.published_batch)
         clean = digits(min(most, BUNDLED)).repeat(-(-most // BUNDLED), 1, 1, 1)[:most]
         problem = make_problem(which, clean, context.generator(index), context.device)
@@ -81,36 +82,6 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
     section.data = found
     section.seconds = context.seconds
     return section
-
-
-def timed(
-    call: Callable[[], Any], device: torch.device, repeats: int, seconds: float
-) -> tuple[Any, float, int]:
-    """Result of a call, its median seconds by the host's clock, and of how many runs.
-
-    The first run warms up and counts only if it takes longer than ``seconds``; others follow,
-    ``repeats`` at most, until they have taken that long together.
-    """
-
-    def once() -> tuple[Any, float]:
-        synchronise(device)
-        begin = time.perf_counter()
-        result = call()
-        synchronise(device)
-        return result, time.perf_counter() - begin
-
-    result, first = once()
-    times = [first] if first > seconds else []
-    while not times or (len(times) < repeats and sum(times) < seconds):
-        result, again = once()
-        times.append(again)
-    return result, statistics.median(times), len(times)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def throughput(method: Algorithm, problem: Problem, prior: Prior, sizes: Sizes) -> dict[str, Any]:
@@ -144,11 +115,9 @@ def _latency(context: Context, problem: Problem, prior: Prior, sizes: Sizes) -> 
     restorer = Restorer(one.operator, prior, one.sigma, batch_size=1)
     times = []
     for i in range(-min(20, sizes.calls), sizes.calls):
-        begin = time.perf_counter()
-        restorer(ys[i % len(ys)])
-        synchronise(context.device)
+        _, seconds = clocked(partial(restorer, ys[i % len(ys)]), context.device)
         if i >= 0:
-            times.append(time.perf_counter() - begin)
+            times.append(seconds)
     return {"seconds": torch.tensor(times, dtype=torch.float64)}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from jpmap_fast._surroundings import DrawingFrom
 from jpmap_fast._validate import SCALE_HINT
@@ -75,29 +76,33 @@ def train(
     if resume and path is not None and path.exists():
         run.resume(path)
 
-    bar: Any = None
-    if progress:
-        from tqdm.auto import tqdm
-
-        bar = tqdm(total=recipe.epochs, initial=run.epoch, unit="epoch", desc="train")
-    while run.epoch < recipe.epochs and not run.exhausted:
-        losses = run.one_epoch(images, held_out)
-        if path is not None:
-            write_checkpoint(path, run.content())
-        if bar is not None:
-            shown = {"nll": f"{losses[0]:.1f}", "kl": f"{losses[1]:.2f}"}
-            shown["gamma"] = f"{math.exp(float(prior.log_gamma.detach())):.4f}"
-            if held_out is not None:
-                shown["held out"] = f"{run.last:.1f}"
-            if validation is not None:
-                shown["psnr"] = f"{reconstruction_psnr(prior, validation):.2f}"
-            bar.set_postfix(shown)
+    with tqdm(
+        total=recipe.epochs, initial=run.epoch, unit="epoch", desc="train", disable=not progress
+    ) as bar:
+        while run.epoch < recipe.epochs and not run.exhausted:
+            losses = run.one_epoch(images, held_out)
+            if path is not None:
+                write_checkpoint(path, run.content())
+            if progress:
+                bar.set_postfix(_shown(run, losses, held_out, validation))
             bar.update()
-    if bar is not None:
-        bar.close()
     if run.best is not None:
         prior.load_state_dict(run.best)
     return prior.requires_grad_(False).eval()
+
+
+def _shown(
+    run: _Run, losses: list[float], held_out: Tensor | None, validation: Tensor | None
+) -> dict[str, str]:
+    """What the bar says after an epoch."""
+    prior = run.step.prior
+    shown = {"nll": f"{losses[0]:.1f}", "kl": f"{losses[1]:.2f}"}
+    shown["gamma"] = f"{math.exp(float(prior.log_gamma.detach())):.4f}"
+    if held_out is not None:
+        shown["held out"] = f"{run.last:.1f}"
+    if validation is not None:
+        shown["psnr"] = f"{reconstruction_psnr(prior, validation):.2f}"
+    return shown
 
 
 class _Run:

@@ -1,0 +1,4 @@
+"""The demo: bundled test digits, degraded in three ways, restored by CSGM and by JPMAP."""
+
+from jpmap_fast.demo.run import run_demo as run_demo
+from jpmap_fast.demo.show import format_table as format_table
