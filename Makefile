@@ -31,7 +31,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
-	$(BIN)/python benchmarks/readme_tables.py --check
+	$(BIN)/python benchmarks/pages.py --check
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from readme_tables import format_table
+from pages import format_table
 from restoration_problems import make_problem, operators, ssim
 from timer import timed
 
