@@ -1,4 +1,4 @@
-"""Single numbers of result files, found by a path that is written in a page.
+"""Single numbers and words of result files, found by a path that is written in a page.
 
 A path is FILE / STEP / STEP ..., a step one of
 
@@ -7,7 +7,7 @@ A path is FILE / STEP / STEP ..., a step one of
     a=b & c=d       the one row of a list, or of a table, in which a is b and c is d
     after WORDS     what follows these words in a text
 
-The end is a number, or a text that begins with one ("-4.41 dB [-4.63, -4.20]" is -4.41). FILE is
+The end is a number, or a text; ``as_number`` takes the one that a text begins with. FILE is
 the name of a JSON file of benchmarks/results, or the path of a text file, such as a prior's card,
 within the project.
 """
@@ -22,8 +22,8 @@ from typing import Any
 NUMBER = re.compile(r"\s*([+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
-def look_up(path: str, results: Path, project: Path) -> float:
-    """The number at a path.
+def look_up(path: str, results: Path, project: Path) -> float | str:
+    """The number or text at a path.
 
     Raises:
         ValueError: nothing is there, or more than one thing.
@@ -35,11 +35,22 @@ def look_up(path: str, results: Path, project: Path) -> float:
             found = _step(found, step)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: {step!r} is not there ({error})") from error
-    if isinstance(found, (int, float)) and not isinstance(found, bool):
+    if not isinstance(found, (int, float, str)) or isinstance(found, bool):
+        raise ValueError(f"{path}: expected a number or a text, got {found!r}")
+    return found
+
+
+def as_number(found: float | str) -> float:
+    """A number, or the one that a text begins with: "-4.41 dB [-4.63, -4.20]" is -4.41.
+
+    Raises:
+        ValueError: the text begins with something else.
+    """
+    if not isinstance(found, str):
         return float(found)
-    match = NUMBER.match(found) if isinstance(found, str) else None
+    match = NUMBER.match(found)
     if match is None:
-        raise ValueError(f"{path}: expected a number, or a text beginning with one, got {found!r}")
+        raise ValueError(f"expected a text that begins with a number, got {found[:40]!r}")
     return float(match[1].replace(",", ""))
 
 

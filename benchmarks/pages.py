@@ -11,7 +11,7 @@ written as it is, any other with four significant digits, null as a dash.
 
 Between ``<!-- value: PATH | FORMAT -->`` and ``<!-- end -->``, within a line, stands one number:
 ``looked_up`` says what a path is, FORMAT is Python's, such as ``.1f`` or ``,.0f``, with the word
-``abs`` before it for a number without its sign.
+``abs`` before it for a number without its sign; ``s`` writes a text, such as the device.
 
     python benchmarks/pages.py            # rewrite the pages
     python benchmarks/pages.py --check    # exit 1 if that would change one
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from looked_up import look_up
+from looked_up import as_number, look_up
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = re.compile(
@@ -114,10 +114,13 @@ def fill(text: str, results: Path, project: Path = ROOT) -> str:
         raise ValueError("; ".join(problems))
 
     def value(match: re.Match[str]) -> str:
-        number = look_up(match["path"], results, project)
-        if match["format"].startswith("abs "):
-            number = abs(number)
-        shown = format(number, match["format"].removeprefix("abs "))
+        found, style = look_up(match["path"], results, project), match["format"]
+        if style == "s":
+            shown = str(found)
+        else:
+            number = as_number(found)
+            plain = style.removeprefix("abs ")
+            shown = format(number if plain == style else abs(number), plain)
         return match["open"] + shown + match["close"]
 
     places = len(TABLE.findall(text)) + len(VALUE.findall(text))

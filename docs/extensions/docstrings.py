@@ -23,11 +23,16 @@ class Docstrings(griffe.Extension):
             member = pkg.members.get(str(name))
             if member is not None and member.is_module and str(name) in member.members:
                 target = member.members[str(name)]
+                self.on_object(obj=target)  # nobody gets to it by its module any more
                 pkg.set_member(str(name), griffe.Alias(str(name), target, parent=pkg))
 
 
 def _escaped(line: str) -> str:
-    """<A u, v> and "count: >= 1" as text; code between backticks as it is."""
+    """<A u, v> and "count: >= 1" as text; code as it is, and Example the section Examples."""
+    if line.strip() == "Example:":
+        return line.replace("Example:", "Examples:")
+    if line.lstrip().startswith((">>>", "...")):
+        return line
     pieces = re.split(r"(`+[^`]*`+)", line)
     for position in range(0, len(pieces), 2):
         text = re.sub(r"<(?=[A-Za-z])", "&lt;", pieces[position])
