@@ -1,0 +1,146 @@
+"""README.md and docs: blocks of Python run, commands are ones that exist, names have a place."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pages
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import jpmap_fast as jf
+from jpmap_fast.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = pages.pages(ROOT)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`((?:jpmap-fast|make) [^`\n]+)`")
+RUNNABLE = ("restore", "info")
+README_LINES = 150
+
+
+def _blocks(page: Path) -> list[tuple[str, str]]:
+    """Kind and content of the fenced blocks of a page, in order."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p)], ids=_name)
+def test_blocks_of_a_page_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is read from top to bottom: a block may use what those before it made."""
+    if "import deepinv" in page.read_text(encoding="utf-8"):
+        pytest.importorskip("deepinv")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for kind, content in _blocks(page):
+        if kind == "python":
+            exec(compile(content, _name(page), "exec"), namespace)
+        elif kind == "sh":
+            for line in content.splitlines():
+                _check_command(shlex.split(line, comments=True))
+        else:
+            assert kind == "text", f"{_name(page)}: nobody checks a block of {kind}"
+
+
+def _check_command(words: list[str]) -> None:
+    """Parse a command line as its program would; run a restoration whose files are there."""
+    program, *arguments = words
+    if program == "make":
+        assert _is_target(arguments[0])
+    elif program == "pip":
+        assert arguments[0] == "install"
+        for extra in re.findall(r"\[(\w+)\]", " ".join(arguments)):
+            text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+            assert re.search(rf"^{extra} = \[", text, re.MULTILINE), extra
+    elif program == "python":
+        script = (ROOT / arguments[0]).read_text(encoding="utf-8")
+        for option in arguments[1:]:
+            assert not option.startswith("--") or f'"{option}"' in script, option
+    else:
+        assert program == "jpmap-fast", program
+        _check_own_command(*arguments)
+
+
+def _check_own_command(name: str, *arguments: str) -> None:
+    inputs = [word for word in arguments if Path(word).suffix or word.endswith("/")]
+    outputs = {arguments[i + 1] for i, word in enumerate(arguments) if word == "--output"}
+    absent = [word for word in inputs if word not in outputs and not Path(word).exists()]
+    if name in RUNNABLE and not absent:
+        result = CliRunner().invoke(app, [name, *arguments, "--device", "cpu"][: _length(name)])
+        assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+        return
+    for word in absent:  # what the parser asks for is that they exist
+        Path(word).mkdir() if word.endswith("/") else Path(word).touch()
+    command = _commands()[name]
+    with command.make_context(name, list(arguments)) as context:
+        assert context.params
+
+
+def _length(name: str) -> int | None:
+    return 1 if name == "info" else None
+
+
+def _commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    commands: dict[str, Any] = group.commands
+    return commands
+
+
+def _is_target(name: str) -> bool:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return re.search(rf"^{name}:", text, re.MULTILINE) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_named_in_the_text_exist(page: Path) -> None:
+    for text in INLINE.findall(page.read_text(encoding="utf-8")):
+        program, name, *_ = text.split()
+        known = _is_target(name) if program == "make" else name in {*_commands(), "COMMAND"}
+        assert known, text
+
+
+def test_a_command_that_has_gone_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line in ("make nothing", "pip install .[nothing]", "python benchmarks/chart.py --nothing"):
+        with pytest.raises(AssertionError):
+            _check_command(shlex.split(line))
+    for line in ("jpmap-fast nothing", "jpmap-fast train x.npz --nothing", "curl x"):
+        with pytest.raises((AssertionError, KeyError, Exception)):
+            _check_command(shlex.split(line))
+
+
+@pytest.mark.parametrize("module", ["", ".data", ".denoisers", ".deepinv", ".training"])
+def test_every_public_name_is_in_the_reference(module: str) -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/api").glob("*.md"))
+    listed = {line.rsplit(".", 1)[1] for line in re.findall(r"^::: (\S+)$", text, re.MULTILINE)}
+    names = set(importlib.import_module(f"jpmap_fast{module}").__all__)
+    assert names <= listed, f"no place in docs/api: {sorted(names - listed)}"
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= README_LINES
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert "://" in link or (ROOT / link).exists(), link
+
+
+def test_the_quick_start_shows_what_the_readme_shows() -> None:
+    """One example in two places is one example."""
+    first = [
+        next(content for kind, content in _blocks(ROOT / page) if kind == "python")
+        for page in ("README.md", "docs/quickstart.md")
+    ]
+    assert first[0] == first[1]
+    assert jf.__version__
