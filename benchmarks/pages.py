@@ -9,7 +9,7 @@ Between ``<!-- table: NAME -->`` and ``<!-- end -->`` stands the table of
 that has been measured, and ``A or nothing`` leaves the place empty until A has. A whole number is
 written as it is, any other with four significant digits, null as a dash.
 
-Between ``<!-- value: PATH | FORMAT -->`` and ``<!-- end -->``, within a line, stands one number:
+Between ``<!-- value: PATH as FORMAT -->`` and ``<!-- end -->``, within a line, stands one number:
 ``looked_up`` says what a path is, FORMAT is Python's, such as ``.1f`` or ``,.0f``, with the word
 ``abs`` before it for a number without its sign; ``s`` writes a text, such as the device.
 
@@ -34,9 +34,10 @@ TABLE = re.compile(
     r"(?P<open><!-- table: (?P<names>[\w. -]+?) -->\n)(?P<body>.*?)(?P<close><!-- end -->)",
     re.DOTALL,
 )
-# Within one line: a comment that begins one would end the paragraph in Markdown.
+# Within one line: a comment that begins one would end the paragraph in Markdown. Without a bar, which
+# would end a cell of a table.
 VALUE = re.compile(
-    r"(?P<open><!-- value: (?P<path>[^|\n]+?) \| (?P<format>(?:abs )?[\w,.+%]+) -->)"
+    r"(?P<open><!-- value: (?P<path>[^|\n]+?) as (?P<format>(?:abs )?[\w,.+%]+) -->)"
     r"(?P<body>[^<\n]*)(?P<close><!-- end -->)"
 )
 OPENING = re.compile(r"<!-- (?:table|value):")
@@ -126,7 +127,7 @@ def fill(text: str, results: Path, project: Path = ROOT) -> str:
     places = len(TABLE.findall(text)) + len(VALUE.findall(text))
     if places != len(OPENING.findall(text)):
         raise ValueError(
-            "expected <!-- table: NAME --> on a line of its own, <!-- value: PATH | FORMAT --> "
+            "expected <!-- table: NAME --> on a line of its own, <!-- value: PATH as FORMAT --> "
             f"within a line, and <!-- end --> for each; {len(OPENING.findall(text))} begin and "
             f"{places} are whole"
         )

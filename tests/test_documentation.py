@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -19,7 +19,7 @@ from jpmap_fast.cli import app
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = pages.pages(ROOT)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"`((?:jpmap-fast|make) [^`\n]+)`")
+INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:jpmap-fast|make|pip) [^`\n]+)`")
 RUNNABLE = ("restore", "info")
 SLOW = "faces"  # a prior that takes seconds an image; Python blocks restore with it
 README_LINES = 150
@@ -101,9 +101,11 @@ def _is_target(name: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_named_in_the_text_exist(page: Path) -> None:
     for text in INLINE.findall(page.read_text(encoding="utf-8")):
-        program, name, *_ = text.split()
-        known = _is_target(name) if program == "make" else name in {*_commands(), "COMMAND"}
-        assert known, text
+        program, name, *_ = words = [word for word in text.split() if "=" not in word]
+        if program == "jpmap-fast":  # often without its arguments
+            assert name in {*_commands(), "COMMAND"}, text
+        else:
+            _check_command(words)
 
 
 def test_a_command_that_has_gone_is_noticed(
@@ -117,6 +119,55 @@ def test_a_command_that_has_gone_is_noticed(
         _check_command(["jpmap-fast", "nothing"])
     with pytest.raises(Exception, match="--nothing"):  # click's, wherever typer keeps it
         _check_command(["jpmap-fast", "train", "x.npz", "--output", "x", "--nothing"])
+
+
+def _extension(name: str) -> Any:
+    """A module of docs/extensions, which mkdocs loads by its path as well."""
+    path = ROOT / "docs" / "extensions" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_commands_has_them_all() -> None:
+    page = (ROOT / "docs/api/commands.md").read_text(encoding="utf-8")
+    shown = _extension("commands").on_page_markdown(page)
+    for name, command in _commands().items():
+        assert f"## {name}\n" in shown
+        for parameter in command.params:
+            assert parameter.opts[0] in shown or parameter.param_type_name == "argument"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("<A u, v> = <u, A^T v>", "&lt;A u, v> = &lt;u, A^T v>"),
+        ("steps: >= 1, a < b", "steps: &gt;= 1, a < b"),
+        ("``<A u>`` and <b", "``<A u>`` and &lt;b"),
+        ("    >>> x: <A> = 1", "    >>> x: <A> = 1"),
+        ("    Example:", "    Examples:"),
+    ],
+)
+def test_docstrings_become_markdown(line: str, shown: str) -> None:
+    griffe = pytest.importorskip("griffe")
+    module = griffe.Module("made_up", docstring=griffe.Docstring(line))
+    module.docstring.value = line
+    _extension("docstrings").Docstrings().on_object(obj=module)
+    assert module.docstring.value == shown
+
+
+def test_a_public_function_hides_the_module_of_its_name(tmp_path: Path) -> None:
+    griffe = pytest.importorskip("griffe")
+    package = tmp_path / "made_up"
+    package.mkdir()
+    (package / "__init__.py").write_text("from made_up.mend import mend\n__all__ = ['mend']\n")
+    (package / "mend.py").write_text('def mend():\n    """Mends <A u, v>."""\n')
+    extensions = griffe.load_extensions(_extension("docstrings").Docstrings())
+    loaded = griffe.load("made_up", search_paths=[tmp_path], extensions=extensions)
+    assert loaded["mend"].is_function
+    assert loaded["mend"].docstring.value == "Mends &lt;A u, v>."
 
 
 @pytest.mark.parametrize("module", ["", ".data", ".denoisers", ".deepinv", ".training"])

@@ -117,7 +117,7 @@ def test_missing_or_wrong_results_are_named(
 def _value(project: tuple[Path, list[str]], path: str, style: str = ".2f") -> str:
     """What stands in the place of a value, "" where it was refused."""
     readme, options = project
-    readme.write_text(f"It is <!-- value: {path} | {style} -->old<!-- end --> long.\n")
+    readme.write_text(f"It is <!-- value: {path} as {style} -->old<!-- end --> long.\n")
     if pages.main(options):
         return ""
     assert pages.main([*options, "--check"]) == 0
@@ -180,10 +180,11 @@ def test_a_number_that_is_not_there_is_named(
     "text",
     [
         "It is <!-- value: speed / other -->1<!-- end -->.",
-        "It is <!-- value: speed / other | d -->1.",
-        "It is <!-- value: speed / other | d -->1\n<!-- end -->.",
+        "It is <!-- value: speed / other as d -->1.",
+        "It is <!-- value: speed / other as d -->1\n<!-- end -->.",
+        "| a cell <!-- value: speed / a|b as d -->1<!-- end --> |",
         "<!-- table: speed --> <!-- end -->",
-        "<!-- value: speed / other | .0f -->1<!-- end --> begins a line.",
+        "<!-- value: speed / other as .0f -->1<!-- end --> begins a line.",
     ],
 )
 def test_a_malformed_place_is_refused(
@@ -200,7 +201,7 @@ def test_every_page_is_filled(project: tuple[Path, list[str]]) -> None:
     readme, options = project
     guide = readme.parent / "docs" / "guides" / "one.md"
     guide.parent.mkdir(parents=True)
-    guide.write_text("One of <!-- value: speed / other | .0f -->0<!-- end -->.")
+    guide.write_text("One of <!-- value: speed / other as .0f -->0<!-- end -->.")
     assert pages.main([*options, "--check"]) == 1
     assert pages.main(options) == 0
     assert "-->1<!--" in guide.read_text()
