@@ -34,8 +34,8 @@ TABLE = re.compile(
     r"(?P<open><!-- table: (?P<names>[\w. -]+?) -->\n)(?P<body>.*?)(?P<close><!-- end -->)",
     re.DOTALL,
 )
-# Within one line: a comment that begins one would end the paragraph in Markdown. Without a bar, which
-# would end a cell of a table.
+# Within one line: a comment that begins one would end the paragraph in Markdown. Without a bar,
+# which would end a cell of a table.
 VALUE = re.compile(
     r"(?P<open><!-- value: (?P<path>[^|\n]+?) as (?P<format>(?:abs )?[\w,.+%]+) -->)"
     r"(?P<body>[^<\n]*)(?P<close><!-- end -->)"
