@@ -6,7 +6,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f) $(shell find
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.26" ninja
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint docs format bench clean
 
 setup: $(STAMP)
 
@@ -17,7 +17,7 @@ $(BIN)/python:
 # deepinv needs, with it: each release of one fits one of the other, and pip must not replace torch.
 $(STAMP): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check "torch>=2.11" torchvision numpy $(BUILD_TOOLS)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,dev,experiments]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,dev,docs,experiments]"
 	touch $@
 
 demo: setup
@@ -31,7 +31,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
-	$(BIN)/python benchmarks/readme_tables.py --check
+	$(BIN)/python benchmarks/pages.py --check
+
+# Warnings are errors: broken links, pages without a place, names that are gone. Not --quiet, by which
+# mkdocs would count no warnings.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -48,4 +53,4 @@ bench: setup
 	$(BIN)/python benchmarks/baseline.py --device cpu
 
 clean:
-	rm -rf .venv build demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build demo site .pytest_cache .mypy_cache .ruff_cache

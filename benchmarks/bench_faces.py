@@ -58,10 +58,6 @@ class TimedAdam:
         self.steps = 0
         self.cut = 0
 
-    def path(self, objective: LatentObjective) -> str:
-        """As ``Adam``."""
-        return self._adam.path(objective)
-
     def minimise(
         self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
     ) -> LatentSolution:

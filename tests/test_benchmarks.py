@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import chart
 import numpy as np
+import picture
 import pytest
 import torch
-from readme_tables import format_table
+from pages import format_table
 from restoration_problems import degradations, make_problem, ssim
 
 import jpmap_fast as jf
@@ -128,3 +130,24 @@ def test_a_long_first_call_is_timed_and_a_short_one_is_not() -> None:
     _, seconds, runs = timed(lambda: (calls.append(1), time.sleep(0.01)), cpu, repeats=3, limit=0)
     assert (runs, len(calls)) == (1, 1)
     assert seconds >= 0.01
+
+
+def test_the_chart_is_the_same_for_the_same_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    for name in ("one.svg", "two.svg"):
+        monkeypatch.setattr(chart, "OUTPUT", tmp_path / name)
+        chart.main()
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    assert b"compressed sensing" in written[0]
+
+
+def test_tiles_of_the_picture_are_not_interpolated() -> None:
+    for shape in ((1, 28, 28), (3, 64, 64)):
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        tile, step = picture.tile(image), picture.SIDE // shape[1]
+        assert tile.shape == (3, picture.SIDE, picture.SIDE)
+        assert torch.equal(tile[:, ::step, ::step], image.expand(3, -1, -1))
+        assert torch.equal(tile[:, step - 1 :: step, step - 1 :: step], image.expand(3, -1, -1))

@@ -289,12 +289,11 @@ def test_bad_physics_are_refused(digits):
         model(digits, "blur")
 
 
-def test_example_of_the_readme_runs(tmp_path, monkeypatch):
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("### With DeepInverse") :]
-    block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+def test_example_of_the_guide_restores(tmp_path, monkeypatch):
+    path = Path(__file__).parent.parent / "docs" / "guides" / "deepinverse.md"
+    block = re.search(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     namespace = {}
-    exec(compile(block[1], "README.md", "exec"), namespace)
+    exec(compile(block[1], path.name, "exec"), namespace)
     assert namespace["restored"].shape == (16, 1, 28, 28)
     assert namespace["scores"]["PSNR"] > namespace["scores"]["PSNR no learning"] + 5

@@ -107,8 +107,11 @@ class Algorithm(ABC):
         solver = getattr(self, "z_solver", None)
         if solver is None:
             return ""
-        f, _ = problem.latent_objective("projected", problem.y, torch.full_like(problem.sigma, 1))
-        return as_solver(type(self).__name__, solver).path(f)
+        solver = as_solver(type(self).__name__, solver)
+        if not isinstance(solver, GaussNewton):
+            return "torch"
+        f, _ = problem.latent_objective("projected", problem.y, torch.ones_like(problem.sigma))
+        return solver.path(f)
 
     @property
     def runs_fixed(self) -> bool:

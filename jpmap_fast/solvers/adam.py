@@ -49,10 +49,6 @@ class Adam:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"Adam: expected betas in [0, 1), got {self.betas!r}")
 
-    def path(self, objective: LatentObjective) -> str:
-        """How ``minimise`` runs, see ``LatentSolution.path``."""
-        return "torch"
-
     @torch.no_grad()
     def minimise(
         self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None

@@ -41,7 +41,3 @@ class LatentSolver(Protocol):
         invariant to it (Adam's published stopping rule is stated on f / beta).
         """
         ...
-
-    def path(self, objective: LatentObjective) -> str:
-        """How ``minimise`` runs, see ``LatentSolution.path``."""
-        ...

@@ -1,0 +1,40 @@
+"""What griffe must know to read this package: public names, and angles that are no HTML."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+
+class Docstrings(griffe.Extension):
+    """Public names before modules of the same name; docstrings as Markdown."""
+
+    def on_object(self, *, obj: griffe.Object, **settings: Any) -> None:
+        """Escape what Markdown would take for HTML or for a quotation."""
+        if obj.docstring is not None:
+            lines = obj.docstring.value.splitlines()
+            obj.docstring.value = "\n".join(map(_escaped, lines))
+
+    def on_package(self, *, pkg: griffe.Module, **settings: Any) -> None:
+        """``jpmap_fast.restore`` is the function, as at run time, not the module it is in."""
+        for name in pkg.exports or ():
+            member = pkg.members.get(str(name))
+            if member is not None and member.is_module and str(name) in member.members:
+                target = member.members[str(name)]
+                self.on_object(obj=target)  # nobody gets to it by its module any more
+                pkg.set_member(str(name), griffe.Alias(str(name), target, parent=pkg))
+
+
+def _escaped(line: str) -> str:
+    """<A u, v> and "count: >= 1" as text; code as it is, and Example the section Examples."""
+    if line.strip() == "Example:":
+        return line.replace("Example:", "Examples:")
+    if line.lstrip().startswith((">>>", "...")):
+        return line
+    pieces = re.split(r"(`+[^`]*`+)", line)
+    for position in range(0, len(pieces), 2):
+        text = re.sub(r"<(?=[A-Za-z])", "&lt;", pieces[position])
+        pieces[position] = re.sub(r"(?<=: )>(?==| )", "&gt;", text)
+    return "".join(pieces)
