@@ -23,8 +23,9 @@ $(STAMP): $(SOURCES) | $(BIN)/python
 demo: setup
 	$(BIN)/jpmap-fast demo --output demo
 
+# A process a core, each with one thread: most of the time goes into small operations.
 test: setup
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 lint: setup
 	$(BIN)/ruff check .

@@ -35,4 +35,5 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "damped_solve(Tensor matrix, Tensor? hessian, Tensor gradient, Tensor? damping) "
       "-> (Tensor, Tensor)");
   m.def("linear(Tensor x, Tensor packed, Tensor? bias, int outputs, int activation) -> Tensor");
+  m.def("layer(Tensor x, Tensor weight, Tensor? bias, int activation) -> Tensor");
 }

@@ -73,11 +73,16 @@ class RowProduct:
 
     def activated(self, x: Tensor, activation: str) -> Tensor:
         """f(x W^T + b) [..., out] of the rows x [..., in], for f out of ``ACTIVATIONS``."""
-        if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
-            return ACTIVATIONS[activation].value(self(x))
         outputs = self.weight.shape[0]
         flat = x.reshape(-1, x.shape[-1])
-        out = kernels.linear(flat, self.packed, self.bias, outputs, activation)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return ACTIVATIONS[activation].value(self(x))
+        if x.device.type == "cpu":
+            out = kernels.linear(flat, self.packed, self.bias, outputs, activation)
+        elif kernels.has_layer(flat):
+            out = kernels.layer(flat, self.weight, self.bias, activation)
+        else:
+            return ACTIVATIONS[activation].value(self(x))
         return out.reshape(*x.shape[:-1], outputs)
 
     def _apply(self, x: Tensor, bias: Tensor | None) -> Tensor:

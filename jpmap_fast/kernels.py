@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import jpmap_fast._C as _C
-from jpmap_fast._extension import require_cuda_kernels
+from jpmap_fast._extension import cuda_kernels_loaded, require_cuda_kernels
 from jpmap_fast.activations import ACTIVATION_CODES
 
 _ops = torch.ops.jpmap
@@ -261,17 +261,66 @@ def linear(
     _fits(op, x, "packed", packed, (-(-outputs // width), inputs, width))
     if bias is not None:
         _fits(op, x, "bias", bias, (outputs,))
-    if activation not in ACTIVATION_CODES:
-        known = ", ".join(ACTIVATION_CODES)
-        raise ValueError(f"linear: expected an activation out of {known}, got {activation!r}")
     out: Tensor = _ops.linear(
         x.contiguous(),
         packed.contiguous(),
         None if bias is None else bias.contiguous(),
         outputs,
-        ACTIVATION_CODES[activation],
+        _code(op, activation),
     )
     return out
+
+
+# Rows up to which ``layer`` is one launch worth having.
+LAYER_ROWS = 8
+
+
+def layer(
+    x: Tensor,  # [R, in]
+    weight: Tensor,  # [out, in]
+    bias: Tensor | None,  # [out]
+    activation: str = "identity",
+) -> Tensor:
+    r"""A layer, f(x W^T + b) [R, out], of at most 8 rows in one launch. CUDA, float32 only.
+
+    Args:
+        x: rows [R, in].
+        weight: W [out, in].
+        bias: b [out], or None.
+        activation: f, a name out of ``activations.ACTIVATIONS``.
+
+    Raises:
+        ValueError: shapes or devices do not fit, too many rows, or no such activation.
+        TypeError: types do not.
+    """
+    op = "layer"
+    rows, inputs = _matrix(op, "x", x)
+    outputs, _ = _matrix(op, "weight", weight)
+    if rows > LAYER_ROWS:
+        raise ValueError(f"{op}: expected at most {LAYER_ROWS} rows, got {rows}")
+    _fits(op, x, "weight", weight, (outputs, inputs))
+    if bias is not None:
+        _fits(op, x, "bias", bias, (outputs,))
+    out: Tensor = _ops.layer(
+        x.contiguous(),
+        weight.contiguous(),
+        None if bias is None else bias.contiguous(),
+        _code(op, activation),
+    )
+    return out
+
+
+def has_layer(x: Tensor) -> bool:
+    """Whether rows x [R, in] can go through ``layer``."""
+    few = 0 < len(x) <= LAYER_ROWS
+    return few and x.is_cuda and x.dtype == torch.float32 and cuda_kernels_loaded()
+
+
+def _code(op: str, activation: str) -> int:
+    if activation not in ACTIVATION_CODES:
+        known = ", ".join(ACTIVATION_CODES)
+        raise ValueError(f"{op}: expected an activation out of {known}, got {activation!r}")
+    return ACTIVATION_CODES[activation]
 
 
 def conjugate_gradient_step(
@@ -433,3 +482,8 @@ def _(
 @torch.library.register_fake("jpmap::linear")
 def _(x: Tensor, packed: Tensor, bias: Tensor | None, outputs: int, activation: int) -> Tensor:
     return x.new_empty(x.shape[0], outputs)
+
+
+@torch.library.register_fake("jpmap::layer")
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])

@@ -92,3 +92,38 @@ def test_bad_arguments_are_named():
         kernels.linear(torch.ones(5, 3), packed, None, 4, "gelu")
     with pytest.raises(TypeError, match="float32 or float64"):
         kernels.linear(torch.ones(5, 3, dtype=torch.int64), packed, None, 4)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("rows", range(9))
+@pytest.mark.parametrize("inputs, outputs", [(1, 1), (8, 512), (512, 784), (784, 16), (13, 33)])
+@pytest.mark.parametrize("activation", sorted(ACTIVATION_CODES))
+def test_layers_of_few_rows_match_the_product_in_double(rows, inputs, outputs, activation):
+    gpu = torch.device("cuda")
+    x = draw((rows, inputs), torch.float32, gpu, 0, uniform=False)
+    weight = draw((outputs, inputs), torch.float32, gpu, 1, uniform=False) / inputs**0.5
+    bias = draw((outputs,), torch.float32, gpu, 2, uniform=False)
+    for given in (x, scattered(x)):
+        for b in (bias, None):
+            found = kernels.layer(given, weight, b, activation)
+            exact = F.linear(x.double(), weight.double(), None if b is None else b.double())
+            exact = ACTIVATIONS[activation].value(exact)
+            assert found.shape == (rows, outputs)
+            assert (found - exact).norm() <= 4 * TOLERANCE[torch.float32] * exact.norm()
+    if rows > 1:
+        alone = kernels.layer(x[1:2], weight, bias, activation)
+        assert torch.equal(alone[0], kernels.layer(x, weight, bias, activation)[1])
+
+
+@pytest.mark.cuda
+def test_layers_refuse_what_they_cannot():
+    weight = torch.ones(4, 3, device="cuda")
+    with pytest.raises(ValueError, match="at most 8 rows, got 9"):
+        kernels.layer(torch.ones(9, 3, device="cuda"), weight, None)
+    with pytest.raises(ValueError, match="expected an activation out of elu"):
+        kernels.layer(torch.ones(2, 3, device="cuda"), weight, None, "gelu")
+    with pytest.raises(ValueError, match="expected weight"):
+        kernels.layer(torch.ones(2, 3, device="cuda"), weight.cpu(), None)
+    bias = torch.ones(4, device="cuda")
+    x = torch.ones(2, 3, device="cuda")
+    torch.library.opcheck(torch.ops.jpmap.layer.default, (x, weight, bias, 0))

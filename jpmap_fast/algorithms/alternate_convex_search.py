@@ -21,7 +21,6 @@ from jpmap_fast.algorithms.outcome import (
     Start,
 )
 from jpmap_fast.algorithms.problem import Problem, State
-from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.step import distance
 
 
@@ -65,9 +64,7 @@ class AlternateConvexSearch(Algorithm):
     def image_settings(self) -> tuple[str, ...]:
         return ("beta",)
 
-    def run(
-        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
-    ) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         batch, device = problem.batch, problem.y.device
         beta = self.image_value("beta", problem, problem.prior.gamma**-2)
         state = problem.minimise_x(start.z, beta)

@@ -90,16 +90,13 @@ class Algorithm(ABC):
         return (type(self), *(_plain(getattr(self, f.name)) for f in fields(self)))  # type: ignore[arg-type]
 
     @abstractmethod
-    def run(
-        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
-    ) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         """Restore every image of the problem from one start each.
 
         Args:
             problem: of a batch.
             start: where each image begins.
             monitor: told of every step.
-            fixed: do a fixed amount of work, where ``runs_fixed``; None to go on until done.
         """
 
     def path(self, problem: Problem) -> str:
@@ -115,8 +112,17 @@ class Algorithm(ABC):
 
     @property
     def runs_fixed(self) -> bool:
-        """Whether it can do a fixed amount of work on all images, as in a CUDA graph."""
+        """Whether there is a ``run_fixed``."""
         return False
+
+    def run_fixed(
+        self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor
+    ) -> list[Outcome]:
+        """The same by an amount of work that is known before, as a CUDA graph holds it.
+
+        The ends of the starts of each image, one outcome a start.
+        """
+        raise NotImplementedError
 
     def starting_codes(
         self, problem: Problem, generator: torch.Generator | None, drawn: bool = True

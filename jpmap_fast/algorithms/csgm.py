@@ -56,15 +56,24 @@ class CSGM(Algorithm):
     def runs_fixed(self) -> bool:
         return isinstance(as_solver("CSGM", self.z_solver), GaussNewton)
 
-    def run(
-        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
-    ) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         solver = as_solver("CSGM", self.z_solver)
-        return minimise_latent(problem, start.z, solver, monitor, fixed)
+        return minimise_latent(problem, start.z, solver, monitor)
+
+    def run_fixed(
+        self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor
+    ) -> list[Outcome]:
+        solver = as_solver("CSGM", self.z_solver)
+        end = minimise_latent(problem, start.z, solver, monitor, fixed)
+        return end.split(start.batch or problem.batch)
 
 
 def minimise_latent(
-    problem: Problem, z: torch.Tensor, solver: LatentSolver, monitor: Monitor, fixed: Fixed | None
+    problem: Problem,
+    z: torch.Tensor,
+    solver: LatentSolver,
+    monitor: Monitor,
+    fixed: Fixed | None = None,
 ) -> Outcome:
     """Minimise F(G(z)) + 1/2 ||z||^2 from z [B, k]: one descent at beta = inf, x = G(z)."""
     beta = torch.full_like(problem.sigma, torch.inf)

@@ -120,11 +120,12 @@ class JPMAP(Algorithm):
         # With z1 alone nothing would have descended after so many iterations.
         return settings.descents_prove and self.selection == "adaptive" and self.n1 == 0
 
-    def run(
-        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
-    ) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         beta = self.image_value("beta", problem, problem.prior.gamma**-2)
-        settings = self.settings()
-        if fixed is not None:
-            return for_rounds(problem, start, beta, settings, fixed, monitor)
-        return until_done(problem, start, beta, settings, stop_when_stationary, monitor)
+        return until_done(problem, start, beta, self.settings(), stop_when_stationary, monitor)
+
+    def run_fixed(
+        self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor
+    ) -> list[Outcome]:
+        beta = self.image_value("beta", problem, problem.prior.gamma**-2)
+        return for_rounds(problem, start, beta, self.settings(), fixed, monitor)

@@ -23,7 +23,6 @@ from jpmap_fast.algorithms.joint import Schedule, until_done
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import BETA_LIMIT, CONVERGED, RUNNING, Outcome, Start
 from jpmap_fast.algorithms.problem import Coupling, Problem
-from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.step import JointSettings
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
@@ -125,9 +124,7 @@ class MAPz(Algorithm):
 
         return advance
 
-    def run(
-        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
-    ) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         beta = self.image_value("beta0", problem, 0.1 * problem.prior.gamma**-2)
         settings = JointSettings(
             self.coupling,
@@ -190,9 +187,7 @@ class MAPzSplitting(Algorithm):
     def number_of_starts(self) -> int:
         return self.starts
 
-    def run(
-        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
-    ) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         betas = self.betas
         if betas is None:
             betas = tuple(10 ** (-1 + 5 * i / 11) * problem.prior.gamma**-2 for i in range(12))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from jpmap_fast.algorithms.monitor import History
@@ -58,16 +59,27 @@ class Outcome:
         state = State(images, codes, images, like, like)
         return cls(state, like, counts, counts, counts.reshape(0, 3))
 
-    def select(self, index: Tensor) -> Outcome:
-        """The images ``index`` alone."""
-        return Outcome(
-            self.state.select(index),
-            self.beta[index],
-            self.status[index],
-            self.iterations[index],
-            self.candidates[index],
-            None if self.history is None else self.history.select(index),
-        )
+    def split(self, batch: int) -> list[Outcome]:
+        """These images in parts of ``batch``, without what was recorded."""
+        parts = [value.split(batch) for value in (*vars(self.state).values(), *self._own())]
+        found = []
+        for part in zip(*parts, strict=True):
+            beta, status, iterations, candidates = part[5:]
+            found.append(Outcome(State(*part[:5]), beta, status, iterations, candidates))
+        return found
+
+    def where(self, condition: Tensor, other: Outcome) -> Outcome:
+        """This one where ``condition`` [B] holds, ``other`` elsewhere."""
+        own = [
+            torch.where(condition.reshape(-1, *[1] * (mine.dim() - 1)), mine, theirs)
+            for mine, theirs in zip(self._own(), other._own(), strict=True)
+        ]
+        beta, status, iterations, candidates = own
+        state = self.state.where(condition, other.state)
+        return Outcome(state, beta, status, iterations, candidates)
+
+    def _own(self) -> tuple[Tensor, ...]:
+        return self.beta, self.status, self.iterations, self.candidates
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class Start:
             encoder's start has x = A^T y, so that this one need not.
         images: the problems of the encoder's starts, which are the first rows; None without any.
         decoded: G(z) of these.
+        batch: how many images there are, each with as many starts; None for one start each.
     """
 
     z: Tensor
@@ -89,3 +102,4 @@ class Start:
     covered: bool = False
     images: Problem | None = None
     decoded: Tensor | None = None
+    batch: int | None = None

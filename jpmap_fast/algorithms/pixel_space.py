@@ -12,7 +12,6 @@ from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import CONVERGED, FAILED, ITERATION_LIMIT, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem, State
-from jpmap_fast.algorithms.rounds import Fixed
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,7 @@ class PixelSpace(Algorithm):
     def estimate(self, problem: Problem) -> Estimate:
         """Restore every image of the problem."""
 
-    def run(
-        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None = None
-    ) -> Outcome:
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         found = self.estimate(problem)
         monitor.finished(problem.batch)
         nan = torch.full_like(problem.sigma, torch.nan)

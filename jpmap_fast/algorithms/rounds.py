@@ -8,8 +8,7 @@ questions to the device it can be recorded as a CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,37 +42,6 @@ class Fixed:
         return solver.minimise_on_device(f, z, active, self.low_latency)
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """Where images stand, and how they came there."""
-
-    state: State
-    solved: Tensor  # [B] bool: a descent converged there
-    iterations: Tensor  # [B]
-    second: Tensor  # [B] how often the second candidate was taken
-    third: Tensor  # [B] and the third
-
-    def split(self, count: int) -> tuple[_Ends, _Ends]:
-        """The first ``count`` images, and the others."""
-        return self._each(lambda value: value[:count]), self._each(lambda value: value[count:])
-
-    def joined(self, others: _Ends) -> _Ends:
-        """These images, then the others."""
-        state = State(
-            *(
-                torch.cat((getattr(self.state, f.name), getattr(others.state, f.name)))
-                for f in fields(State)
-            )
-        )
-        counts = (f.name for f in fields(self) if f.name != "state")
-        return _Ends(state, *(torch.cat((getattr(self, n), getattr(others, n))) for n in counts))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> _Ends:
-        state = State(*(change(getattr(self.state, f.name)) for f in fields(State)))
-        counts = (f.name for f in fields(self) if f.name != "state")
-        return _Ends(state, *(change(getattr(self, name)) for name in counts))
-
-
 def for_rounds(
     problem: Problem,
     start: Start,
@@ -81,8 +49,8 @@ def for_rounds(
     settings: JointSettings,
     fixed: Fixed,
     monitor: Monitor,
-) -> Outcome:
-    """Run Algorithm 2.3 on every start of a batch; see the module."""
+) -> list[Outcome]:
+    """Run Algorithm 2.3 on every start of a batch; see the module. One outcome a start."""
     z, images = start.z, start.images
     if images is not None:
         published = images.operator.A_adjoint(images.y)
@@ -92,40 +60,45 @@ def for_rounds(
     found = fixed.descend(settings.z_solver, f, z)
     monitor.solved(found.path)
     state = problem.minimise_x(found.z, beta)
-    ones = torch.ones_like(found.steps)
-    moved = (found.z != z).any(dim=1).long()  # only where f falls
-    ends = _Ends(state, found.converged, ones, torch.zeros_like(ones), moved)
+    moved = (found.z != z).any(dim=1)  # only where f falls
+    zeros = torch.zeros_like(found.steps)
+    ends = Outcome(
+        state,
+        beta,
+        _status(found.converged, state),
+        zeros + 1,
+        torch.stack((zeros, zeros, moved.long()), dim=1),
+    ).split(start.batch or problem.batch)
     if images is not None:
         count = images.batch
-        asked, others = ends.split(count)
         before = images.evaluate(published, start.z[:count], beta[:count], start.decoded)
-        asked = _ask_encoder(images, before, asked, beta[:count], start, settings, fixed)
-        ends = asked if count == len(z) else asked.joined(others)
-    status = torch.where(ends.solved, CONVERGED, ITERATION_LIMIT)
-    return Outcome(
-        ends.state,
-        beta,
-        torch.where(torch.isfinite(ends.state.objective), status, FAILED),
-        ends.iterations,
-        torch.stack((torch.zeros_like(ends.second), ends.second, ends.third), dim=1),
-    )
+        ends[0] = _ask_encoder(
+            images, before, ends[0], found.converged[:count], start, settings, fixed
+        )
+    return ends
+
+
+def _status(solved: Tensor, state: State) -> Tensor:
+    status = torch.where(solved, CONVERGED, ITERATION_LIMIT)
+    return torch.where(torch.isfinite(state.objective), status, FAILED)
 
 
 def _ask_encoder(
     images: Problem,
     before: State,
-    end: _Ends,
-    beta: Tensor,
+    end: Outcome,
+    solved: Tensor,
     start: Start,
     settings: JointSettings,
     fixed: Fixed,
-) -> _Ends:
+) -> Outcome:
     """The candidates of the encoder's starts after ``end``, the first of them, is known.
 
     It is taken where it lies below x = A^T y, ``before``; then the encoder is asked again for as
     long as what it says lowers J1 and moves the image. Where it was not taken, what is left is the
     descent from the first z, which another start may have made as well.
     """
+    beta = end.beta
     f, _ = images.latent_objective("projected", images.y, beta)
 
     def attempt(z: Tensor, active: Tensor, now: State) -> tuple[State, Tensor, Tensor]:
@@ -136,19 +109,21 @@ def _ask_encoder(
 
     taken = end.state.objective < before.objective
     now = end.state.where(taken, before)
-    solved, second, third = end.solved & taken, taken.long(), torch.zeros_like(end.third)
-    open_ = taken & (distance(end.state, before) >= settings.tolerance)
+    solved, second, third = solved & taken, taken.long(), torch.zeros_like(end.iterations)
+    iterations = end.iterations
     if not start.covered and not (fixed.asks and bool(taken.all())):
         now, better, converged = attempt(now.z, ~taken, now)
         # A descent that finds nothing lower speaks of the place it began at too.
         solved, third = torch.where(taken, solved, converged), better.long()
-    iterations = end.iterations
+    open_, last = taken, before
     for _ in range(1, min(settings.n2, settings.max_iterations)):
+        open_ = open_ & (distance(now, last) >= settings.tolerance)
         if fixed.asks and not bool(open_.any()):
             break
         last = now
         now, better, converged = attempt(images.encode(now.x), open_, now)
         iterations, second = iterations + open_, second + better
         solved = torch.where(better, converged, solved)
-        open_ = better & (distance(now, last) >= settings.tolerance)
-    return _Ends(now, solved, iterations, second, third)
+        open_ = better
+    candidates = torch.stack((torch.zeros_like(second), second, third), dim=1)
+    return Outcome(now, beta, _status(solved, now), iterations, candidates)

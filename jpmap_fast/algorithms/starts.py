@@ -38,7 +38,7 @@ class Starts:
             encoder = torch.arange(len(image), device=device) < self._batch
         z = codes.repeat_interleave(self._batch, dim=0)
         # The second start is z = 0, where the encoder's has x = A^T y.
-        self._start = Start(z, encoder, covered=encoder is not None and not one)
+        self._start = Start(z, encoder, covered=encoder is not None and not one, batch=self._batch)
         self._images = problem
         self._decoded: Tensor | None = None
         self._rows = torch.arange(self._batch, device=device)
@@ -48,29 +48,42 @@ class Starts:
         monitor.start(self._batch * self._number)
         repeated = y if self._number == 1 else y.repeat(self._number, *[1] * (y.dim() - 1))
         problem = self._problem.at(repeated)
-        outcome = self._algorithm.run(problem, self._begun(y, fixed), monitor, fixed)
-        outcome = replace(outcome, history=monitor.history())
-        return outcome if self._number == 1 else outcome.select(self._best(outcome))
+        if fixed is not None:
+            return _best(self._algorithm.run_fixed(problem, self._begun(y), fixed, monitor))[0]
+        outcome = self._algorithm.run(problem, self._start, monitor)
+        best, start = _best(outcome.split(self._batch))
+        history = monitor.history()
+        if history is not None:
+            history = history.select(start * self._batch + self._rows)
+        return replace(best, history=history)
 
-    def _begun(self, y: Tensor, fixed: Fixed | None) -> Start:
+    def _begun(self, y: Tensor) -> Start:
+        """The starts with what a fixed amount of work wants to know of the encoder's."""
         start = self._start
-        if fixed is None or start.encoder is None:
+        if start.encoder is None:
             return start
         if self._decoded is None:  # of the same codes at every call
             self._decoded = self._images.decode(start.z[: self._batch])
         return replace(start, images=self._images.at(y), decoded=self._decoded)
 
-    def _best(self, outcome: Outcome) -> Tensor:
-        """Row of the best start of each image [B]: of equal ones the better status.
 
-        An end that failed never wins.
-        """
-        value = outcome.state.objective.double()
-        value = torch.where(torch.isfinite(value), value, torch.inf).reshape(self._number, -1)
-        status = outcome.status.reshape(self._number, -1)
-        unequal = value > value.amin(dim=0)
-        chosen = torch.where(unequal, torch.iinfo(status.dtype).max, status).argmin(dim=0)
-        return chosen * self._batch + self._rows
+def _best(ends: list[Outcome]) -> tuple[Outcome, Tensor]:
+    """The end of each image with the least objective, and which start it is of [B].
+
+    Of equal objectives the better status wins; an end that failed never does.
+    """
+    best, value = ends[0], _comparable(ends[0])
+    chosen = torch.zeros_like(best.status)
+    for number, end in enumerate(ends[1:], start=1):
+        other = _comparable(end)
+        better = (other < value) | ((other == value) & (end.status < best.status))
+        best, value = end.where(better, best), torch.where(better, other, value)
+        chosen = torch.where(better, number, chosen)
+    return best, chosen
+
+
+def _comparable(end: Outcome) -> Tensor:
+    return end.state.objective.nan_to_num(torch.inf, torch.inf, torch.inf)
 
 
 def solve_from(
@@ -78,5 +91,7 @@ def solve_from(
 ) -> Outcome:
     """Restore from codes z0 [B, k] in place of all starts."""
     monitor.start(problem.batch)
-    outcome = algorithm.run(problem, Start(z0), monitor, fixed)
+    if fixed is not None:
+        return algorithm.run_fixed(problem, Start(z0), fixed, monitor)[0]
+    outcome = algorithm.run(problem, Start(z0), monitor)
     return replace(outcome, history=monitor.history())

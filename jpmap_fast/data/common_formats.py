@@ -29,7 +29,9 @@ def read_common(path: Path, background: float) -> Iterator[Picture]:
     from PIL import Image
 
     with Image.open(path, formats=FORMATS) as image:
-        check_size(image.width * image.height * len(image.getbands()), path.stat().st_size)
+        # What a palette becomes: colours and their opacity.
+        samples = 4 if image.mode == "P" else len(image.getbands())
+        check_size(image.width * image.height * samples, path.stat().st_size)
         frames = int(getattr(image, "n_frames", 1))
         notes: list[str] = []
         if image.format == "PNG":

@@ -59,18 +59,21 @@ def damaged(target: Target, name: str, seed: int, index: int) -> bytes:
 
 @contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-    """Raises ``Hang`` inside once so much time has passed; of the main thread."""
+    """Raises ``Hang`` inside once this process has worked for so long; in the main thread.
+
+    What else the machine does is no hang.
+    """
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise Hang(f"not done after {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _peak() -> int:
