@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 _Result = TypeVar("_Result")
 
@@ -36,3 +38,17 @@ def captured(
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = work()
     return graph, result
+
+
+def constant(value: float, like: Tensor) -> Tensor:
+    """A number as a tensor without dimensions, of the type and on the device of ``like``.
+
+    Made once: a number in the place of a tensor is a launch of its own in a graph.
+    """
+    return _constant(value, like.dtype, like.device)
+
+
+@cache
+def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((), value, dtype=dtype, device=device)

@@ -102,7 +102,7 @@ class RowProduct:
         """This product, and no diagonal in front of it: it is a matrix already."""
         return self, None
 
-    def select(self, index: Tensor) -> RowProduct:
+    def select(self, index: Tensor | slice) -> RowProduct:
         """The product of the images ``index``: one W serves them all."""
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from jpmap_fast.batch_invariant import batched_product
@@ -87,7 +88,9 @@ class MatrixFreeLeastSquares(LatentObjective):
         solved, _ = self.system.solve(self.system.measure(tangent)[:, None], None)
         return self.system.measure_adjoint(solved[:, 0])
 
-    def select(self, index: Tensor) -> MatrixFreeLeastSquares:
+    def select(self, index: Tensor | slice) -> MatrixFreeLeastSquares:
+        if isinstance(index, slice):
+            index = torch.arange(len(self.target), device=self.target.device)[index]
         new = MatrixFreeLeastSquares(self.decoder, self.system.select(index), self.target[index])
         new._last = self._last
         new._index = index if self._index is None else self._index[index]

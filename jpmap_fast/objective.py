@@ -99,8 +99,8 @@ class LatentObjective(ABC):
         return lambda v: v + jacobian.pull(self._weigh(jacobian.push(v)))
 
     @abstractmethod
-    def select(self, index: Tensor) -> LatentObjective:
-        """The objective of the images ``index`` alone."""
+    def select(self, index: Tensor | slice) -> LatentObjective:
+        """The objective of the images ``index`` alone; those of a slice share what it holds."""
 
     def fused(self) -> MLPLeastSquares | None:
         """The same function for the fused operators; None where they do not apply."""
@@ -202,7 +202,7 @@ class WeightedLeastSquares(LatentObjective):
             self.constant,
         )
 
-    def select(self, index: Tensor) -> WeightedLeastSquares:
+    def select(self, index: Tensor | slice) -> WeightedLeastSquares:
         scale = self.scale
         if scale is not None and scale.dim() == 2:
             scale = scale[index]

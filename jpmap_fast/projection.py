@@ -7,7 +7,7 @@ from torch import Tensor
 from jpmap_fast.matrix_free_objective import MatrixFreeLeastSquares
 from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
 from jpmap_fast.operators.base import Operator
-from jpmap_fast.operators.data_term import Action
+from jpmap_fast.operators.data_term import Action, Whitening
 from jpmap_fast.priors.decoder import Decoder
 
 
@@ -26,6 +26,7 @@ class Projection:
         self._term = operator.data_term()
         rows = None if isinstance(self._term, Action) else self._term.rows
         self._decoder = decoder if rows is None else decoder.restrict(rows)
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, y: Tensor, beta: Tensor, sigma: Tensor) -> LatentObjective:
         """J(z) at measurements y [B, ...], beta [B] and sigma [B].
@@ -39,8 +40,15 @@ class Projection:
         return WeightedLeastSquares(
             self._decoder,
             term.coordinates(y),
-            term.weight(beta, sigma),
+            self._weight(term, beta, sigma),
             scale=term.scale,
             matrix=term.map,
             constant=term.constant(y, sigma),
         )
+
+    def _weight(self, term: Whitening, beta: Tensor, sigma: Tensor) -> Tensor:
+        """The weights, kept for as long as the same beta and sigma come: in a ``Restorer``."""
+        last = self._last  # read once: another thread may replace it
+        if last is None or last[0] is not beta or last[1] is not sigma:
+            last = self._last = (beta, sigma, term.weight(beta, sigma))
+        return last[2]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._capture import constant
 from jpmap_fast.algorithms.monitor import History
 from jpmap_fast.algorithms.outcome import CONVERGED, NOT_FINITE, STATUS_TEXT, Outcome
 from jpmap_fast.algorithms.problem import Problem
@@ -99,9 +100,11 @@ def result_of(outcome: Outcome, finite: Tensor | None, path: str) -> Result:
     counts = outcome.iterations, outcome.candidates
     values = [state.x, state.z, state.decoded, state.objective, state.gap, outcome.beta]
     if finite is not None:
-        code = torch.where(finite, code, NOT_FINITE)
+        code = torch.where(finite, code, constant(NOT_FINITE, code))
         values = [
-            torch.where(finite.reshape(-1, *[1] * (value.dim() - 1)), value, torch.nan)
+            torch.where(
+                finite.reshape(-1, *[1] * (value.dim() - 1)), value, constant(math.nan, value)
+            )
             for value in values
         ]
         counts = counts[0] * finite, counts[1] * finite[:, None]

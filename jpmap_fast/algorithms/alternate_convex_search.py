@@ -64,9 +64,12 @@ class AlternateConvexSearch(Algorithm):
     def image_settings(self) -> tuple[str, ...]:
         return ("beta",)
 
+    def image_default(self, name: str, problem: Problem) -> float:
+        return problem.prior.gamma**-2
+
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         batch, device = problem.batch, problem.y.device
-        beta = self.image_value("beta", problem, problem.prior.gamma**-2)
+        beta = self.beta
         state = problem.minimise_x(start.z, beta)
         if start.encoder is not None:
             published = problem.evaluate(problem.operator.A_adjoint(problem.y), start.z, beta)

@@ -62,14 +62,14 @@ class Algorithm(ABC):
         }
         for name in self.image_settings:
             value = getattr(self, name)
-            if value is not None:
-                settings[name] = per_image(name, value, problem.batch, problem.sigma)
+            if value is None:
+                value = self.image_default(name, problem)
+            settings[name] = per_image(name, value, problem.batch, problem.sigma)
         return self._replaced(settings)
 
-    def image_value(self, name: str, problem: Problem, default: float) -> Tensor:
-        """A setting of ``image_settings`` [B], bound to a problem; ``default`` where it is None."""
-        value = getattr(self, name)
-        return torch.full_like(problem.sigma, default) if value is None else value
+    def image_default(self, name: str, problem: Problem) -> float:
+        """What one of ``image_settings`` is where it is None."""
+        raise NotImplementedError
 
     def select(self, index: Tensor) -> Algorithm:
         """The bound settings of the images ``index``; an index may repeat."""

@@ -102,6 +102,9 @@ class JPMAP(Algorithm):
     def image_settings(self) -> tuple[str, ...]:
         return ("beta",)
 
+    def image_default(self, name: str, problem: Problem) -> float:
+        return problem.prior.gamma**-2
+
     def settings(self) -> JointSettings:
         """What the shared loop needs of this."""
         return JointSettings(
@@ -121,11 +124,9 @@ class JPMAP(Algorithm):
         return settings.descents_prove and self.selection == "adaptive" and self.n1 == 0
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
-        beta = self.image_value("beta", problem, problem.prior.gamma**-2)
-        return until_done(problem, start, beta, self.settings(), stop_when_stationary, monitor)
+        return until_done(problem, start, self.beta, self.settings(), stop_when_stationary, monitor)
 
     def run_fixed(
         self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor
     ) -> list[Outcome]:
-        beta = self.image_value("beta", problem, problem.prior.gamma**-2)
-        return for_rounds(problem, start, beta, self.settings(), fixed, monitor)
+        return for_rounds(problem, start, self.beta, self.settings(), fixed, monitor)

@@ -110,6 +110,9 @@ class MAPz(Algorithm):
     def image_settings(self) -> tuple[str, ...]:
         return ("beta0",)
 
+    def image_default(self, name: str, problem: Problem) -> float:
+        return 0.1 * problem.prior.gamma**-2
+
     def _schedule(self, pixels: int, ceiling: float) -> Schedule:
         epsilon = (self.alpha / 255) ** 2 * pixels
         rho = 100 / pixels if self.rho is None else self.rho
@@ -125,7 +128,6 @@ class MAPz(Algorithm):
         return advance
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
-        beta = self.image_value("beta0", problem, 0.1 * problem.prior.gamma**-2)
         settings = JointSettings(
             self.coupling,
             as_solver("MAPz", self.z_solver),
@@ -136,9 +138,9 @@ class MAPz(Algorithm):
             self.tolerance,
         )
         # Far beyond any beta at which x and G(z) still differ, far from overflow.
-        ceiling = torch.finfo(beta.dtype).max ** 0.5
+        ceiling = torch.finfo(self.beta0.dtype).max ** 0.5
         schedule = self._schedule(math.prod(problem.prior.image_shape), ceiling)
-        outcome = until_done(problem, start, beta, settings, schedule, monitor)
+        outcome = until_done(problem, start, self.beta0, settings, schedule, monitor)
         return _with_latent_objective(outcome, problem)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jpmap_fast._capture import constant
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import CONVERGED, FAILED, ITERATION_LIMIT, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem, State
@@ -56,35 +57,38 @@ def for_rounds(
         published = images.operator.A_adjoint(images.y)
         code = images.encode(published)
         z = code if images.batch == len(z) else torch.cat((code, z[images.batch :]))
-    f, _ = problem.latent_objective("projected", problem.y, beta)
+    f = problem.projection(problem.y, beta, problem.sigma)
     found = fixed.descend(settings.z_solver, f, z)
     monitor.solved(found.path)
     state = problem.minimise_x(found.z, beta)
     moved = (found.z != z).any(dim=1)  # only where f falls
-    zeros = torch.zeros_like(found.steps)
+    zeros = constant(0, found.steps).expand_as(found.steps)
     ends = Outcome(
         state,
         beta,
         _status(found.converged, state),
-        zeros + 1,
+        constant(1, found.steps).expand_as(found.steps),
         torch.stack((zeros, zeros, moved.long()), dim=1),
     ).split(start.batch or problem.batch)
     if images is not None:
         count = images.batch
         before = images.evaluate(published, start.z[:count], beta[:count], start.decoded)
-        ends[0] = _ask_encoder(
-            images, before, ends[0], found.converged[:count], start, settings, fixed
-        )
+        solved = found.converged[:count]
+        part = f.select(slice(0, count))
+        ends[0] = _ask_encoder(images, part, before, ends[0], solved, start, settings, fixed)
     return ends
 
 
 def _status(solved: Tensor, state: State) -> Tensor:
-    status = torch.where(solved, CONVERGED, ITERATION_LIMIT)
-    return torch.where(torch.isfinite(state.objective), status, FAILED)
+    like = torch.empty(0, dtype=torch.int64, device=solved.device)
+    ended, cut, failed = (constant(code, like) for code in (CONVERGED, ITERATION_LIMIT, FAILED))
+    status = torch.where(solved, ended, cut)
+    return torch.where(torch.isfinite(state.objective), status, failed)
 
 
 def _ask_encoder(
     images: Problem,
+    f: LatentObjective,
     before: State,
     end: Outcome,
     solved: Tensor,
@@ -99,7 +103,6 @@ def _ask_encoder(
     descent from the first z, which another start may have made as well.
     """
     beta = end.beta
-    f, _ = images.latent_objective("projected", images.y, beta)
 
     def attempt(z: Tensor, active: Tensor, now: State) -> tuple[State, Tensor, Tensor]:
         found = fixed.descend(settings.z_solver, f, z, active)
@@ -109,7 +112,8 @@ def _ask_encoder(
 
     taken = end.state.objective < before.objective
     now = end.state.where(taken, before)
-    solved, second, third = solved & taken, taken.long(), torch.zeros_like(end.iterations)
+    zeros = constant(0, end.iterations).expand_as(end.iterations)
+    solved, second, third = solved & taken, taken.long(), zeros
     iterations = end.iterations
     if not start.covered and not (fixed.asks and bool(taken.all())):
         now, better, converged = attempt(now.z, ~taken, now)
@@ -125,5 +129,5 @@ def _ask_encoder(
         iterations, second = iterations + open_, second + better
         solved = torch.where(better, converged, solved)
         open_ = better
-    candidates = torch.stack((torch.zeros_like(second), second, third), dim=1)
+    candidates = torch.stack((zeros, second, third), dim=1)
     return Outcome(now, beta, _status(solved, now), iterations, candidates)

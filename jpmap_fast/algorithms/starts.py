@@ -49,11 +49,11 @@ class Starts:
         repeated = y if self._number == 1 else y.repeat(self._number, *[1] * (y.dim() - 1))
         problem = self._problem.at(repeated)
         if fixed is not None:
-            return _best(self._algorithm.run_fixed(problem, self._begun(y), fixed, monitor))[0]
-        outcome = self._algorithm.run(problem, self._start, monitor)
-        best, start = _best(outcome.split(self._batch))
-        history = monitor.history()
+            return _best(self._algorithm.run_fixed(problem, self._begun(y), fixed, monitor))
+        ends = self._algorithm.run(problem, self._start, monitor).split(self._batch)
+        best, history = _best(ends), monitor.history()
         if history is not None:
+            start = _chosen(ends, best)
             history = history.select(start * self._batch + self._rows)
         return replace(best, history=history)
 
@@ -67,19 +67,26 @@ class Starts:
         return replace(start, images=self._images.at(y), decoded=self._decoded)
 
 
-def _best(ends: list[Outcome]) -> tuple[Outcome, Tensor]:
-    """The end of each image with the least objective, and which start it is of [B].
+def _best(ends: list[Outcome]) -> Outcome:
+    """The end of each image with the least objective.
 
     Of equal objectives the better status wins; an end that failed never does.
     """
-    best, value = ends[0], _comparable(ends[0])
-    chosen = torch.zeros_like(best.status)
-    for number, end in enumerate(ends[1:], start=1):
-        other = _comparable(end)
-        better = (other < value) | ((other == value) & (end.status < best.status))
-        best, value = end.where(better, best), torch.where(better, other, value)
-        chosen = torch.where(better, number, chosen)
-    return best, chosen
+    best = ends[0]
+    for end in ends[1:]:
+        best = end.where(_better(end, best), best)
+    return best
+
+
+def _better(one: Outcome, other: Outcome) -> Tensor:
+    a, b = _comparable(one), _comparable(other)
+    return (a < b) | ((a == b) & (one.status < other.status))
+
+
+def _chosen(ends: list[Outcome], best: Outcome) -> Tensor:
+    """Which start the best end of each image is of [B], the first of those like it."""
+    unlike = torch.stack([_better(best, end) for end in ends])
+    return unlike.long().argmin(dim=0)
 
 
 def _comparable(end: Outcome) -> Tensor:

@@ -39,7 +39,7 @@ class LinearMap(Protocol):
         """
         ...
 
-    def select(self, index: Tensor) -> LinearMap:
+    def select(self, index: Tensor | slice) -> LinearMap:
         """H of the images ``index``."""
         ...
 

@@ -176,7 +176,7 @@ class FourierMap:
             return None
         return RowProduct(self(torch.eye(n, dtype=real.dtype, device=real.device)).T), None
 
-    def select(self, index: Tensor) -> FourierMap:
+    def select(self, index: Tensor | slice) -> FourierMap:
         if not self.per_image:
             return self
         return FourierMap(self.spectrum[index], self.image_shape, self.factor)

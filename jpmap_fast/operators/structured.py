@@ -51,7 +51,7 @@ class _SampledTransform:
         images = torch.eye(n, dtype=self._signs.dtype, device=self._signs.device)
         return RowProduct(self(images).T), None
 
-    def select(self, index: Tensor) -> _SampledTransform:
+    def select(self, index: Tensor | slice) -> _SampledTransform:
         return self
 
 
