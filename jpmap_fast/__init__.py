@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import jpmap_fast._extension  # noqa: F401  (registers the compiled operators)
@@ -18,9 +19,23 @@ from jpmap_fast.algorithms import (
     MAPz,
     MAPzSplitting,
     PnPADMM,
+    largest_weight,
 )
-from jpmap_fast.data.digits import mnist_test_digits
-from jpmap_fast.denoisers import load_denoiser
+from jpmap_fast.data import (
+    load_images,
+    load_kernel,
+    load_mask,
+    mnist_test_digits,
+    read_pictures,
+)
+from jpmap_fast.denoisers import (
+    LipschitzDenoiser,
+    available_denoisers,
+    load_denoiser,
+    save_denoiser,
+)
+from jpmap_fast.masks import random_masks
+from jpmap_fast.metrics import psnr, ssim
 from jpmap_fast.operators import (
     Blur,
     Composition,
@@ -54,8 +69,10 @@ from jpmap_fast.solvers import Adam, GaussNewton
 
 if TYPE_CHECKING:
     from jpmap_fast.deepinv import Reconstructor as Reconstructor
+    from jpmap_fast.deepinv import as_operator as as_operator
+    from jpmap_fast.training import train as train
 
-__version__ = "0.1.0"
+__version__ = version("jpmap_fast")
 
 __all__ = [
     "CSGM",
@@ -72,6 +89,7 @@ __all__ = [
     "History",
     "Inpainting",
     "LinearOperator",
+    "LipschitzDenoiser",
     "MAPz",
     "MAPzSplitting",
     "MatrixFree",
@@ -85,24 +103,40 @@ __all__ = [
     "Stack",
     "StructuredSensing",
     "SuperResolution",
+    "as_operator",
+    "available_denoisers",
     "available_priors",
     "bicubic_kernel",
     "box_kernel",
     "build_info",
     "gaussian_kernel",
+    "largest_weight",
     "load_denoiser",
+    "load_images",
+    "load_kernel",
+    "load_mask",
     "load_prior",
     "mnist_test_digits",
     "motion_kernel",
+    "psnr",
+    "random_masks",
+    "read_pictures",
     "restore",
+    "save_denoiser",
     "save_prior",
+    "ssim",
+    "train",
 ]
 
 
+# Where names are that are imported only when asked for: deepinv takes longer than everything else,
+# and restoring needs no training.
+_ON_REQUEST = {"Reconstructor": "deepinv", "as_operator": "deepinv", "train": "training"}
+
+
 def __getattr__(name: str) -> Any:
-    # Importing deepinv takes longer than everything else: only when it is asked for.
-    if name == "Reconstructor":
-        return importlib.import_module("jpmap_fast.deepinv").Reconstructor
+    if name in _ON_REQUEST:
+        return getattr(importlib.import_module(f"jpmap_fast.{_ON_REQUEST[name]}"), name)
     if name == "deepinv":
         return importlib.import_module("jpmap_fast.deepinv")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
