@@ -43,11 +43,14 @@ def as_algorithm(method: str | Algorithm) -> Algorithm:
     return method
 
 
-def prior_of(prior: Prior | str) -> Prior:
-    """A prior of itself or of its name."""
+def prior_of(prior: Prior | str, shared: bool = False) -> Prior:
+    """A prior of itself or of its name.
+
+    With ``shared`` a bundled one may be what others are given as well: for who changes nothing.
+    """
     if isinstance(prior, str):
-        # A bundled one is handed to nobody who could change it.
-        return bundled_prior(prior) if prior in available_priors() else load_prior(prior)
+        known = shared and prior in available_priors()
+        return bundled_prior(prior) if known else load_prior(prior)
     if not isinstance(prior, Prior):
         raise TypeError(
             "prior: expected an object with encode, decode, gamma, latent_dim and image_shape "
@@ -66,7 +69,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     """Arguments of ``restore``, checked; without ``codes`` the decoder is not asked whether it can
     be differentiated.
     """
-    prior = prior_of(prior)
+    prior = prior_of(prior, shared=True)
     if is_physics(operator):
         from jpmap_fast.deepinv.translation import count_of, translate
 

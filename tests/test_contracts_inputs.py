@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import jpmap_fast as jf
 from jpmap_fast.algorithms import Algorithm
+from jpmap_fast.run import Run
 
 BAD_SHAPES: dict[str, Any] = {
     "more columns": lambda y: torch.cat((y, y[..., :1]), dim=-1),
@@ -61,7 +62,7 @@ def no_work(monkeypatch):
     def solve(*arguments, **options):
         raise AssertionError("work began on bad input")
 
-    monkeypatch.setattr(Algorithm, "solve", solve)
+    monkeypatch.setattr(Run, "__call__", solve)
 
 
 def refusal(call: Callable[[], Any], word: str) -> str:

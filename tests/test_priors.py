@@ -289,11 +289,13 @@ def test_a_prior_says_how_many_starts_it_wants(tmp_path):
     assert jf.load_prior(path).restoration == prior.restoration
     y = torch.rand(2, 1, 6, 5)
     problem = prepare(y, jf.Denoising(), prior, 0.1).problem
-    assert jf.JPMAP().bind(problem) == jf.JPMAP(starts=4, n2=0)
-    assert jf.MAPz(n2=1).bind(problem) == jf.MAPz(starts=4, n2=1)
+    beta = torch.full((2,), prior.gamma**-2)
+    assert jf.JPMAP().bind(problem) == jf.JPMAP(beta=beta, starts=4, n2=0)
+    assert jf.MAPz(n2=1).bind(problem) == jf.MAPz(beta0=0.1 * beta, starts=4, n2=1)
     assert jf.JPMAP(starts=3).bind(problem).starts == 3
     silent = prepare(y, jf.Denoising(), small_mlp(dtype=torch.float32), 0.1).problem
-    assert jf.JPMAP().bind(silent) == jf.JPMAP(starts=2, n2=3)
+    beta = torch.full((2,), silent.prior.gamma**-2)
+    assert jf.JPMAP().bind(silent) == jf.JPMAP(beta=beta, starts=2, n2=3)
     assert jf.JPMAP().number_of_starts == 2
 
 
@@ -317,3 +319,12 @@ def test_bundled_priors_have_a_card_and_restore(name):
     assert result.converged.all()
     # Images that the prior draws are found again to within the noise of 30% of the pixels.
     assert (psnr(result.decoded, clean) > 27).all()
+
+
+def test_a_prior_by_name_is_nobody_elses_to_change():
+    deepinv = pytest.importorskip("deepinv")
+    digits = jf.mnist_test_digits(1)[0]
+    before = jf.restore(digits, jf.Denoising(), "mnist", 0.3).x
+    model = jf.Reconstructor("mnist", sigma=0.3).double()
+    model(digits.double(), deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.3)))
+    assert torch.equal(jf.restore(digits, jf.Denoising(), "mnist", 0.3).x, before)

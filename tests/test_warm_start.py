@@ -90,5 +90,5 @@ def test_a_method_in_pixel_space_goes_through_the_same_call(task):
     assert bool(torch.isnan(result.z).all()) and bool(torch.isnan(result.decoded).all())
     assert result.converged.tolist() == [True, False, True, True, True, True]
     assert result.status[1].startswith("failed") and bool(torch.isnan(result.x[1]).all())
-    with pytest.raises(ValueError, match="runs every method"):
-        jf.Restorer(operator, prior, SIGMA, batch_size=1, method=_Adjoint())
+    served = jf.Restorer(operator, prior, SIGMA, batch_size=len(y), method=_Adjoint())(y)
+    assert torch.equal(served.x[good], result.x[good]) and served.status == result.status

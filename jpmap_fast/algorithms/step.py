@@ -120,7 +120,7 @@ def step(
     open_ = work.encoder_open & active
     tried = _Proposals(work, settings, monitor)
     rejected = torch.zeros_like(open_)
-    covered = start.covered and settings.coupling == "projected"
+    covered = start.covered and settings.descents_prove
     if settings.selection == "exhaustive":
         tried.encode(open_)
         tried.encoder(open_)
