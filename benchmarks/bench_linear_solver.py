@@ -9,7 +9,7 @@ missing, noise 10/255, of decoded codes drawn from N(0, I). Decoders are the ``C
 default channels and the ``MLPVAE`` with its default layers, with random weights scaled so that
 images have contrast; and, if there is one, a trained prior for faces. The crossover is the least
 measured latent dimension from which on conjugate gradients take less time; it backs
-``DIRECT_LATENT_DIM`` of ``jpmap_fast/solvers/gauss_newton.py``.
+``DIRECT_LATENT_DIM`` of ``jpmap_fast/solvers/plan.py``.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def measure(case: Case, batch: int, device: torch.device, plain_up_to: int) -> d
     solution = solver.minimise(f, z)
     seconds = median_seconds(lambda: solver.minimise(f, z), device, repeats, warm_up=1)
     network = f.fused()
-    assert network is not None
+    assert not isinstance(network, str), network
     widths = [
         (w.shape[0] * w.shape[2], w.shape[1]) if w.dim() == 3 else tuple(w.shape)
         for w in network.network.weights

@@ -125,7 +125,14 @@ def _scaled_half(layer: RowProduct) -> tuple[Tensor, Tensor]:
 
 
 def supports(latent_dim: int, widths: list[int], activations: list[str], like: Tensor) -> bool:
-    """Whether the fused operators take a network, in the type and on the device of ``like``.
+    """Whether the fused operators take a network, see ``refusal``."""
+    return not refusal(latent_dim, widths, activations, like)
+
+
+def refusal(latent_dim: int, widths: list[int], activations: list[str], like: Tensor) -> str:
+    """Why the fused operators do not take a network in the type and on the device of ``like``.
+
+    An empty text where they do.
 
     On the CPU: up to 8 layers and 64 latent dimensions. On a GPU: float32 alone, and what an image
     passes between two layers must fit into the shared memory of a block.
@@ -136,19 +143,27 @@ def supports(latent_dim: int, widths: list[int], activations: list[str], like: T
         activations: their names.
         like: a tensor of the type and device in question.
     """
-    if not (
-        1 <= latent_dim <= MAX_LATENT
-        and 1 <= len(activations) <= MAX_LAYERS
-        and all(name in ACTIVATION_CODES for name in activations)
-    ):
-        return False
+    if not 1 <= latent_dim <= MAX_LATENT:
+        return f"{latent_dim} latent dimensions, compiled are up to {MAX_LATENT}"
+    if not 1 <= len(activations) <= MAX_LAYERS:
+        return f"{len(activations)} layers, compiled are up to {MAX_LAYERS}"
+    unknown = [name for name in activations if name not in ACTIVATION_CODES]
+    if unknown:
+        return f"the activation {unknown[0]} is not compiled"
+    if like.device.type == "cpu":
+        return ""
     if like.device.type != "cuda":
-        return like.device.type == "cpu"
-    if like.dtype != torch.float32 or not cuda_kernels_loaded():
-        return False
+        return f"nothing is compiled for {like.device.type}"
+    if like.dtype != torch.float32:
+        return f"on a GPU float32 is compiled, not {str(like.dtype).removeprefix('torch.')}"
+    if not cuda_kernels_loaded():
+        return "the CUDA kernels are not loaded"
     properties: Any = torch.cuda.get_device_properties(like.device)
     room = int(properties.shared_memory_per_block_optin)
-    return bool(_C.mlp_shared_memory(latent_dim, widths) <= room)
+    needed = int(_C.mlp_shared_memory(latent_dim, widths))
+    if needed > room:
+        return f"its layers need {needed} bytes of shared memory, a block has {room}"
+    return ""
 
 
 def mlp_gauss_newton(

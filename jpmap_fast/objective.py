@@ -28,7 +28,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from jpmap_fast.batch_invariant import weighted_product
-from jpmap_fast.mlp_kernels import MLPLeastSquares, pack_network, supports
+from jpmap_fast.mlp_kernels import MLPLeastSquares, pack_network, refusal
 from jpmap_fast.operators.data_term import LinearMap
 from jpmap_fast.priors.decoder import Decoder, MLPDecoder
 
@@ -102,9 +102,9 @@ class LatentObjective(ABC):
     def select(self, index: Tensor | slice) -> LatentObjective:
         """The objective of the images ``index`` alone; those of a slice share what it holds."""
 
-    def fused(self) -> MLPLeastSquares | None:
-        """The same function for the fused operators; None where they do not apply."""
-        return None
+    def fused(self) -> MLPLeastSquares | str:
+        """The same function for the fused operators, or why they do not apply."""
+        return "A is known by its action alone"
 
 
 def half_squared_norm(z: Tensor) -> Tensor:
@@ -179,21 +179,22 @@ class WeightedLeastSquares(LatentObjective):
     def _weigh(self, tangent: Tensor) -> Tensor:
         return self._observe_adjoint(self.weight * self._observe(tangent))
 
-    def fused(self) -> MLPLeastSquares | None:
+    def fused(self) -> MLPLeastSquares | str:
         decoder = self.decoder
         if not isinstance(decoder, MLPDecoder):
-            return None
+            return "the decoder is no plain multilayer perceptron"
         layers, activations = list(decoder.layers), list(decoder.activations)
         scale = self.scale
         if self.matrix is not None:
             if self.matrix.dense is None:
-                return None
+                return "A is faster by its transform than as a matrix"
             matrix, scale = self.matrix.dense
             layers.append(matrix)
             activations.append("identity")
         widths = [layer.weight.shape[0] for layer in layers]
-        if not supports(decoder.latent_dim, widths, activations, self.target):
-            return None
+        reason = refusal(decoder.latent_dim, widths, activations, self.target)
+        if reason:
+            return reason
         return MLPLeastSquares(
             pack_network(layers, activations),
             self.target,

@@ -27,7 +27,6 @@ from jpmap_fast.prepared import (
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.result import Result
 from jpmap_fast.run import Run
-from jpmap_fast.solvers import GaussNewton
 
 # Up to so many descents at a time every one gets a cluster of blocks of its own.
 LOW_LATENCY_DESCENTS = 16
@@ -70,7 +69,7 @@ class Restorer:
         captured: whether calls replay a CUDA graph. False on the CPU, for operators that iterate
             on the host (``LinearOperator``), steps by conjugate gradients, and methods that no
             graph holds.
-        path: how the descents run, as in ``Result``.
+        path, reason: how the descents run and why, as in ``Result``.
 
     A copy or a pickle is made anew from the arguments, with the random starts of the original.
 
@@ -139,9 +138,11 @@ class Restorer:
         """The way that calls run, and a graph of it on a GPU."""
         run, y = self._run, self._run.problem.y
         algorithm = run.algorithm
-        self.path = algorithm.path(run.problem)
+        plan = algorithm.plan(run.problem)
+        self.path, self.reason = plan.path, plan.reason
         on_gpu = y.device.type == "cuda"
-        self.captured = on_gpu and run.problem.operator.stays_on_device and _bounded(algorithm)
+        held = algorithm.runs_fixed and not plan.waits
+        self.captured = on_gpu and run.problem.operator.stays_on_device and held
         self._fixed: Fixed | None = None
         if self.captured or (algorithm.runs_fixed and not on_gpu):
             low_latency = self._batch * algorithm.number_of_starts <= LOW_LATENCY_DESCENTS
@@ -263,13 +264,6 @@ def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
         solver = replace(as_solver("Restorer", solver), max_steps=steps)  # type: ignore[type-var]
         return replace(algorithm, z_solver=solver)  # type: ignore[type-var]
     return algorithm
-
-
-def _bounded(algorithm: Algorithm) -> bool:
-    """Whether a graph can hold it."""
-    solver = as_solver("Restorer", getattr(algorithm, "z_solver", GaussNewton()))
-    iterates = isinstance(solver, GaussNewton) and solver.linear_solver == "conjugate-gradient"
-    return algorithm.runs_fixed and not iterates
 
 
 def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Operator, Any]:

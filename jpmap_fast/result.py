@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._capture import constant
-from jpmap_fast.algorithms.monitor import History
+from jpmap_fast.algorithms.monitor import History, Monitor
 from jpmap_fast.algorithms.outcome import CONVERGED, NOT_FINITE, STATUS_TEXT, Outcome
 from jpmap_fast.algorithms.problem import Problem
 
@@ -35,6 +35,8 @@ class Result:
         path: how the z-steps ran: "compiled", "torch", "torch (reverse mode)" for a decoder with a
             part of which torch has no forward-mode derivative (attention, ``grid_sample``); several
             with commas between them; "" for an algorithm without any.
+        reason: why that was not the compiled one, such as "the decoder is no plain multilayer
+            perceptron"; "" where it was.
         history: with ``record=True``, by iteration and image; None otherwise.
 
     A failed image (NaN or infinity in its measurement) has NaN in x, z, decoded, objective and gap.
@@ -51,6 +53,7 @@ class Result:
     beta: Tensor
     gap: Tensor
     path: str = ""
+    reason: str = ""
     history: History | None = None
 
     @property
@@ -88,13 +91,13 @@ class Result:
         return Result(**found)
 
 
-def result_of(outcome: Outcome, finite: Tensor | None, path: str) -> Result:
+def result_of(outcome: Outcome, finite: Tensor | None, monitor: Monitor) -> Result:
     """The result of a whole batch.
 
     Args:
         outcome: its end.
         finite: which measurements are finite [B]; None for all of them.
-        path: see ``Result``.
+        monitor: which saw what ran.
     """
     state, code = outcome.state, outcome.status
     counts = outcome.iterations, outcome.candidates
@@ -120,7 +123,8 @@ def result_of(outcome: Outcome, finite: Tensor | None, path: str) -> Result:
         candidates=counts[1],
         beta=beta,
         gap=gap,
-        path=path,
+        path=monitor.path,
+        reason=monitor.reason,
         history=outcome.history,
     )
 

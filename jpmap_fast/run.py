@@ -83,8 +83,7 @@ class Run:
                 continue
             starts = self.starts if whole else Starts(settings, part, self.codes)
             outcomes.append(starts.solve(part.y, monitor, fixed))
-        path = ", ".join(sorted(monitor.paths))
-        return result_of(joined(problem, good, outcomes), None, path)
+        return result_of(joined(problem, good, outcomes), None, monitor)
 
     def on_device(self, y: Tensor, z0: Tensor | None, fixed: Fixed | None) -> Result:
         """The same in one piece and without waiting for the device."""
@@ -94,7 +93,7 @@ class Run:
             else:
                 outcome = solve_from(self.algorithm, self.problem.at(y), z0, monitor, fixed)
         finite = torch.isfinite(y.flatten(1)).all(dim=1)
-        return result_of(outcome, finite, ", ".join(sorted(monitor.paths)))
+        return result_of(outcome, finite, monitor)
 
     def _fitting(self) -> int:
         """Images whose Jacobians and iterates fit into the memory at hand."""

@@ -376,16 +376,16 @@ def test_the_widest_network_that_is_taken_runs(latent):
     f, z = problem(3, (latent, width, 40), dtype=torch.float32)
     agrees(f, z)
     f, z = problem(3, (latent, width + 32, 40), dtype=torch.float32)
-    assert on_gpu(f).fused() is None
+    assert "shared memory" in on_gpu(f).fused()
 
 
 def test_what_does_not_fit_takes_the_torch_path():
     f, z = problem(2, (64, 2000, 2000, 100), dtype=torch.float32)
     f = on_gpu(f)
-    assert f.fused() is None
+    assert isinstance(f.fused(), str)
     assert bool(GaussNewton().minimise(f, z.cuda()).converged.all())
     g, z = problem(2, dtype=torch.float64)
-    assert on_gpu(g).fused() is None
+    assert isinstance(on_gpu(g).fused(), str)
 
 
 def test_digits_restore_as_well_fused_as_plain():

@@ -184,7 +184,7 @@ def test_conjugate_gradients_solve_a_linear_decoder(name):
 
 
 def test_the_linear_solver_is_chosen_by_the_latent_dimension(monkeypatch):
-    from jpmap_fast.solvers import gauss_newton
+    from jpmap_fast.solvers import gauss_newton, plan
 
     made = []
     for model in (gauss_newton.DirectModel, gauss_newton.ImplicitModel):
@@ -203,7 +203,7 @@ def test_the_linear_solver_is_chosen_by_the_latent_dimension(monkeypatch):
 
     assert models(jf.GaussNewton(fused=False)) == {"DirectModel"}
     assert models(SOLVERS["conjugate-gradient"]) == {"ImplicitModel"}
-    monkeypatch.setattr(gauss_newton, "DIRECT_LATENT_DIM", {"cpu": 2})
+    monkeypatch.setattr(plan, "DIRECT_LATENT_DIM", {"cpu": 2})
     assert models(jf.GaussNewton(fused=False)) == {"ImplicitModel"}
     assert models(jf.GaussNewton(fused=False, linear_solver="direct")) == {"DirectModel"}
     assert models(jf.GaussNewton()) == set()  # compiled

@@ -16,6 +16,7 @@ from jpmap_fast.algorithms.outcome import Outcome, Start
 from jpmap_fast.algorithms.problem import Problem
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
+from jpmap_fast.solvers.plan import Plan
 
 SOLVERS: dict[str, type[GaussNewton] | type[Adam]] = {"gauss-newton": GaussNewton, "adam": Adam}
 
@@ -99,16 +100,16 @@ class Algorithm(ABC):
             monitor: told of every step.
         """
 
-    def path(self, problem: Problem) -> str:
-        """How its descents run, as in ``Result``; "" for a method without any."""
+    def plan(self, problem: Problem) -> Plan:
+        """How its descents run; with an empty path for a method without any."""
         solver = getattr(self, "z_solver", None)
         if solver is None:
-            return ""
+            return Plan("", "it makes no descents")
         solver = as_solver(type(self).__name__, solver)
         if not isinstance(solver, GaussNewton):
-            return "torch"
+            return Plan("torch", f"{type(solver).__name__} is not compiled", waits=True)
         f, _ = problem.latent_objective("projected", problem.y, torch.ones_like(problem.sigma))
-        return solver.path(f)
+        return solver.plan(f, problem.y.new_empty(0, problem.decoder.latent_dim))
 
     @property
     def runs_fixed(self) -> bool:

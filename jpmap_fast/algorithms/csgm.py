@@ -84,7 +84,7 @@ def minimise_latent(
     if monitor.record:
         monitor.step(index, z, f.value(z).to(z.dtype), beta, gap, zeros)
     found = solver.minimise(f, z, scale) if fixed is None else fixed.descend(solver, f, z)
-    monitor.solved(found.path)
+    monitor.solved(found.path, found.reason)
     objective = found.objective.to(z.dtype)
     monitor.step(index, found.z, objective, beta, gap, zeros + 3)
     monitor.finished(problem.batch)

@@ -42,7 +42,8 @@ class Monitor:
         self._bar: Any = None
         self._batch = 0
         self._rows: list[tuple[Tensor, ...]] = []
-        self.paths: set[str] = set()
+        self._paths: set[str] = set()
+        self._reasons: set[str] = set()
 
     def __enter__(self) -> Monitor:
         return self
@@ -89,9 +90,21 @@ class Monitor:
         row[index] = candidate.to(torch.int8)
         self._rows.append((*rows, row))
 
-    def solved(self, path: str) -> None:
-        """A z-step ran ``path``, as in ``LatentSolution``."""
-        self.paths.add(path)
+    def solved(self, path: str, reason: str) -> None:
+        """A z-step ran ``path``, for ``reason``, as in ``LatentSolution``."""
+        self._paths.add(path)
+        if reason:
+            self._reasons.add(reason)
+
+    @property
+    def path(self) -> str:
+        """The paths that ran."""
+        return ", ".join(sorted(self._paths))
+
+    @property
+    def reason(self) -> str:
+        """Why they were not the compiled one."""
+        return "; ".join(sorted(self._reasons))
 
     def finished(self, count: int) -> None:
         """``count`` more images are done."""

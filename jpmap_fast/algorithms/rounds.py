@@ -59,7 +59,7 @@ def for_rounds(
         z = code if images.batch == len(z) else torch.cat((code, z[images.batch :]))
     f = problem.projection(problem.y, beta, problem.sigma)
     found = fixed.descend(settings.z_solver, f, z)
-    monitor.solved(found.path)
+    monitor.solved(found.path, found.reason)
     state = problem.minimise_x(found.z, beta)
     moved = (found.z != z).any(dim=1)  # only where f falls
     zeros = constant(0, found.steps).expand_as(found.steps)

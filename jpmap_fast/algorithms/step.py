@@ -195,7 +195,7 @@ class _Proposals:
         problem = before.problem if rows is None else before.problem.select(rows)
         f, scale = problem.latent_objective(settings.coupling, x, beta)
         found = settings.z_solver.minimise(f, z, scale)
-        self._monitor.solved(found.path)
+        self._monitor.solved(found.path, found.reason)
         # At the end of a descent of J1(x_n, .) the next x moves the minimum; and the test of Adam,
         # on the gradient of f / beta, says nothing of f where beta is large.
         converged = found.converged

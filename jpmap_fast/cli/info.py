@@ -29,10 +29,26 @@ def info() -> None:
         for index in range(torch.cuda.device_count()):
             devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
     _section("devices", devices)
-    _section("bundled priors", dict.fromkeys(available_priors(), ""))
+    _section("bundled priors", {name: _way(name) for name in available_priors()})
     methods = {name: algorithm.__name__ for name, algorithm in ALGORITHMS.items()}
     _section("methods", methods)
     _section("operators", OPERATORS)
+
+
+def _way(prior: str) -> str:
+    """How restorations with a prior run on the CPU, and on a GPU if there is one."""
+    import torch
+
+    from jpmap_fast import JPMAP, Denoising, load_prior
+    from jpmap_fast.prepared import prepare
+
+    found = []
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        network = load_prior(prior, device=device)
+        blank = torch.zeros(1, *network.image_shape, device=device)
+        plan = JPMAP().plan(prepare(blank, Denoising(), network, 0.1).problem)
+        found.append(f"{device}: {plan.path}" + (f" ({plan.reason})" if plan.reason else ""))
+    return ", ".join(found)
 
 
 def _section(title: str, lines: dict[str, str]) -> None:

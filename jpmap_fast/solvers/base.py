@@ -21,6 +21,7 @@ class LatentSolution:
         converged: whether the solver's own test was met [B].
         path: what ran: "compiled", "torch", or "torch (reverse mode)" for a decoder with a part of
             which torch has no forward-mode derivative.
+        reason: why it was not the compiled one, "" if it was or nothing is said.
     """
 
     z: Tensor
@@ -28,6 +29,7 @@ class LatentSolution:
     steps: Tensor
     converged: Tensor
     path: str = "torch"
+    reason: str = ""
 
 
 @runtime_checkable

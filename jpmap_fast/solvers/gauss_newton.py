@@ -11,17 +11,12 @@ from jpmap_fast._validate import choice, count, positive, switch
 from jpmap_fast.mlp_kernels import MLPLeastSquares, mlp_restore
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers.base import LatentSolution
+from jpmap_fast.solvers.plan import Plan, plan
 from jpmap_fast.solvers.quadratic_model import (
     DirectModel,
     ImplicitModel,
     QuadraticModel,
 )
-
-# Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients,
-# by device. The columns go through the decoder side by side, which a GPU does nearly for nothing,
-# while iterations wait for one another: at k = 64 they took a fifteenth of the time there. On a CPU
-# conjugate gradients win from k = 32 on (benchmarks/bench_linear_solver.py).
-DIRECT_LATENT_DIM = {"cpu": 24, "cuda": 512}
 
 # On a GPU a working set is compacted once it is no fuller than this, and expanded as a whole if
 # more than this part of it has moved: a new number of images is a new set of convolution plans,
@@ -100,7 +95,10 @@ class GaussNewton:
         self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
     ) -> LatentSolution:
         """Descend from z [B, k]; see the class. ``scale`` has no effect: steps are invariant."""
-        return self._compiled(objective, z, None, False) or self._minimise(objective, z)
+        way = self.plan(objective, z)
+        if way.compiled is not None:
+            return self._compiled(way.compiled, z, None, False)
+        return self._minimise(objective, z, way)
 
     @torch.no_grad()
     def minimise_on_device(
@@ -122,44 +120,39 @@ class GaussNewton:
             active: bool [B], the images to work on; the others keep z and get f = NaN. None: all.
             low_latency: see ``mlp_kernels.mlp_restore``.
         """
+        way = self.plan(objective, z)
+        if way.compiled is not None:
+            return self._compiled(way.compiled, z, active, low_latency)
         solve = self._of_active if z.device.type == "cpu" else self._fixed
-        return self._compiled(objective, z, active, low_latency) or solve(objective, z, active)
+        return solve(objective, z, active, way)
 
     @torch.no_grad()
     def promised(self, objective: LatentObjective, z: Tensor) -> Tensor:
         """The decrease of f that the undamped step promises, 1/2 g^T H^{-1} g [B] float64."""
-        _, model = self._model(objective, z)
+        _, model = self._model(objective, z, self.plan(objective, z))
         return 0.5 * model.step(torch.zeros_like(model.largest)).decrement
 
-    def path(self, objective: LatentObjective) -> str:
-        """How ``minimise`` runs, see ``LatentSolution.path``."""
-        return objective.decoder.path if self._fused(objective) is None else "compiled"
+    def plan(self, objective: LatentObjective, z: Tensor) -> Plan:
+        """How ``minimise`` runs from codes like z [B, k], and why."""
+        return plan(objective, z, fused=self.fused, linear_solver=self.linear_solver)
 
     @property
     def _limit(self) -> int:
         return MAX_STEPS if self.max_steps is None else self.max_steps
 
-    def _fused(self, objective: LatentObjective) -> MLPLeastSquares | None:
-        if not self.fused or self.linear_solver == "conjugate-gradient":
-            return None
-        return objective.fused()
-
     def _compiled(
-        self, objective: LatentObjective, z: Tensor, active: Tensor | None, low_latency: bool
-    ) -> LatentSolution | None:
-        f = self._fused(objective)
-        if f is None:
-            return None
+        self, f: MLPLeastSquares, z: Tensor, active: Tensor | None, low_latency: bool
+    ) -> LatentSolution:
         settings = (self.tolerance, self._limit, self.initial_damping, self.second_order)
         return LatentSolution(*mlp_restore(z, f, *settings, active, low_latency), path="compiled")
 
     def _of_active(
-        self, objective: LatentObjective, z: Tensor, active: Tensor | None
+        self, objective: LatentObjective, z: Tensor, active: Tensor | None, way: Plan
     ) -> LatentSolution:
         if active is None or bool(active.all()):
-            return self._minimise(objective, z)
+            return self._minimise(objective, z, way)
         rows = active.nonzero()[:, 0]
-        found = self._minimise(objective.select(rows), z[rows])
+        found = self._minimise(objective.select(rows), z[rows], way)
         batch = z.shape[0]
         return LatentSolution(
             z.index_copy(0, rows, found.z),
@@ -167,10 +160,11 @@ class GaussNewton:
             found.steps.new_zeros(batch).index_copy(0, rows, found.steps),
             torch.zeros_like(active).index_copy(0, rows, found.converged),
             found.path,
+            found.reason,
         )
 
     def _fixed(
-        self, objective: LatentObjective, z: Tensor, active: Tensor | None
+        self, objective: LatentObjective, z: Tensor, active: Tensor | None, way: Plan
     ) -> LatentSolution:
         resolution = 8 * torch.finfo(z.dtype).eps
         f, model = DirectModel.at(objective, z, self.second_order)
@@ -201,23 +195,23 @@ class GaussNewton:
             f = torch.where(accept, f_new, f)
             model = there.where(accept, model)
             count = count + running
-        return LatentSolution(z, f, count, converged, objective.decoder.path)
+        return LatentSolution(z, f, count, converged, way.path, way.reason)
 
-    def _minimise(self, objective: LatentObjective, z: Tensor) -> LatentSolution:
-        batch, k = z.shape
-        resolution, path = 8 * torch.finfo(z.dtype).eps, objective.decoder.path
+    def _minimise(self, objective: LatentObjective, z: Tensor, way: Plan) -> LatentSolution:
+        batch = z.shape[0]
+        resolution, said = 8 * torch.finfo(z.dtype).eps, (way.path, way.reason)
         final_z = z.clone()
         final_f = torch.empty(batch, dtype=torch.float64, device=z.device)
         steps = torch.zeros(batch, dtype=torch.int64, device=z.device)
         converged = torch.zeros(batch, dtype=torch.bool, device=z.device)
         if batch == 0:
-            return LatentSolution(final_z, final_f, steps, converged, path)
+            return LatentSolution(final_z, final_f, steps, converged, *said)
 
         # Everything below is indexed by the images in the working set; `index` says which they are
         # and `alive` which of them are still at work.
         index = torch.arange(batch, device=z.device)
         alive = torch.ones_like(index, dtype=torch.bool)
-        f, model = self._model(objective, z)
+        f, model = self._model(objective, z, way)
         mu = self.initial_damping * model.largest
         growth = torch.full_like(mu, 2.0)
         count = torch.zeros_like(index)
@@ -238,7 +232,7 @@ class GaussNewton:
                 steps[ended], converged[ended] = count[stop], (done & finite)[stop]
                 alive = alive & ~stop
             if left == 0:
-                return LatentSolution(final_z, final_f, steps, converged, path)
+                return LatentSolution(final_z, final_f, steps, converged, *said)
             if left <= full * alive.numel() and left < alive.numel():
                 keep = alive.nonzero()[:, 0]
                 objective, model = objective.select(keep), model.select(keep)
@@ -262,12 +256,9 @@ class GaussNewton:
             if moved.numel():
                 model = model.renewed(moved, z, objective)
 
-    def _model(self, objective: LatentObjective, z: Tensor) -> tuple[Tensor, QuadraticModel]:
-        if self._direct(z):
+    def _model(
+        self, objective: LatentObjective, z: Tensor, way: Plan
+    ) -> tuple[Tensor, QuadraticModel]:
+        if way.direct:
             return DirectModel.at(objective, z, self.second_order)
         return ImplicitModel.at(objective, z, FORCING)
-
-    def _direct(self, z: Tensor) -> bool:
-        if self.linear_solver == "auto":
-            return z.shape[1] <= DIRECT_LATENT_DIM.get(z.device.type, 512)
-        return self.linear_solver == "direct"
