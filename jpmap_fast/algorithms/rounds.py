@@ -83,7 +83,7 @@ def _status(solved: Tensor, state: State) -> Tensor:
     like = torch.empty(0, dtype=torch.int64, device=solved.device)
     ended, cut, failed = (constant(code, like) for code in (CONVERGED, ITERATION_LIMIT, FAILED))
     status = torch.where(solved, ended, cut)
-    return torch.where(torch.isfinite(state.objective), status, failed)
+    return torch.where(state.objective.abs() < torch.inf, status, failed)
 
 
 def _ask_encoder(
