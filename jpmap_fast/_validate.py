@@ -70,7 +70,9 @@ def per_image(
         least = ">= 0" if allow_zero else "> 0"
         bad = tensor[~good][0].item()
         raise ValueError(f"{name}: expected finite values {least}, got {bad}{advice}")
-    out = tensor.to(like.device, like.dtype).expand(batch).contiguous()
+    out = tensor.to(like.device, like.dtype).expand(batch)
+    # The caller's own may change.
+    out = out.clone(memory_format=torch.contiguous_format)
     lost = (tensor > 0) & (tensor.to(like.dtype) == 0) | torch.isinf(tensor.to(like.dtype))
     if bool(lost.any()):
         bad = tensor[lost][0].item()

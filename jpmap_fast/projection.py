@@ -26,12 +26,16 @@ class Projection:
         self._term = operator.data_term()
         rows = None if isinstance(self._term, Action) else self._term.rows
         self._decoder = decoder if rows is None else decoder.restrict(rows)
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._kept: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def __call__(self, y: Tensor, beta: Tensor, sigma: Tensor) -> LatentObjective:
+    def __call__(
+        self, y: Tensor, beta: Tensor, sigma: Tensor, keep: bool = False
+    ) -> LatentObjective:
         """J(z) at measurements y [B, ...], beta [B] and sigma [B].
 
-        An infinite beta gives the latent objective F(G(z)) + 1/2 ||z||^2.
+        An infinite beta gives the latent objective F(G(z)) + 1/2 ||z||^2. With ``keep`` the weights
+        are made once for these two tensors and kept as long as this: a CUDA graph reads them where
+        they are.
         """
         term = self._term
         if isinstance(term, Action):
@@ -40,15 +44,16 @@ class Projection:
         return WeightedLeastSquares(
             self._decoder,
             term.coordinates(y),
-            self._weight(term, beta, sigma),
+            self._weight(term, beta, sigma, keep),
             scale=term.scale,
             matrix=term.map,
             constant=term.constant(y, sigma),
         )
 
-    def _weight(self, term: Whitening, beta: Tensor, sigma: Tensor) -> Tensor:
-        """The weights, kept for as long as the same beta and sigma come: in a ``Restorer``."""
-        last = self._last  # read once: another thread may replace it
-        if last is None or last[0] is not beta or last[1] is not sigma:
-            last = self._last = (beta, sigma, term.weight(beta, sigma))
-        return last[2]
+    def _weight(self, term: Whitening, beta: Tensor, sigma: Tensor, keep: bool) -> Tensor:
+        if not keep:
+            return term.weight(beta, sigma)
+        key = (id(beta), id(sigma))  # of tensors that are kept as well
+        if key not in self._kept:
+            self._kept[key] = (beta, sigma, term.weight(beta, sigma))
+        return self._kept[key][2]

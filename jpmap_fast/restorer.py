@@ -102,9 +102,13 @@ class Restorer:
         dtype: torch.dtype | None = None,
     ) -> None:
         count("batch_size", batch_size, 1)
+        algorithm = with_steps(as_algorithm(method), steps)
+        given, prior = prior, prior_of(prior)
+        operator, sigma = _of_physics(operator, prior, sigma, batch_size)
+        # Of a physics what it was at this time: it may change.
         self._made_from = {
             "operator": operator,
-            "prior": prior,
+            "prior": given,
             "sigma": sigma,
             "batch_size": batch_size,
             "method": method,
@@ -112,9 +116,6 @@ class Restorer:
             "device": device,
             "dtype": dtype,
         }
-        algorithm = with_steps(as_algorithm(method), steps)
-        prior = prior_of(prior)
-        operator, sigma = _of_physics(operator, prior, sigma, batch_size)
         parameter = parameter_of(prior)
         if parameter is not None:
             device, dtype = parameter.device, parameter.dtype

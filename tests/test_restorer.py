@@ -194,6 +194,31 @@ def test_codes_of_the_frame_before():
         pixels(later, z0=before.z)
 
 
+def test_later_changes_of_the_callers_sigma_change_nothing():
+    c, prior = case("inpainting"), small_mlp()
+    sigma = c.sigma.clone()
+    restorer = jf.Restorer(c.operator, prior, sigma, batch_size=4, method=jf.JPMAP(starts=1))
+    before = restorer(c.y)
+    sigma.mul_(4)
+    assert torch.equal(restorer(c.y).x, before.x)
+
+
+def test_a_copy_has_what_a_physics_was_and_pickles():
+    deepinv = pytest.importorskip("deepinv")
+    digits = jf.mnist_test_digits(2)[0]
+    mask = (torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+    noise = deepinv.physics.GaussianNoise(0.1)
+    physics = deepinv.physics.Inpainting((1, 28, 28), mask=mask, noise_model=noise)
+    restorer = jf.Restorer(physics, "mnist", batch_size=2)
+    y = digits * mask
+    before = restorer(y).x
+    pickled = pickle.dumps(restorer)
+    physics.update_parameters(mask=torch.ones(1, 1, 28, 28))
+    physics.noise_model.sigma = torch.tensor(0.5)
+    for made in (restorer, copy.deepcopy(restorer), pickle.loads(pickled)):
+        assert torch.equal(made(y).x, before)
+
+
 def test_bad_arguments_are_refused():
     c = case("denoising")
     prior = small_mlp()
@@ -283,6 +308,10 @@ def test_codes_of_the_frame_before_neither_wait_nor_allocate():
         torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.memory_stats()["allocation.all.allocated"] == allocated
     assert torch.equal(again.x, before.x)
+    # What the first graph reads is nobody else's, whatever the second one made and freed.
+    torch.cuda.empty_cache()
+    filled = [torch.full((size,), torch.nan, device="cuda") for size in (64, 4096, 1 << 18)] * 50
+    assert torch.equal(restorer(y[:16]).x, before.x) and filled
 
 
 @pytest.mark.cuda

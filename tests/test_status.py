@@ -9,6 +9,7 @@ import torch
 from problems import IMAGE_SHAPE, case, small_mlp
 
 import jpmap_fast as jf
+from jpmap_fast.algorithms.starts import Starts
 from jpmap_fast.solvers import GaussNewton
 
 # What a descent from a converged image may still find, relative to J1.
@@ -108,3 +109,36 @@ def test_the_encoder_standing_still_is_not_convergence():
     method = jf.AlternateConvexSearch(starts=1)
     found = jf.restore(c.y, c.operator, prior, c.sigma, method=method)
     assert not bool(found.converged.any())
+
+
+@pytest.mark.parametrize("max_steps", [3, 10])
+def test_a_second_start_replaces_only_the_descent_it_makes(max_steps, monkeypatch):
+    """The encoder's start gives way where it is refused at once, and nowhere else."""
+    operator, sigma = jf.Denoising(), 0.4
+    generator = torch.Generator().manual_seed(0)
+    y = operator.measure(jf.mnist_test_digits(60)[0], sigma, generator=generator)
+    method = jf.JPMAP(z_solver=GaussNewton(max_steps=max_steps))
+    found = jf.restore(y, operator, "mnist", sigma, method=method)
+    initial = Starts.__init__
+
+    def with_every_descent(self, *arguments):
+        initial(self, *arguments)
+        self._start = replace(self._start, covered=False)
+
+    monkeypatch.setattr(Starts, "__init__", with_every_descent)
+    expected = jf.restore(y, operator, "mnist", sigma, method=method)
+    assert bool((found.objective <= expected.objective * (1 + 1e-5)).all())
+    assert found.status == expected.status
+
+
+def test_a_row_of_a_history_is_of_one_beta():
+    """J1(x_n, z_n) of a row is that at its beta, at which the candidate was taken."""
+    y, operator, sigma = digits(2)
+    prior = jf.load_prior("mnist")
+    history = jf.restore(y, operator, prior, sigma, method=jf.MAPz(starts=1), record=True).history
+    first = history.beta[0]
+    rows = (history.beta == first).sum(dim=0)
+    assert bool((rows >= 2).all()), "the end of the first stage is recorded at its beta"
+    falls = history.objective[1] < history.objective[0]
+    assert bool((falls | (history.candidate[1] == 0)).all())
+    assert torch.equal(history.beta[1], first)

@@ -63,9 +63,9 @@ def until_done(
     monitor.step(work.index, work.state.z, work.state.objective, beta, work.state.gap, work.inner)
     while work.index.numel():
         work, taken, still = step(work, start, settings, monitor)
-        work = _advance(work, still, settings, schedule)
         state = work.state
         monitor.step(work.index, state.z, state.objective, work.beta, state.gap, taken)
+        work = _advance(work, still, settings, schedule)
         done = work.status != RUNNING
         if bool(done.any()):
             final.put(work.select(done.nonzero()[:, 0]))

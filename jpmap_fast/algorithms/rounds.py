@@ -15,7 +15,14 @@ from torch import Tensor
 
 from jpmap_fast._capture import constant
 from jpmap_fast.algorithms.monitor import Monitor
-from jpmap_fast.algorithms.outcome import CONVERGED, FAILED, ITERATION_LIMIT, Outcome, Start
+from jpmap_fast.algorithms.outcome import (
+    CONVERGED,
+    COVERED,
+    FAILED,
+    ITERATION_LIMIT,
+    Outcome,
+    Start,
+)
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.step import JointSettings, distance
 from jpmap_fast.objective import LatentObjective
@@ -57,7 +64,7 @@ def for_rounds(
         published = images.operator.A_adjoint(images.y)
         code = images.encode(published)
         z = code if images.batch == len(z) else torch.cat((code, z[images.batch :]))
-    f = problem.projection(problem.y, beta, problem.sigma)
+    f = problem.projection(problem.y, beta, problem.sigma, keep=not fixed.asks)
     found = fixed.descend(settings.z_solver, f, z)
     monitor.solved(found.path, found.reason)
     state = problem.minimise_x(found.z, beta)
@@ -130,4 +137,7 @@ def _ask_encoder(
         solved = torch.where(better, converged, solved)
         open_ = better
     candidates = torch.stack((zeros, second, third), dim=1)
-    return Outcome(now, beta, _status(solved, now), iterations, candidates)
+    status = _status(solved, now)
+    if start.covered:
+        status = torch.where(taken, status, constant(COVERED, status))
+    return Outcome(now, beta, status, iterations, candidates)

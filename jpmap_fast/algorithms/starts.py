@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from jpmap_fast._capture import constant
 from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.monitor import Monitor
-from jpmap_fast.algorithms.outcome import Outcome, Start
+from jpmap_fast.algorithms.outcome import COVERED, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem
 from jpmap_fast.algorithms.rounds import Fixed
 
@@ -90,7 +91,9 @@ def _chosen(ends: list[Outcome], best: Outcome) -> Tensor:
 
 
 def _comparable(end: Outcome) -> Tensor:
-    return end.state.objective.nan_to_num(torch.inf, torch.inf, torch.inf)
+    """The objectives, infinite where they are no numbers or another start has gone on instead."""
+    value = end.state.objective.nan_to_num(torch.inf, torch.inf, torch.inf)
+    return torch.where(end.status == COVERED, constant(torch.inf, value), value)
 
 
 def solve_from(

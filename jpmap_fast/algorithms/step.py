@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.algorithms.monitor import Monitor
-from jpmap_fast.algorithms.outcome import ENCODER_LIMIT, RUNNING, Start
+from jpmap_fast.algorithms.outcome import COVERED, RUNNING, Start
 from jpmap_fast.algorithms.problem import Coupling, Problem, State
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
@@ -119,7 +119,7 @@ def step(
     active = work.status == RUNNING
     open_ = work.encoder_open & active
     tried = _Proposals(work, settings, monitor)
-    rejected = torch.zeros_like(open_)
+    rejected = lost = torch.zeros_like(open_)
     covered = start.covered and settings.descents_prove
     if settings.selection == "exhaustive":
         tried.encode(open_)
@@ -135,14 +135,13 @@ def step(
         third = active & ~work.solved & ~second & (tried.taken == 0)
         tried.descent(second | third, second)
         rejected = second & (tried.taken == 0)
-        if not covered:
-            tried.descent(rejected & ~tried.solved)
+        lost = rejected & (work.inner == 0) & covered
+        tried.descent(rejected & ~tried.solved & ~lost)
     taken = tried.taken
     still = distance(tried.state, work.state) < settings.tolerance
     status = work.status
-    if covered and settings.selection == "adaptive":
-        # What is left for it is the descent from its first z, which another start has made.
-        status = torch.where(rejected & (work.inner == 0), ENCODER_LIMIT, status)
+    # What is left for these is the descent from their first z, which another start has made.
+    status = torch.where(lost, COVERED, status)
     numbers = torch.arange(1, 4, device=taken.device)
     new = replace(
         work,
