@@ -135,6 +135,8 @@ _ON_REQUEST = {"Reconstructor": "deepinv", "as_operator": "deepinv", "train": "t
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Restoration":  # what a Restorer returned before it returned a Result
+        return Result
     if name in _ON_REQUEST:
         return getattr(importlib.import_module(f"jpmap_fast.{_ON_REQUEST[name]}"), name)
     if name == "deepinv":

@@ -180,6 +180,7 @@ def test_codes_of_the_frame_before():
     later = c.y + 0.01
     expected = jf.restore(later, c.operator, prior, c.sigma, z0=before.z)
     found = restorer(later, z0=before.z)
+    assert isinstance(found, jf.Restoration)  # its name before
     for name in ("x", "z", "objective", "converged", "status", "iterations", "candidates"):
         assert str(getattr(found, name)) == str(getattr(expected, name)), name
     assert torch.equal(found.x, expected.x)
