@@ -1,7 +1,9 @@
 """The compiled operators: checks that speak Python, then one call each.
 
 Every operator exists for CPU and CUDA, float32 and float64, under one schema (csrc/ops.cpp), and
-has a plain-torch twin of the same name in ``jpmap_fast.reference``. No gradients are defined.
+has a plain-torch twin of the same name in ``jpmap_fast.reference``; but for ``linear`` on the CPU
+and ``layer`` on a GPU, which are ``torch.nn.functional.linear`` with an activation. No gradients
+are defined.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Restorer:
         self._made_from = {
             "operator": operator,
             "prior": given,
-            "sigma": sigma,
+            "sigma": sigma.clone() if isinstance(sigma, Tensor) else sigma,
             "batch_size": batch_size,
             "method": method,
             "steps": steps,

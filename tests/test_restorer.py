@@ -202,6 +202,7 @@ def test_later_changes_of_the_callers_sigma_change_nothing():
     before = restorer(c.y)
     sigma.mul_(4)
     assert torch.equal(restorer(c.y).x, before.x)
+    assert torch.equal(copy.deepcopy(restorer)(c.y).x, before.x)
 
 
 def test_a_copy_has_what_a_physics_was_and_pickles():

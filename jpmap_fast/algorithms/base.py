@@ -65,12 +65,13 @@ class Algorithm(ABC):
             value = getattr(self, name)
             if value is None:
                 value = self.image_default(name, problem)
-            settings[name] = per_image(name, value, problem.batch, problem.sigma)
+            if value is not None:
+                settings[name] = per_image(name, value, problem.batch, problem.sigma)
         return self._replaced(settings)
 
-    def image_default(self, name: str, problem: Problem) -> float:
-        """What one of ``image_settings`` is where it is None."""
-        raise NotImplementedError
+    def image_default(self, name: str, problem: Problem) -> float | None:
+        """What one of ``image_settings`` is where it is None; None for a method that says later."""
+        return None
 
     def select(self, index: Tensor) -> Algorithm:
         """The bound settings of the images ``index``; an index may repeat."""
@@ -123,7 +124,7 @@ class Algorithm(ABC):
 
         The ends of the starts of each image, one outcome a start.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: asked though runs_fixed is False")
 
     def starting_codes(
         self, problem: Problem, generator: torch.Generator | None, drawn: bool = True
