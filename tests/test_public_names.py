@@ -55,5 +55,13 @@ def test_what_has_a_page_is_public(target: str) -> None:
     assert not inspect.ismodule(getattr(module, name))
 
 
+@pytest.mark.parametrize("module", PUBLIC)
+def test_no_public_name_is_that_of_a_module(module: str) -> None:
+    """Whoever reads the sources, as the pages are made, would take it for the module."""
+    package = importlib.import_module(f"jpmap_fast{module}")
+    modules = {found.name for found in pkgutil.iter_modules(package.__path__)}
+    assert not modules & set(package.__all__)
+
+
 def test_nothing_has_two_pages() -> None:
     assert len(set(DOCUMENTED)) == len(DOCUMENTED)
