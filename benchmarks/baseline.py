@@ -21,7 +21,7 @@ from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
-from jpmap_fast.versions import device_name
+from jpmap_fast._versions import device_name
 
 N1, N2, OUTER = 25, 50, 500
 

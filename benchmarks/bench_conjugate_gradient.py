@@ -15,8 +15,9 @@ import torch
 from timer import RESULTS, median_seconds, write
 from torch import Tensor
 
-from jpmap_fast import conjugate_gradient as module
-from jpmap_fast import kernels, reference
+from jpmap_fast import _conjugate_gradient as module
+from jpmap_fast import kernels
+from jpmap_fast.kernels import reference
 
 M, N, IMAGES = 1200, 12_288, 64
 NAMES = ("conjugate_gradient_step", "conjugate_gradient_direction")

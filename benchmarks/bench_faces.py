@@ -28,12 +28,12 @@ from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast._metrics import psnr
+from jpmap_fast._timing import timed
+from jpmap_fast._versions import device_name
 from jpmap_fast.experiments.methods import as_published
-from jpmap_fast.metrics import psnr
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers import LatentSolution
-from jpmap_fast.timing import timed
-from jpmap_fast.versions import device_name
 
 # The bundled prior for faces asks for starts=1, n2=1 where a method does not say.
 METHODS = {

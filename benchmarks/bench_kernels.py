@@ -17,8 +17,9 @@ import torch
 from timer import RESULTS, median_seconds, write
 from torch import Tensor
 
-from jpmap_fast import kernels, reference
-from jpmap_fast.versions import device_name
+from jpmap_fast import kernels
+from jpmap_fast._versions import device_name
+from jpmap_fast.kernels import reference
 
 
 def cases(batch: int, pixels: int, device: torch.device) -> dict[str, tuple[int, list[Any]]]:

@@ -19,8 +19,8 @@ from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
-from jpmap_fast.timing import clocked
-from jpmap_fast.versions import device_name
+from jpmap_fast._timing import clocked
+from jpmap_fast._versions import device_name
 
 METHODS = {
     "JPMAP()": jf.JPMAP(),

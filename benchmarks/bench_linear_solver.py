@@ -24,13 +24,13 @@ from timer import RESULTS, write
 from torch import nn
 
 import jpmap_fast as jf
+from jpmap_fast._problems import SIGMA
+from jpmap_fast._timing import timed
+from jpmap_fast._versions import device_name
+from jpmap_fast.objective import Projection
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder import make_decoder
-from jpmap_fast.problems import SIGMA
-from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
-from jpmap_fast.timing import timed
-from jpmap_fast.versions import device_name
 
 SOLVERS = ("direct", "conjugate-gradient")
 GAMMA = 0.08

@@ -20,7 +20,7 @@ from timer import RESULTS, median_seconds, write
 from torch import Tensor
 
 import jpmap_fast as jf
-from jpmap_fast.versions import device_name
+from jpmap_fast._versions import device_name
 
 SIGMA, GAMMA = 0.1, 0.15
 BATCHES = [(64, (1, 28, 28)), (16, (3, 64, 64)), (64, (3, 64, 64))]

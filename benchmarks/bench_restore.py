@@ -22,12 +22,12 @@ from timer import RESULTS, median_seconds, write
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast._problems import SIGMA, Degradation, Problem, compressed_sensing, denoising
+from jpmap_fast._timing import timed
+from jpmap_fast._versions import device_name
+from jpmap_fast.objective import Projection
 from jpmap_fast.priors.decoder import make_decoder
-from jpmap_fast.problems import SIGMA, Degradation, Problem, compressed_sensing, denoising
-from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
-from jpmap_fast.timing import timed
-from jpmap_fast.versions import device_name
 
 METHODS = {
     "JPMAP()": jf.JPMAP(),

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 import jpmap_fast as jf
+from jpmap_fast._metrics import psnr
 from jpmap_fast.experiments.baselines import EPLL, fit_mixture, load_mixture, save_mixture
 from jpmap_fast.experiments.baselines.mixture import extract_patches
 from jpmap_fast.experiments.baselines.training_images import training_images
-from jpmap_fast.metrics import psnr
 
 # Components and patches that a CPU core fits in a few minutes.
 PATCH_SIZE = 6

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast._figures import Row, mark_missing, save_grid
+from jpmap_fast._masks import random_masks
 from jpmap_fast.data import portrait
-from jpmap_fast.figures import Row, mark_missing, save_grid
-from jpmap_fast.masks import random_masks
 
 OUTPUT = Path(__file__).resolve().parent.parent / "docs" / "images" / "restorations.png"
 SIDE = 448  # both 28 and 64 pixels divide it: tiles are enlarged without interpolation

@@ -17,8 +17,8 @@ import torch
 from timer import RESULTS
 
 import jpmap_fast as jf
+from jpmap_fast._figures import Row, save_grid
 from jpmap_fast.data.readers import load_images
-from jpmap_fast.figures import Row, save_grid
 from jpmap_fast.training import reconstruction_psnr
 
 

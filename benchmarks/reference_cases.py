@@ -23,9 +23,9 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast._files import write_json
-from jpmap_fast.metrics import psnr
-from jpmap_fast.problems import Problem
-from jpmap_fast.versions import device_name
+from jpmap_fast._metrics import psnr
+from jpmap_fast._problems import Problem
+from jpmap_fast._versions import device_name
 
 PROBLEMS = {"den110": "denoising 110/255", "inp80": "inpainting 80%", "cs140": "CS, m = 140"}
 WITHIN = 1e-3  # relative excess over the best objective known that counts as reaching it

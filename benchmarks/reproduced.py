@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from jpmap_fast._files import write_json
+from jpmap_fast._problems import PAPER
 from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_X, ORIGINAL
 from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.runner import finished
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.sigma_dvae import EIGHT, ENCODER, ONE_START
 from jpmap_fast.experiments.statistics import bootstrap_interval
-from jpmap_fast.problems import PAPER
 
 RESULTS = Path(__file__).resolve().parent / "results"
 RESTORATIONS = (*PAPER, "faces-inpainting")

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import jpmap_fast as jf
-from jpmap_fast.problems import SIGMA, SIGMA_DENOISING, Degradation, Problem
+from jpmap_fast._problems import SIGMA, SIGMA_DENOISING, Degradation, Problem
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def image_sets(options: argparse.Namespace) -> dict[str, tuple[jf.Prior, Tensor]
 
 
 def ssim(images: Tensor, reference: Tensor) -> Tensor:
-    """What ``jpmap_fast.metrics.ssim`` gives, without torchmetrics, in float64 [B]."""
+    """What ``jpmap_fast.ssim`` gives, without torchmetrics, in float64 [B]."""
     window = jf.gaussian_kernel(1.5, 11).to(images.device, torch.float64)
     channels = images.shape[1]
     kernel = window.expand(channels, 1, -1, -1)

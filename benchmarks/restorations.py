@@ -20,9 +20,9 @@ from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
-from jpmap_fast.metrics import psnr
-from jpmap_fast.timing import timed
-from jpmap_fast.versions import device_name
+from jpmap_fast._metrics import psnr
+from jpmap_fast._timing import timed
+from jpmap_fast._versions import device_name
 
 NAMES = ("deblurring", "super-resolution x2", "super-resolution x4", "DCT sensing 10%")
 METHODS: dict[str, jf.algorithms.Algorithm] = {

@@ -1,4 +1,4 @@
-"""Medians of many short calls, and how results are written; ``jpmap_fast.timing`` has the rest."""
+"""Medians of many short calls, and how results are written; ``jpmap_fast._timing`` has the rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from jpmap_fast._files import write_json
-from jpmap_fast.versions import device_name
+from jpmap_fast._versions import device_name
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._files import write_json
+from jpmap_fast._versions import device_name
 from jpmap_fast.denoisers import (
     convolution_norm,
     convolution_norm_bound,
@@ -28,7 +29,6 @@ from jpmap_fast.denoisers import (
     save_denoiser,
 )
 from jpmap_fast.training.denoiser import denoising_psnr, train_denoiser
-from jpmap_fast.versions import device_name
 
 HELD_OUT = 500
 LEVELS = (5, 10, 25, 50, 75, 110)  # grey levels

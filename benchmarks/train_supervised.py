@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from jpmap_fast._masks import random_masks
+from jpmap_fast._metrics import psnr
 from jpmap_fast.experiments.baselines import load_network, save_network
 from jpmap_fast.experiments.baselines.network import build_network
 from jpmap_fast.experiments.baselines.training_images import training_images
-from jpmap_fast.masks import random_masks
-from jpmap_fast.metrics import psnr
 
 MISSING, SIGMA = 0.8, 10 / 255
 WIDTHS = {"mnist": (32, 64, 128), "faces": (48, 80, 112, 128)}

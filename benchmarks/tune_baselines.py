@@ -22,12 +22,12 @@ import torch
 from torch import nn
 
 import jpmap_fast as jf
+from jpmap_fast._metrics import psnr
+from jpmap_fast._problems import PAPER, Problem, make_problem
 from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.experiments.baselines import EPLL, TotalVariation, load_mixture
 from jpmap_fast.experiments.baselines.training_images import training_images
 from jpmap_fast.experiments.baselines.tuned import FILE
-from jpmap_fast.metrics import psnr
-from jpmap_fast.problems import PAPER, Problem, make_problem
 
 PROBLEMS = {"mnist": PAPER, "faces": ("inpainting",)}
 METHODS = ("tv", "epll", "pnp-admm")

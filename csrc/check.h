@@ -1,5 +1,5 @@
-// Backstop checks of operator arguments; jpmap_fast/kernels.py says the same in Python errors
-// first.
+// Backstop checks of operator arguments; jpmap_fast/kernels/_checks.py says the same in Python
+// errors first.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

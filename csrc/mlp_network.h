@@ -5,7 +5,7 @@
 
 namespace jpmap {
 
-// In the order of jpmap_fast/mlp_kernels.py.
+// In the order of jpmap_fast/kernels/activations.py.
 enum class Activation { kElu, kRelu, kSilu, kSoftplus, kTanh, kSigmoid, kIdentity };
 
 constexpr int kMaxLayers = 8;

@@ -1,4 +1,4 @@
-// Every operator of the extension, in one place. Shapes are those of jpmap_fast/kernels.py;
+// Every operator of the extension, in one place. Shapes are those of jpmap_fast/kernels;
 // README.md of this folder explains the kernels' words.
 #include <torch/csrc/stable/library.h>
 

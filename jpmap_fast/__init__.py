@@ -9,8 +9,13 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import jpmap_fast._extension  # noqa: F401  (registers the compiled operators)
-from jpmap_fast._extension import build_info
+import jpmap_fast.kernels  # noqa: F401  (first: it says what is wrong with torch or the build)
+from jpmap_fast._foreign import register_translator
+from jpmap_fast._masks import random_masks
+from jpmap_fast._metrics import psnr, ssim
+from jpmap_fast._restore import restore
+from jpmap_fast._restorer import Restorer
+from jpmap_fast._result import Result
 from jpmap_fast.algorithms import (
     CSGM,
     JPMAP,
@@ -34,8 +39,7 @@ from jpmap_fast.denoisers import (
     load_denoiser,
     save_denoiser,
 )
-from jpmap_fast.masks import random_masks
-from jpmap_fast.metrics import psnr, ssim
+from jpmap_fast.kernels import build_info
 from jpmap_fast.operators import (
     Blur,
     Composition,
@@ -62,9 +66,6 @@ from jpmap_fast.priors import (
     load_prior,
     save_prior,
 )
-from jpmap_fast.restore import restore
-from jpmap_fast.restorer import Restorer
-from jpmap_fast.result import Result
 from jpmap_fast.solvers import Adam, GaussNewton
 
 if TYPE_CHECKING:
@@ -132,6 +133,10 @@ __all__ = [
 # Where names are that are imported only when asked for: deepinv takes longer than everything else,
 # and restoring needs no training.
 _ON_REQUEST = {"Reconstructor": "deepinv", "as_operator": "deepinv", "train": "training"}
+
+
+# restore(y, physics, prior) without a further import.
+register_translator("deepinv.physics", "Physics", "jpmap_fast.deepinv.translation")
 
 
 def __getattr__(name: str) -> Any:

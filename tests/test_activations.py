@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from jpmap_fast.activations import ACTIVATIONS
+from jpmap_fast.kernels.activations import ACTIVATIONS
 
 TORCH = {
     "elu": F.elu,

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import jpmap_fast as jf
+from jpmap_fast._metrics import psnr
+from jpmap_fast._problems import PAPER, make_problem
 from jpmap_fast.experiments import candidates, continuation, convergence, histories, speed
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.section import Section
-from jpmap_fast.metrics import psnr
-from jpmap_fast.problems import PAPER, make_problem
 
 NAN = math.nan
 HURRIED = jf.JPMAP(

@@ -9,7 +9,7 @@ import torch
 from problems import CASE_NAMES, IMAGE_SHAPE, PIXELS, LinearPrior, case, joint_objective, small_mlp
 
 import jpmap_fast as jf
-from jpmap_fast.projection import Projection
+from jpmap_fast.objective import Projection
 
 EXACT = jf.GaussNewton(tolerance=1e-9)
 JOINT = {

@@ -12,7 +12,7 @@ from problems import CASE_NAMES, IMAGE_SHAPE, case
 from torch import nn
 
 import jpmap_fast as jf
-from jpmap_fast.metrics import psnr
+from jpmap_fast._metrics import psnr
 
 deepinv = pytest.importorskip("deepinv")
 
@@ -62,8 +62,8 @@ def smooth_images(number: int, *shape: int, seed: int = 0) -> torch.Tensor:
 
 def digits_problem(number: int, name: str = "inpainting"):
     """Digits, the operator of a degradation and measurements."""
+    from jpmap_fast._problems import make_problem
     from jpmap_fast.experiments.digit_images import digits
-    from jpmap_fast.problems import make_problem
 
     return make_problem(name, digits(number), torch.Generator().manual_seed(0), torch.device("cpu"))
 

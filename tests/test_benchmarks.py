@@ -18,10 +18,10 @@ from pages import format_table
 from restoration_problems import degradations, make_problem, ssim
 
 import jpmap_fast as jf
-from jpmap_fast.metrics import ssim as ssim_of_torchmetrics
+from jpmap_fast._metrics import ssim as ssim_of_torchmetrics
+from jpmap_fast._timing import timed
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.weights import save_prior
-from jpmap_fast.timing import timed
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "benchmarks"
 

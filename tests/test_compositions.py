@@ -8,9 +8,9 @@ from operator_properties import BATCH, blur_matrix, check, kernel_of
 from torch import Tensor
 
 import jpmap_fast as jf
-from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.kernels.products import RowProduct
+from jpmap_fast.objective import Projection
 from jpmap_fast.priors.decoder import MLPDecoder
-from jpmap_fast.projection import Projection
 
 
 def test_masks_may_be_weights_and_operators_may_follow_one_another():

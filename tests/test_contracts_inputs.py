@@ -18,8 +18,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import jpmap_fast as jf
+from jpmap_fast._run import Run
 from jpmap_fast.algorithms import Algorithm
-from jpmap_fast.run import Run
 
 BAD_SHAPES: dict[str, Any] = {
     "more columns": lambda y: torch.cat((y, y[..., :1]), dim=-1),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import jpmap_fast as jf
-from jpmap_fast.metrics import psnr
+from jpmap_fast._metrics import psnr
 from jpmap_fast.training import train
 
 SHAPE = (3, 8, 16)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jpmap_fast import kernels, reference
+from jpmap_fast import kernels
+from jpmap_fast.kernels import reference
 
 DTYPES = [torch.float32, torch.float64]
 

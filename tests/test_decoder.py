@@ -8,8 +8,8 @@ from problems import small_mlp
 from torch import nn
 
 import jpmap_fast as jf
-from jpmap_fast.activations import ACTIVATIONS
-from jpmap_fast.batch_invariant import RowProduct, batched_product
+from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.products import RowProduct, batched_product
 from jpmap_fast.priors.decoder import MLPDecoder, make_decoder
 from jpmap_fast.priors.function_decoder import FunctionDecoder
 

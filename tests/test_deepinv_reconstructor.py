@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import jpmap_fast as jf
-from jpmap_fast.metrics import psnr
+from jpmap_fast._metrics import psnr
 
 deepinv = pytest.importorskip("deepinv", reason="needs deepinv, the extra [deepinv]")
 physics_ = deepinv.physics

@@ -349,7 +349,7 @@ def test_bundled_denoisers(name, device):
 
 def portrait() -> Tensor:
     """The photograph of the package, 64 x 64."""
-    from jpmap_fast.data.portrait import portrait as photograph
+    from jpmap_fast.data import portrait as photograph
 
     return photograph()
 

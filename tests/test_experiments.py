@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from jpmap_fast._problems import PAPER, make_problem
 from jpmap_fast.cli import app
 from jpmap_fast.experiments import runner
 from jpmap_fast.experiments.context import Context, Settings
@@ -23,7 +24,6 @@ from jpmap_fast.experiments.registry import EXPERIMENTS, selected
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import bootstrap_interval, share_within, win_rate
 from jpmap_fast.experiments.style import axes_grid
-from jpmap_fast.problems import PAPER, make_problem
 
 
 def test_bootstrap_interval_has_the_width_of_the_normal_one() -> None:

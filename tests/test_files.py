@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from jpmap_fast._files import plain, write_json
-from jpmap_fast.timing import clocked, timed
-from jpmap_fast.versions import device_name
+from jpmap_fast._timing import clocked, timed
+from jpmap_fast._versions import device_name
 
 
 def test_json_holds_tensors_and_arrays_and_null_for_what_is_no_number(tmp_path: Path) -> None:

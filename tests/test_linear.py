@@ -12,7 +12,7 @@ from op_cases import DTYPES, TOLERANCE, draw, scattered
 from torch.nn import functional as F
 
 from jpmap_fast import kernels
-from jpmap_fast.activations import ACTIVATION_CODES, ACTIVATIONS
+from jpmap_fast.kernels.activations import ACTIVATION_CODES, ACTIVATIONS
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from jpmap_fast import figures
+from jpmap_fast import _figures as figures
+from jpmap_fast._masks import random_masks
+from jpmap_fast._metrics import psnr, ssim
 from jpmap_fast.data.digits import mnist_test_digits
-from jpmap_fast.masks import random_masks
-from jpmap_fast.metrics import psnr, ssim
 
 
 def test_psnr_is_its_definition_for_each_image() -> None:

@@ -12,8 +12,8 @@ import torch
 from test_mlp_kernels import fused, in_double, problem
 
 import jpmap_fast as jf
-from jpmap_fast.batch_invariant import RowProduct
-from jpmap_fast.mlp_kernels import mlp_gauss_newton, mlp_restore, supports
+from jpmap_fast.kernels.mlp import mlp_gauss_newton, mlp_restore, supports
+from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.priors.decoder import MLPDecoder
 from jpmap_fast.solvers import GaussNewton

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import jpmap_fast as jf
-from jpmap_fast.activations import ACTIVATIONS
-from jpmap_fast.batch_invariant import RowProduct
-from jpmap_fast.mlp_kernels import MLPLeastSquares, mlp_gauss_newton, mlp_restore, supports
+from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_gauss_newton, mlp_restore, supports
+from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.priors.decoder import MLPDecoder
 from jpmap_fast.solvers import GaussNewton

@@ -6,7 +6,8 @@ import pytest
 import torch
 from op_cases import DTYPES, SIZES, TOLERANCE, draw, rows_error, scattered
 
-from jpmap_fast import kernels, reference
+from jpmap_fast import kernels
+from jpmap_fast.kernels import reference
 
 
 def arguments(batch, pixels, dtype, device, measurements=140):

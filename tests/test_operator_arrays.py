@@ -12,7 +12,7 @@ import torch
 from operator_kinds import BATCH, KINDS, MASK, MATRIX, PIXELS, SHAPE, bound, images, weigh
 
 import jpmap_fast as jf
-from jpmap_fast.masks import random_masks
+from jpmap_fast._masks import random_masks
 from jpmap_fast.operators import compressed_sensing, convolution
 
 FREE = {jf.MatrixFree, jf.Operator}  # to be subclassed

@@ -149,7 +149,7 @@ def test_functions_that_are_no_transposes_are_refused():
 
 def test_conjugate_gradients_stop_row_by_row():
     """A row whose system is the identity is done at once, its neighbour goes on and is right."""
-    from jpmap_fast.conjugate_gradient import conjugate_gradient
+    from jpmap_fast._conjugate_gradient import conjugate_gradient
 
     g = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(40, 40, generator=g, dtype=torch.float64))[0]

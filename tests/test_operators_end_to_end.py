@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import jpmap_fast as jf
-from jpmap_fast.metrics import psnr
+from jpmap_fast._metrics import psnr
 
 SHAPE = (1, 28, 28)
 SIGMA = 0.1

@@ -10,7 +10,7 @@ from problems import IMAGE_SHAPE, case, small_mlp
 from torch import nn
 
 import jpmap_fast as jf
-from jpmap_fast.prepared import prepare
+from jpmap_fast._prepared import prepare
 
 ACTION = "A is known by its action alone"
 NO_MLP = "the decoder is no plain multilayer perceptron"

@@ -11,12 +11,12 @@ from problems import IMAGE_SHAPE, PIXELS, LinearPrior
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast._problems import PAPER, make_problem
 from jpmap_fast.algorithms import largest_weight
 from jpmap_fast.denoisers import LipschitzDenoiser
 from jpmap_fast.experiments import pnp_convergence
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.digit_images import digits
-from jpmap_fast.problems import PAPER, make_problem
 
 BATCH = 4
 OPERATORS = ("denoising", "inpainting", "compressed-sensing")

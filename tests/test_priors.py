@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import jpmap_fast as jf
-from jpmap_fast.metrics import psnr
-from jpmap_fast.prepared import prepare
+from jpmap_fast._metrics import psnr
+from jpmap_fast._prepared import prepare
 from jpmap_fast.priors.load import BUNDLED
 from jpmap_fast.priors.weights import save_prior
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import jpmap_fast as jf
-from jpmap_fast.problems import (
+from jpmap_fast._problems import (
     PAPER,
     SIGMA,
     SIGMA_DENOISING,

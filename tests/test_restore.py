@@ -147,7 +147,7 @@ def test_sigma_of_each_image_counts(mnist, digits):
 
 def test_restored_digits_are_better_than_their_measurements(mnist, digits):
     """A floor far under what the method reaches (about 19 dB), far over the measurements."""
-    from jpmap_fast.metrics import psnr
+    from jpmap_fast._metrics import psnr
 
     for operator, y, sigma in mnist_problems(digits):
         result = jf.restore(y, operator, mnist, sigma)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jpmap_fast import reference, tangent_kernels
-from jpmap_fast.activations import ACTIVATION_CODES
+from jpmap_fast.kernels import reference
+from jpmap_fast.kernels import tangents as tangent_kernels
+from jpmap_fast.kernels.activations import ACTIVATION_CODES
 
 # bfloat16 has 8 bits: a product of two such numbers, rounded once more, is right to 1.5 / 256.
 ROUNDING = 2**-7

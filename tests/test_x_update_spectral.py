@@ -7,7 +7,8 @@ import torch
 from op_cases import DTYPES, draw, rows_error, scattered
 from torch import Tensor
 
-from jpmap_fast import kernels, reference
+from jpmap_fast import kernels
+from jpmap_fast.kernels import reference
 
 # Relative: a few roundings a frequency, products of complex numbers and, in float32, f^2 aliases
 # added up one by one.

@@ -1,4 +1,4 @@
-"""What griffe must know to read this package: public names, and angles that are no HTML."""
+"""What griffe must know to read this package: angles that are no HTML."""
 
 from __future__ import annotations
 
@@ -9,22 +9,13 @@ import griffe
 
 
 class Docstrings(griffe.Extension):
-    """Public names before modules of the same name; docstrings as Markdown."""
+    """Docstrings as Markdown."""
 
     def on_object(self, *, obj: griffe.Object, **settings: Any) -> None:
         """Escape what Markdown would take for HTML or for a quotation."""
         if obj.docstring is not None:
             lines = obj.docstring.value.splitlines()
             obj.docstring.value = "\n".join(map(_escaped, lines))
-
-    def on_package(self, *, pkg: griffe.Module, **settings: Any) -> None:
-        """``jpmap_fast.restore`` is the function, as at run time, not the module it is in."""
-        for name in pkg.exports or ():
-            member = pkg.members.get(str(name))
-            if member is not None and member.is_module and str(name) in member.members:
-                target = member.members[str(name)]
-                self.on_object(obj=target)  # nobody gets to it by its module any more
-                pkg.set_member(str(name), griffe.Alias(str(name), target, parent=pkg))
 
 
 def _escaped(line: str) -> str:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
-from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
+from jpmap_fast.objective import LatentObjective, Projection, WeightedLeastSquares
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.decoder import Decoder
-from jpmap_fast.projection import Projection
 
 Coupling = Literal["projected", "alternating"]
 

@@ -35,7 +35,7 @@ class Fixed:
 
     Attributes:
         asks: whether the device may be asked if there is anything to do at all; False in a graph.
-        low_latency: see ``mlp_kernels.mlp_restore``.
+        low_latency: see ``kernels.mlp.mlp_restore``.
     """
 
     asks: bool

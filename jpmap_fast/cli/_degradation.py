@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast._masks import random_masks
 from jpmap_fast.cli._kernels import read_kernel
 from jpmap_fast.cli._restore_options import OperatorName, RestoreOptions
 from jpmap_fast.cli._sources import Item
 from jpmap_fast.data.arrays import read_array
 from jpmap_fast.data.marks import load_mask
-from jpmap_fast.masks import random_masks
 from jpmap_fast.operators import Operator
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import jpmap_fast as jf
+from jpmap_fast._metrics import psnr
+from jpmap_fast._versions import versions
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
 from jpmap_fast.cli._common import one_line, pick_device
 from jpmap_fast.cli._degradation import Degradation
@@ -24,8 +26,6 @@ from jpmap_fast.cli._outputs import Targets, write_json
 from jpmap_fast.cli._restore_options import OperatorName, RestoreOptions
 from jpmap_fast.cli._sources import BATCH, Item, Source, check_vectors, sources
 from jpmap_fast.data.writing import write_pictures
-from jpmap_fast.metrics import psnr
-from jpmap_fast.versions import versions
 
 # Options that no result depends on.
 _FREE = ("output", "device", "resume", "inputs")

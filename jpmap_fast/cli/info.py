@@ -19,8 +19,8 @@ def info() -> None:
     import torch
 
     from jpmap_fast import available_priors, build_info
+    from jpmap_fast._versions import versions
     from jpmap_fast.algorithms import ALGORITHMS
-    from jpmap_fast.versions import versions
 
     _section("versions", versions())
     _section("compiled kernels", {key: str(value) for key, value in build_info().items()})
@@ -40,7 +40,7 @@ def _way(prior: str) -> str:
     import torch
 
     from jpmap_fast import JPMAP, Denoising, load_prior
-    from jpmap_fast.prepared import prepare
+    from jpmap_fast._prepared import prepare
 
     found = []
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):

@@ -10,14 +10,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from jpmap_fast._metrics import psnr
+from jpmap_fast._prepared import as_algorithm, prior_of
+from jpmap_fast._restore import restore
+from jpmap_fast._result import Result
 from jpmap_fast._validate import choice
 from jpmap_fast.algorithms import Algorithm
-from jpmap_fast.metrics import psnr
 from jpmap_fast.operators.base import Operator
-from jpmap_fast.prepared import as_algorithm, prior_of
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.restore import restore
-from jpmap_fast.result import Result
 
 if TYPE_CHECKING:
     from jpmap_fast.deepinv.snapshot import Signature

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._metrics import psnr, ssim
+from jpmap_fast._problems import Problem
+from jpmap_fast._restore import restore
+from jpmap_fast._result import Result
+from jpmap_fast._timing import clocked
 from jpmap_fast.algorithms import Algorithm
-from jpmap_fast.metrics import psnr, ssim
 from jpmap_fast.priors import Prior
-from jpmap_fast.problems import Problem
-from jpmap_fast.restore import restore
-from jpmap_fast.result import Result
-from jpmap_fast.timing import clocked
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from jpmap_fast._files import plain, write_json
+from jpmap_fast._metrics import ssim
+from jpmap_fast._problems import Problem, degradation
+from jpmap_fast._versions import versions
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm
 from jpmap_fast.data.digits import mnist_test_digits
 from jpmap_fast.demo.method_run import run_method
 from jpmap_fast.demo.show import draw
-from jpmap_fast.metrics import ssim
 from jpmap_fast.priors import Prior, load_prior
-from jpmap_fast.problems import Problem, degradation
-from jpmap_fast.versions import versions
 
 PROBLEMS = ("denoising", "inpainting", "compressed-sensing")
 

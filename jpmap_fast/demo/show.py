@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from jpmap_fast import figures
+from jpmap_fast import _figures as figures
+from jpmap_fast._problems import Problem
 from jpmap_fast.demo.method_run import Run
 from jpmap_fast.operators import Inpainting
-from jpmap_fast.problems import Problem
 
 COLUMNS = 10  # images in a figure
 

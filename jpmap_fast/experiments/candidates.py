@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._problems import PAPER, Problem, make_problem
+from jpmap_fast._restore import restore
 from jpmap_fast.algorithms import JPMAP
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.digit_images import digits
@@ -17,8 +19,6 @@ from jpmap_fast.experiments.section import FigureFile, Section, Table
 from jpmap_fast.experiments.statistics import share_within
 from jpmap_fast.experiments.style import AMBER, BLUE, GREEN, GREY, axes_grid
 from jpmap_fast.priors import Prior, load_prior
-from jpmap_fast.problems import PAPER, Problem, make_problem
-from jpmap_fast.restore import restore
 
 RULES = {
     "Algorithm 2.2: exhaustive": JPMAP(starts=1, selection="exhaustive"),

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._metrics import psnr
+from jpmap_fast._problems import PAPER, Problem, make_problem
+from jpmap_fast._restore import restore
 from jpmap_fast.algorithms import CSGM, Algorithm, MAPz
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.continuation_figures import curves, pictures
@@ -25,10 +28,7 @@ from jpmap_fast.experiments.histories import (
 )
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import share_within
-from jpmap_fast.metrics import psnr
 from jpmap_fast.priors import Prior, load_prior
-from jpmap_fast.problems import PAPER, Problem, make_problem
-from jpmap_fast.restore import restore
 
 PROBLEMS = ("inpainting", "denoising")
 ALPHAS = (1.0, 10.0)

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._figures import Row, grid_figure
+from jpmap_fast._problems import Problem
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.histories import columns_to_show, held, iterates, stage_ends
 from jpmap_fast.experiments.section import FigureFile
 from jpmap_fast.experiments.style import BLACK, CYCLE, axes_grid
-from jpmap_fast.figures import Row, grid_figure
 from jpmap_fast.priors import Prior
-from jpmap_fast.problems import Problem
 
 COLUMNS = 8
 DRAWN = ("beta", "gap", "objective", "psnr", "psnr_decoded")

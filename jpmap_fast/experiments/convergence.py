@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._problems import PAPER, Problem, make_problem
+from jpmap_fast._restore import restore
+from jpmap_fast._timing import clocked
+from jpmap_fast._versions import device_name
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, AlternateConvexSearch, MAPz
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.convergence_figures import ADAM, PROJECTED, REACHED, basins, curves
@@ -24,10 +28,6 @@ from jpmap_fast.experiments.methods import as_published
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import share_within
 from jpmap_fast.priors import Prior, load_prior
-from jpmap_fast.problems import PAPER, Problem, make_problem
-from jpmap_fast.restore import restore
-from jpmap_fast.timing import clocked
-from jpmap_fast.versions import device_name
 
 ALGORITHMS: dict[str, Algorithm] = {
     "alternate convex search": AlternateConvexSearch(),

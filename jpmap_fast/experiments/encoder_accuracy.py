@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._metrics import psnr
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.digit_images import digits
 from jpmap_fast.experiments.encoder_accuracy_figures import (
@@ -27,7 +28,6 @@ from jpmap_fast.experiments.latent_plane import (
     restrict,
 )
 from jpmap_fast.experiments.section import Section
-from jpmap_fast.metrics import psnr
 from jpmap_fast.priors import load_prior
 
 NOISE, STARTS, PLANES = 1, 2, 3  # offsets of the generators

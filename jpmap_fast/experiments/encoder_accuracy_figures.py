@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._figures import Row, grid_figure
 from jpmap_fast.experiments.latent_plane import PlanarGaussian, Plane, restrict
 from jpmap_fast.experiments.style import BLACK, BLUE, CYCLE, ORANGE, axes_grid
-from jpmap_fast.figures import Row, grid_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

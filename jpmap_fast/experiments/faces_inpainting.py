@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from jpmap_fast._problems import make_problem
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.face_images import faces
 from jpmap_fast.experiments.method_tables import best_known, objective_table, quality_table
@@ -14,7 +15,6 @@ from jpmap_fast.experiments.pixel_methods import pixel_methods
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.statistics import win_rate
 from jpmap_fast.priors import load_prior
-from jpmap_fast.problems import make_problem
 
 COLUMNS = 8
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._figures import Row, grid_figure
+from jpmap_fast._metrics import psnr, ssim
+from jpmap_fast._restore import restore
 from jpmap_fast.algorithms import CSGM
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.face_images import faces
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import bootstrap_interval
-from jpmap_fast.figures import Row, grid_figure
-from jpmap_fast.metrics import psnr, ssim
 from jpmap_fast.operators import Denoising
 from jpmap_fast.priors import Prior, load_prior
-from jpmap_fast.restore import restore
 
 COLUMNS = 8
 

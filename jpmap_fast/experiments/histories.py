@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._metrics import psnr
+from jpmap_fast._problems import Problem
 from jpmap_fast.algorithms import History
-from jpmap_fast.metrics import psnr
 from jpmap_fast.priors import Prior
-from jpmap_fast.problems import Problem
 
 CANDIDATES = ("z1", "z2", "z3", "none")
 

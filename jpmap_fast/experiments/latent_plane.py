@@ -9,12 +9,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from jpmap_fast._restore import restore
 from jpmap_fast.algorithms import CSGM
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.operators import Denoising
 from jpmap_fast.priors import Prior
 from jpmap_fast.priors.decoder import make_decoder
-from jpmap_fast.restore import restore
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._metrics import psnr, ssim
+from jpmap_fast._problems import Problem
+from jpmap_fast._restore import restore
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, MAPz
 from jpmap_fast.experiments.style import AMBER, BLACK, BLUE, CYCLE, GREEN, GREY, ORANGE, PURPLE, SKY
-from jpmap_fast.metrics import psnr, ssim
 from jpmap_fast.priors import Prior
-from jpmap_fast.problems import Problem
-from jpmap_fast.restore import restore
 from jpmap_fast.solvers import Adam
 
 CSGM_1, CSGM_10 = "CSGM, 1 start", "CSGM, 10 starts"

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from jpmap_fast._figures import Row, grid_figure, mark_missing
+from jpmap_fast._problems import Problem
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.section import FigureFile
-from jpmap_fast.figures import Row, grid_figure, mark_missing
 from jpmap_fast.operators import Inpainting
-from jpmap_fast.problems import Problem
 
 
 def restored_rows(

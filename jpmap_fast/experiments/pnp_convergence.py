@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._metrics import psnr
+from jpmap_fast._problems import PAPER, Problem, make_problem
 from jpmap_fast.algorithms import largest_weight
 from jpmap_fast.denoisers import LipschitzDenoiser, load_denoiser
 from jpmap_fast.experiments.baselines.tuned import tuned
@@ -21,8 +23,6 @@ from jpmap_fast.experiments.pnp_convergence_report import (
     weight_table,
 )
 from jpmap_fast.experiments.section import Section
-from jpmap_fast.metrics import psnr
-from jpmap_fast.problems import PAPER, Problem, make_problem
 
 LOCAL = 10  # offset of the generator of the noise at which local constants are measured
 # Weights of the figure over the tuned one, and over the bound where that is not 0.

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._problems import PAPER
 from jpmap_fast.experiments.methods import (
     CSGM_1,
     CSGM_10,
@@ -20,7 +21,6 @@ from jpmap_fast.experiments.methods import (
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.sigma_dvae import EIGHT, ENCODER, ONE_START
 from jpmap_fast.experiments.statistics import bootstrap_interval
-from jpmap_fast.problems import PAPER
 
 RESTORATIONS = (*PAPER, "faces-inpainting")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._problems import PAPER, Problem, make_problem
 from jpmap_fast.algorithms import CSGM, JPMAP
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.digit_images import digits
@@ -17,7 +18,6 @@ from jpmap_fast.experiments.pictures import restored_rows, save_rows
 from jpmap_fast.experiments.pixel_methods import pixel_methods
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.priors import load_prior
-from jpmap_fast.problems import PAPER, Problem, make_problem
 
 # Starts of the search for the best objective known.
 STARTS = 32

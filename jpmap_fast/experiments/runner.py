@@ -13,13 +13,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from jpmap_fast._files import write_json
+from jpmap_fast._versions import device_name, versions
 from jpmap_fast.experiments.context import Context, Settings
 from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.registry import EXPERIMENTS, runner, selected
 from jpmap_fast.experiments.report import write_report
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.style import styled
-from jpmap_fast.versions import device_name, versions
 
 _EXTRA = ("matplotlib", "torchmetrics", "jinja2", "deepinv")
 

@@ -6,6 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jpmap_fast._metrics import psnr
+from jpmap_fast._problems import PAPER, Problem, make_problem
+from jpmap_fast._restore import restore
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, AlternateConvexSearch
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.digit_images import digits
@@ -22,11 +25,8 @@ from jpmap_fast.experiments.style import (
     PURPLE,
     axes_grid,
 )
-from jpmap_fast.metrics import psnr
 from jpmap_fast.operators import Denoising
 from jpmap_fast.priors import Prior, load_prior
-from jpmap_fast.problems import PAPER, Problem, make_problem
-from jpmap_fast.restore import restore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

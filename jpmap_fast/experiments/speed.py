@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._problems import PAPER, Problem, make_problem
+from jpmap_fast._restore import restore
+from jpmap_fast._restorer import Restorer
+from jpmap_fast._timing import clocked, timed
+from jpmap_fast._versions import device_name
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm, MAPz
 from jpmap_fast.experiments.context import Context
 from jpmap_fast.experiments.digit_images import digits
@@ -16,11 +21,6 @@ from jpmap_fast.experiments.methods import as_published
 from jpmap_fast.experiments.section import FigureFile, Section, Table
 from jpmap_fast.experiments.style import BLACK, CYCLE, MARKERS, axes_grid
 from jpmap_fast.priors import Prior, load_prior
-from jpmap_fast.problems import PAPER, Problem, make_problem
-from jpmap_fast.restore import restore
-from jpmap_fast.restorer import Restorer
-from jpmap_fast.timing import clocked, timed
-from jpmap_fast.versions import device_name
 
 METHODS: dict[str, Algorithm] = {
     "JPMAP()": JPMAP(),

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpmap_fast.figures import INK, QUIET
+from jpmap_fast._figures import INK, QUIET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

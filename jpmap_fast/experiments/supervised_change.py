@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._figures import Row
+from jpmap_fast._problems import Problem, make_problem
 from jpmap_fast.algorithms import CSGM, JPMAP, Algorithm
 from jpmap_fast.experiments.baselines import Supervised, load_network
 from jpmap_fast.experiments.context import Context
@@ -18,9 +20,7 @@ from jpmap_fast.experiments.pictures import measured_row, save_rows
 from jpmap_fast.experiments.section import FigureFile, Section, Table
 from jpmap_fast.experiments.statistics import bootstrap_interval, win_rate
 from jpmap_fast.experiments.style import MARKERS, QUIET, axes_grid
-from jpmap_fast.figures import Row
 from jpmap_fast.priors import load_prior
-from jpmap_fast.problems import Problem, make_problem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, count, counts
-from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.operators.spectral import Diagonalised
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.kernels.products import RowProduct
 
 
 class LinearMap(Protocol):

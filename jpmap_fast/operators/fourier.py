@@ -18,7 +18,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.kernels.products import RowProduct
 
 # Beyond so many entries a matrix of H in the fused solvers costs more than Fourier transforms.
 DENSE_ENTRIES = 1_500_000

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
+from jpmap_fast._conjugate_gradient import conjugate_gradient
 from jpmap_fast._validate import count, positive
-from jpmap_fast.conjugate_gradient import conjugate_gradient
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.data_term import Action, DataTerm
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, as_tensor, choice, count, counts
-from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.operators.fourier import DENSE_ENTRIES
 from jpmap_fast.operators.spectral import Diagonalised
 from jpmap_fast.operators.transforms import (

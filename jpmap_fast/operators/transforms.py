@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.operators.fourier import product
 
 

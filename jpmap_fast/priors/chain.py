@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jpmap_fast import tangent_kernels
-from jpmap_fast.activations import ACTIVATIONS
-from jpmap_fast.batch_invariant import weighted_product
+from jpmap_fast.kernels import tangents as tangent_kernels
+from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.products import weighted_product
 from jpmap_fast.priors.conv_vae import Residual
 from jpmap_fast.priors.plain import is_plain
 

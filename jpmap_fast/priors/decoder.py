@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from jpmap_fast.activations import ACTIVATIONS
-from jpmap_fast.batch_invariant import RowProduct, batched_product
+from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.products import RowProduct, batched_product
 from jpmap_fast.priors.base import ModulePrior, Prior
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder_base import Decoder, Linearisation

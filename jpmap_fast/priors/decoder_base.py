@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import batched_product
+from jpmap_fast.kernels.products import batched_product
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from jpmap_fast._checkpoint import read_checkpoint
 from jpmap_fast._surroundings import steady
 from jpmap_fast.priors.original import read_original, read_pickled_tensors
 from jpmap_fast.priors.weights import Network, build, read_prior
@@ -80,8 +81,6 @@ def _is_torch_file(path: Path) -> bool:
 
 
 def _read_checkpoint(path: Path) -> Network:
-    from jpmap_fast.training.checkpoint import read_checkpoint
-
     try:
         saved = read_checkpoint(path)
     except ValueError:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from jpmap_fast._validate import choice, count, counts
-from jpmap_fast.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
+from jpmap_fast.kernels.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
 from jpmap_fast.priors.vae import VAE
 
 

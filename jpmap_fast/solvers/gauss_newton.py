@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, count, positive, switch
-from jpmap_fast.mlp_kernels import MLPLeastSquares, mlp_restore
+from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_restore
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers.base import LatentSolution
 from jpmap_fast.solvers.plan import Plan, plan
@@ -65,7 +65,7 @@ class GaussNewton:
             iteration, whatever k is; "auto" takes the cheaper by the measured cost of both
             (benchmarks/bench_linear_solver.py). Compiled solves are direct.
         fused: use the compiled solver where there is one for the decoder and device
-            (``mlp_kernels.supports``); False keeps to plain torch.
+            (``kernels.mlp.supports``); False keeps to plain torch.
 
     Raises:
         ValueError: a setting is not positive.
@@ -118,7 +118,7 @@ class GaussNewton:
             objective: f.
             z: starting points [B, k].
             active: bool [B], the images to work on; the others keep z and get f = NaN. None: all.
-            low_latency: see ``mlp_kernels.mlp_restore``.
+            low_latency: see ``kernels.mlp.mlp_restore``.
         """
         way = self.plan(objective, z)
         if way.compiled is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from jpmap_fast.mlp_kernels import MLPLeastSquares
+from jpmap_fast.kernels.mlp import MLPLeastSquares
 from jpmap_fast.objective import LatentObjective
 
 # Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients,

@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from jpmap_fast import kernels, reference
-from jpmap_fast.conjugate_gradient import conjugate_gradient
+from jpmap_fast import kernels
+from jpmap_fast._conjugate_gradient import conjugate_gradient
+from jpmap_fast.kernels import reference
 from jpmap_fast.objective import LatentObjective
 
 

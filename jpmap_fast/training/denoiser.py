@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from jpmap_fast._metrics import psnr
 from jpmap_fast._surroundings import DrawingFrom
 from jpmap_fast._validate import positive
 from jpmap_fast.denoisers.lipschitz import LipschitzDenoiser
-from jpmap_fast.metrics import psnr
 from jpmap_fast.training.denoiser_recipe import DenoiserRecipe
 from jpmap_fast.training.denoiser_step import DenoiserStep
 from jpmap_fast.training.trainer import as_float, check_images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jpmap_fast.metrics import psnr
+from jpmap_fast._metrics import psnr
 from jpmap_fast.priors.base import Prior
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from jpmap_fast._checkpoint import read_checkpoint, write_checkpoint
 from jpmap_fast._surroundings import DrawingFrom
 from jpmap_fast._validate import SCALE_HINT
 from jpmap_fast.priors.weights import Network, check_values
 from jpmap_fast.training.augmentation import augment
-from jpmap_fast.training.checkpoint import read_checkpoint, write_checkpoint
 from jpmap_fast.training.evaluation import reconstruction_psnr
 from jpmap_fast.training.recipe import Recipe
 from jpmap_fast.training.step import TrainingStep

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jpmap_fast.activations import ACTIVATIONS
+from jpmap_fast.kernels.activations import ACTIVATIONS
 
 
 def x_update_diagonal(
@@ -120,7 +120,7 @@ def tangent_activation(
     t_shuffled: bool = False,
     add_shuffled: bool = False,
 ) -> Tensor:
-    """``tangent_kernels.tangent_activation``, in the types it is given."""
+    """``kernels.tangents.tangent_activation``, in the types it is given."""
     channels, positions = before.shape[1:]
 
     def in_order(rows: Tensor, shuffled: bool) -> Tensor:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jpmap_fast import kernels
 from jpmap_fast._surroundings import full_precision
-from jpmap_fast.activations import ACTIVATIONS
+from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.layers import has_layer, layer, linear, pack_linear
 
 
 class RowProduct:
@@ -31,7 +31,7 @@ class RowProduct:
     @cached_property
     def packed(self) -> Tensor:
         """W in the layout of ``kernels.linear``."""
-        return kernels.pack_linear(self.weight)
+        return pack_linear(self.weight)
 
     @cached_property
     def padded_bias(self) -> Tensor:
@@ -78,9 +78,9 @@ class RowProduct:
         if torch.is_grad_enabled() and x.requires_grad:
             return ACTIVATIONS[activation].value(self(x))
         if x.device.type == "cpu":
-            out = kernels.linear(flat, self.packed, self.bias, outputs, activation)
-        elif kernels.has_layer(flat):
-            out = kernels.layer(flat, self.weight, self.bias, activation)
+            out = linear(flat, self.packed, self.bias, outputs, activation)
+        elif has_layer(flat):
+            out = layer(flat, self.weight, self.bias, activation)
         else:
             return ACTIVATIONS[activation].value(self(x))
         return out.reshape(*x.shape[:-1], outputs)
@@ -94,7 +94,7 @@ class RowProduct:
         elif torch.is_grad_enabled() and flat.requires_grad:
             product = _Differentiable.apply(flat, self, bias)
         else:
-            product = kernels.linear(flat, self.packed, bias, outputs)
+            product = linear(flat, self.packed, bias, outputs)
         return product.reshape(*x.shape[:-1], outputs)
 
     @property

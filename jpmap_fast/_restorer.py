@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._capture import captured, on_side_stream
+from jpmap_fast._foreign import translator_of
+from jpmap_fast._prepared import (
+    as_algorithm,
+    checked_codes,
+    parameter_of,
+    prepare,
+    prior_of,
+)
+from jpmap_fast._result import Result
+from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
 from jpmap_fast.algorithms.base import as_solver
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.operators import Operator
-from jpmap_fast.prepared import (
-    as_algorithm,
-    checked_codes,
-    is_physics,
-    parameter_of,
-    prepare,
-    prior_of,
-)
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.result import Result
-from jpmap_fast.run import Run
 
 # Up to so many descents at a time every one gets a cluster of blocks of its own.
 LOW_LATENCY_DESCENTS = 16
@@ -269,10 +269,9 @@ def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
 
 def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Operator, Any]:
     """The operator and the noise level of a deepinv physics, or these themselves."""
-    if is_physics(operator):
-        from jpmap_fast.deepinv.translation import translate
-
-        translation = translate(operator, prior.image_shape, batch)
+    foreign = translator_of(operator)
+    if foreign is not None:
+        translation = foreign.translate(operator, prior.image_shape, batch)
         operator, _, sigma = translation.levelled(operator, sigma)
     if not isinstance(operator, Operator):
         raise TypeError(

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._prepared import as_algorithm, checked_codes, prepare
+from jpmap_fast._result import Result
+from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
 from jpmap_fast.operators import Operator
-from jpmap_fast.prepared import as_algorithm, checked_codes, prepare
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.result import Result
-from jpmap_fast.run import Run
 
 
 @steady  # derivatives of a decoder need what inference mode leaves out

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jpmap_fast._extension import cuda_kernels_loaded
-from jpmap_fast.activations import ACTIVATION_CODES
+from jpmap_fast.kernels._extension import cuda_kernels_loaded
+from jpmap_fast.kernels.activations import ACTIVATION_CODES
 
 MAX_TANGENTS = 128
 SPLIT = 1024  # elements of a row that add to one slot of the curvature

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from jpmap_fast._foreign import translator_of
 from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_device
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
 from jpmap_fast.operators import Operator
@@ -70,11 +70,10 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     be differentiated.
     """
     prior = prior_of(prior, shared=True)
-    if is_physics(operator):
-        from jpmap_fast.deepinv.translation import count_of, translate
-
+    foreign = translator_of(operator)
+    if foreign is not None:
         physics = operator
-        translation = translate(physics, prior.image_shape, count_of(y))
+        translation = foreign.translate(physics, prior.image_shape, foreign.count_of(y))
         y, operator, sigma = translation.problem(y, physics, sigma)
     if not isinstance(operator, Operator):
         raise TypeError(
@@ -131,12 +130,6 @@ def parameter_of(prior: Prior) -> Tensor | None:
             "convert it with prior.float()"
         )
     return parameter
-
-
-def is_physics(value: Any) -> bool:
-    """Whether this is a physics of deepinv; without deepinv imported there can be none."""
-    module = sys.modules.get("deepinv.physics")
-    return module is not None and isinstance(value, module.Physics)
 
 
 def checked_codes(

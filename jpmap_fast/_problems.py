@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jpmap_fast._masks import random_masks
 from jpmap_fast._validate import choice, positive
-from jpmap_fast.masks import random_masks
 from jpmap_fast.operators import CompressedSensing, Denoising, Inpainting, Operator
 
 PAPER = ("denoising", "compressed-sensing", "inpainting")

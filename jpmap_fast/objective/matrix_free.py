@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import batched_product
-from jpmap_fast.objective import LatentObjective, half_squared_norm
+from jpmap_fast.kernels.products import batched_product
+from jpmap_fast.objective.least_squares import LatentObjective, half_squared_norm
 from jpmap_fast.operators.data_term import LinearSystem
 from jpmap_fast.priors.decoder import Decoder
 

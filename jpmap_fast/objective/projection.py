@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from jpmap_fast.matrix_free_objective import MatrixFreeLeastSquares
-from jpmap_fast.objective import LatentObjective, WeightedLeastSquares
+from jpmap_fast.objective.least_squares import LatentObjective, WeightedLeastSquares
+from jpmap_fast.objective.matrix_free import MatrixFreeLeastSquares
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.data_term import Action, Whitening
 from jpmap_fast.priors.decoder import Decoder

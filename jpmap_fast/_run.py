@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from jpmap_fast._result import Result, joined, result_of
 from jpmap_fast.algorithms import Algorithm, Monitor, Outcome, Problem
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.starts import Starts, solve_from
-from jpmap_fast.result import Result, joined, result_of
 
 # Working memory a chunk may take where nothing better is known, in bytes.
 CHUNK_MEMORY = 1 << 30

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 import jpmap_fast._C as _C
-from jpmap_fast._extension import cuda_kernels_loaded
-from jpmap_fast.activations import ACTIVATION_CODES
-from jpmap_fast.batch_invariant import RowProduct
+from jpmap_fast.kernels._extension import cuda_kernels_loaded
+from jpmap_fast.kernels.activations import ACTIVATION_CODES
+from jpmap_fast.kernels.products import RowProduct
 
 MAX_LAYERS: int = _C.max_layers
 MAX_LATENT: int = _C.max_latent

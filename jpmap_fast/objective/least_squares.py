@@ -27,8 +27,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from jpmap_fast.batch_invariant import weighted_product
-from jpmap_fast.mlp_kernels import MLPLeastSquares, pack_network, refusal
+from jpmap_fast.kernels.mlp import MLPLeastSquares, pack_network, refusal
+from jpmap_fast.kernels.products import weighted_product
 from jpmap_fast.operators.data_term import LinearMap
 from jpmap_fast.priors.decoder import Decoder, MLPDecoder
 

@@ -1,0 +1,63 @@
+"""The k x k systems of a damped step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import jpmap_fast._C as _C
+from jpmap_fast.kernels._checks import fits, matrix_shape
+
+_ops = torch.ops.jpmap
+
+MAX_DAMPED_SYSTEM: int = _C.max_damped_system
+
+
+def damped_solve(
+    matrix: Tensor,  # [B, k, k]
+    hessian: Tensor | None,  # [B, k, k]
+    gradient: Tensor,  # [B, k]
+    damping: Tensor | None = None,  # [B]
+) -> tuple[Tensor, Tensor]:
+    r"""S = (H + mu I)^{-1} g of every image, by Cholesky in double.
+
+    H is ``hessian`` where H + mu I is positive definite, ``matrix`` elsewhere.
+
+    Args:
+        matrix: symmetric positive definite [B, k, k], k <= 128, float32 or float64; of it and of
+            ``hessian`` the lower triangle counts.
+        hessian: symmetric [B, k, k]; None for ``matrix`` everywhere.
+        gradient: g [B, k].
+        damping: mu [B], float64, >= 0; None for 0.
+
+    Returns:
+        s [B, k], float64, NaN where neither is positive definite, and whether ``hessian`` was used
+        [B].
+
+    Raises:
+        ValueError: shapes or devices do not fit. TypeError: types do not.
+    """
+    op = "damped_solve"
+    batch, k = matrix_shape(op, "gradient", gradient)
+    if not 1 <= k <= MAX_DAMPED_SYSTEM:
+        raise ValueError(f"{op}: expected 1 to {MAX_DAMPED_SYSTEM} unknowns, got {k}")
+    fits(op, gradient, "matrix", matrix, (batch, k, k))
+    if hessian is not None:
+        fits(op, gradient, "hessian", hessian, (batch, k, k))
+    if damping is not None:
+        fits(op, gradient.double(), "damping", damping, (batch,))
+    solution, used = _ops.damped_solve(
+        matrix.contiguous(),
+        None if hessian is None else hessian.contiguous(),
+        gradient.contiguous(),
+        None if damping is None else damping.contiguous(),
+    )
+    return solution, used
+
+
+@torch.library.register_fake("jpmap::damped_solve")
+def _(
+    matrix: Tensor, hessian: Tensor | None, gradient: Tensor, damping: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    solution = torch.empty_like(gradient, dtype=torch.float64)
+    return solution, gradient.new_empty(gradient.shape[0], dtype=torch.bool)
