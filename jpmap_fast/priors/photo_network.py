@@ -93,8 +93,10 @@ class PhotoNetwork(nn.Module):
         height, width = x.shape[-2:]
         fill = (0, -width % self.stride, 0, -height % self.stride)
         noisy = F.pad(x, fill, mode="replicate") if any(fill) else x
-        level = s.to(noisy.dtype).reshape(-1, 1, 1, 1).expand(-1, 1, *noisy.shape[-2:])
-        h = self.head(torch.cat((noisy, level), dim=1))
+        level = s.to(noisy.dtype).reshape(-1, 1, 1, 1).expand(len(x), 1, *noisy.shape[-2:])
+        features = torch.cat((noisy, level), dim=1).contiguous(memory_format=torch.channels_last)
+        # The head may keep a higher precision than the rest: it alone sees the picture.
+        h = self.head(features).to(self.tail.weight.dtype)
         kept: list[Tensor] = []
         for index, blocks in enumerate(self.encoder):
             h = blocks(h)

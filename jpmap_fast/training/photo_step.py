@@ -75,6 +75,8 @@ class PhotoRecipe:
 
 # Grey levels at which the error of a noise level that is nearly 0 is taken for what it would be.
 _FLOOR = 2 / 255
+# Norms of gradients beyond so many times their usual one are cut down to that.
+_LARGE = 2.0
 
 
 class PhotoStep:
@@ -107,9 +109,14 @@ class PhotoStep:
         self.optimiser = torch.optim.Adam(
             self.parameters,
             lr=torch.tensor(rate, device=self.device) if self._on_gpu else rate,
-            fused=self._on_gpu,
+            betas=(0.9, 0.99),
+            fused=True,
             capturable=self._on_gpu,
         )
+        # What the fused Adam divides gradients by, and whether it leaves the step out.
+        self.optimiser.grad_scale = torch.ones((), device=self.device)
+        self.optimiser.found_inf = torch.zeros((), device=self.device)
+        self.typical = torch.zeros((), device=self.device)  # norm of the gradient, of late
         self._capture = cuda_graph and self._on_gpu
         self._seen = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -157,7 +164,21 @@ class PhotoStep:
         loss = ((found - clean).square() / (scale + _FLOOR)).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        self._tame()
         self.optimiser.step()
         torch._foreach_lerp_(self.mean, [p.detach() for p in self.parameters], 1 - recipe.ema)
         self._loss.copy_(loss.detach())
+
+    def _tame(self) -> None:
+        """Keep a gradient within ``_LARGE`` times its usual norm; leave out one that is no number.
+
+        Without normalisation layers a single batch can throw the weights far away.
+        """
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        finite = torch.isfinite(norm)
+        usual = torch.where(self.typical > 0, self.typical, norm)
+        self.optimiser.grad_scale.copy_((norm / (_LARGE * usual)).clamp_min(1).nan_to_num(1.0))
+        self.optimiser.found_inf.copy_((~finite).float())
+        seen = torch.where(finite, norm.clamp_max(_LARGE * usual), usual)
+        self.typical.copy_(torch.where(torch.isfinite(usual), usual.lerp(seen, 0.02), 0.0))

@@ -21,6 +21,7 @@ from jpmap_fast.training.shards import read_shards, write_shards
 
 FORMAT = "jpmap-fast photo checkpoint 1"
 _EACH = 100  # steps between looks at the loss and the clock
+_CHECKPOINT_SECONDS = 120.0
 
 
 def train_photos(
@@ -69,7 +70,7 @@ def train_photos(
     path, done = None if checkpoint is None else Path(checkpoint), 0
     if resume and path is not None and path.exists():
         done = _resume(path, step, recipe)
-    end = time.monotonic() + seconds
+    end, written = time.monotonic() + seconds, time.monotonic()
     with tqdm(total=recipe.steps, initial=done, desc="train", disable=not progress) as bar:
         while done < recipe.steps and time.monotonic() < end:
             loss, several = torch.zeros((), device=place), min(_EACH, recipe.steps - done)
@@ -84,6 +85,9 @@ def train_photos(
                 )
             bar.set_postfix({"loss": f"{mean:.5f}"})
             bar.update(several)
+            if path is not None and time.monotonic() > written + _CHECKPOINT_SECONDS:
+                _write(path, step, recipe, done)
+                written = time.monotonic()
     if path is not None:
         _write(path, step, recipe, done)
     with torch.no_grad():
@@ -107,7 +111,7 @@ def _checked(pictures: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _write(path: Path, step: PhotoStep, recipe: PhotoRecipe, done: int) -> None:
-    tensors: dict[str, Tensor] = {"generator": step.generator.get_state()}
+    tensors = {"generator": step.generator.get_state(), "typical": step.typical}
     for index, (own, mean) in enumerate(zip(step.parameters, step.mean, strict=True)):
         state = step.optimiser.state.get(own, {})
         tensors[f"weight.{index}"], tensors[f"mean.{index}"] = own, mean
@@ -130,15 +134,14 @@ def _resume(path: Path, step: PhotoStep, recipe: PhotoRecipe) -> int:
         for index, (own, mean) in enumerate(zip(step.parameters, step.mean, strict=True)):
             own.copy_(tensors[f"weight.{index}"])
             mean.copy_(tensors[f"mean.{index}"])
-            state = {
-                name: tensors[f"{name}.{index}"]
-                for name in ("step", "exp_avg", "exp_avg_sq")
-                if f"{name}.{index}" in tensors
-            }
-            if state:
-                place = {name: own.device for name in state}
-                if not (own.is_cuda):
-                    place["step"] = torch.device("cpu")
-                step.optimiser.state[own] = {n: v.to(place[n]) for n, v in state.items()}
+            if f"exp_avg.{index}" not in tensors:
+                continue
+            count = tensors[f"step.{index}"]
+            state = {"step": count.to(own.device)}
+            for name in ("exp_avg", "exp_avg_sq"):
+                # In the layout of the weights: the fused step takes both as they lie in memory.
+                state[name] = torch.empty_like(own).copy_(tensors[f"{name}.{index}"])
+            step.optimiser.state[own] = state
+        step.typical.copy_(tensors["typical"])
     step.generator.set_state(tensors["generator"])
     return int(header["steps_done"])
