@@ -3,6 +3,7 @@
 from jpmap_fast.algorithms.alternate_convex_search import AlternateConvexSearch
 from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.csgm import CSGM
+from jpmap_fast.algorithms.encoder_continuation import EncoderContinuation
 from jpmap_fast.algorithms.jpmap import JPMAP
 from jpmap_fast.algorithms.map_z import MAPz, MAPzSplitting
 from jpmap_fast.algorithms.monitor import History, Monitor
@@ -18,6 +19,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "map-z-splitting": MAPzSplitting,
     "csgm": CSGM,
     "alternate-convex-search": AlternateConvexSearch,
+    "encoder": EncoderContinuation,
 }
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "STATUS_TEXT",
     "Algorithm",
     "AlternateConvexSearch",
+    "EncoderContinuation",
     "Estimate",
     "History",
     "MAPz",

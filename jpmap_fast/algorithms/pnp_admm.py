@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import count, positive
-from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
+from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace, explained
 from jpmap_fast.algorithms.problem import Problem
 
 
@@ -80,7 +80,7 @@ class PnPADMM(PixelSpace):
         for step in range(1, self.max_iterations + 1 if len(index) else 0):
             x = self.denoiser(v - u, self.denoiser_sigma)
             target = (x + u).contiguous()
-            fitted = _explained(problem, target, beta)
+            fitted = explained(problem, target, beta)
             moved = _norm(fitted - v) + _norm(x - fitted)
             still = moved / root < self.tolerance
             rows = active.reshape(-1, 1, 1, 1)
@@ -126,12 +126,6 @@ def largest_weight(
         raise ValueError(f"least_eigenvalue: expected a number >= 0, got {least_eigenvalue!r}")
     strong = least_eigenvalue / sigma**2
     return max(0.0, denoiser_sigma**2 * strong * (1 + lipschitz - 2 * lipschitz**2) / lipschitz)
-
-
-def _explained(problem: Problem, target: Tensor, beta: Tensor) -> Tensor:
-    """argmin_v F(v) + beta/2 ||v - target||^2."""
-    codes = target.new_zeros(len(target), 1)
-    return problem.operator.x_update(target, problem.y, codes, beta, problem.sigma)[0]
 
 
 def _norm(values: Tensor) -> Tensor:

@@ -1,0 +1,119 @@
+"""Joint MAP by the encoder alone, with growing coupling weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._validate import count, positive
+from jpmap_fast.algorithms.base import Algorithm
+from jpmap_fast.algorithms.encoder_schedule import levels_of
+from jpmap_fast.algorithms.first_guess import first_guess
+from jpmap_fast.algorithms.monitor import Monitor
+from jpmap_fast.algorithms.outcome import COMPLETED, FAILED, Outcome, Start
+from jpmap_fast.algorithms.pixel_space import PixelSpace, explained
+from jpmap_fast.algorithms.problem import Problem, State
+from jpmap_fast.algorithms.rounds import Fixed
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderContinuation(PixelSpace):
+    r"""The encoder's branch of joint MAP, its noise level and the coupling weight tied:
+
+        G_k = G(mu_phi(x_k; s_k))
+        x_{k+1} = argmin_x ||A x - y||^2 / (2 sigma^2) + beta_{k+1}/2 ||x - G_k||^2
+        beta_k = weight / s_k^2,    s_k from ``first`` to ``last`` sigma in geometric progression,
+
+    from an image filled in from around (``first_guess``), ending with x = G_K, the constraint that
+    growing beta leads to. A prior whose encoder is told the noise level, as ``load_prior("photos")``
+    is, gives G(mu_phi(x; s)) by ``autoencode(x, s)``. The x-update is exact for every operator, over
+    the whole picture.
+
+    Nothing is minimised: the encoder's code is taken whatever it does to J1, whose term
+    1/2 ||z||^2 such a prior has not. What is promised is this: for ``Denoising`` the answer is the
+    network's estimate of the posterior mean; for other operators x_k agrees with y as far as its
+    noise allows, at every step, and the work is the same for every image. ``objective`` is NaN,
+    ``gap`` the distance ||x_K - G_K||^2 before the last step.
+
+    Args:
+        steps: K >= 1, how often the encoder is asked.
+        first: s_1 > 0, in [0, 1] units; never below ``last`` sigma.
+        last: s_K over sigma, > 0.
+        weight: lambda > 0.
+
+    What is None is chosen by the operator, from a table measured on training pictures.
+
+    Raises:
+        ValueError: a setting is out of range, or a prior without ``autoencode``.
+        TypeError: of the wrong kind.
+
+    Source: arXiv 2103.01648, the step z^1 of Algorithm 2.3 in the continuation of Algorithm 2.4;
+    with a denoiser in place of the autoencoder it is the half-quadratic splitting of K. Zhang, Y.
+    Li, W. Zuo, L. Zhang, L. Van Gool, R. Timofte, "Plug-and-play image restoration with deep
+    denoiser prior", 2021, from where the relation of beta and s is taken.
+    """
+
+    steps: int | None = None
+    first: float | None = None
+    last: float | None = None
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            count("EncoderContinuation: steps", self.steps, 1)
+        for name in ("first", "last", "weight"):
+            value = getattr(self, name)
+            if value is not None:
+                positive(f"EncoderContinuation: {name}", value)
+
+    @property
+    def runs_fixed(self) -> bool:
+        return True
+
+    def bind(self, problem: Problem) -> Algorithm:
+        if not callable(getattr(problem.prior, "autoencode", None)):
+            raise ValueError(
+                "method: expected one for a prior with latent codes, such as 'jpmap', got "
+                "'encoder', which needs a prior that is told the noise level (autoencode(x, s)), "
+                f"such as 'photos'; this is a {type(problem.prior).__name__}"
+            )
+        chosen = levels_of(problem.operator)
+        mine = {name: getattr(self, name) for name in ("steps", "first", "last", "weight")}
+        return replace(
+            self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()}
+        )
+
+    def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+        assert self.steps is not None and self.first is not None
+        assert self.last is not None and self.weight is not None
+        autoencode = problem.prior.autoencode  # type: ignore[attr-defined]
+        end = self.last * problem.sigma
+        begin = end if self.steps == 1 else torch.clamp(end, min=self.first)
+        x = decoded = first_guess(problem.operator, problem.y)
+        for step in range(self.steps):
+            t = step / max(1, self.steps - 1)
+            level = begin ** (1 - t) * end**t
+            x = explained(problem, decoded, self.weight / level.square())
+            decoded = autoencode(x, level).contiguous()
+            monitor.finished(problem.batch)
+        return self._outcome(x, decoded, start)
+
+    def run_fixed(
+        self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor
+    ) -> list[Outcome]:
+        return [self.run(problem, start, monitor)]
+
+    def _outcome(self, x: Tensor, decoded: Tensor, start: Start) -> Outcome:
+        gap = (x - decoded).flatten(1).double().square().sum(dim=1).to(x.dtype)
+        finite = gap < torch.inf
+        codes = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return Outcome(
+            State(decoded, start.z, decoded, torch.full_like(gap, torch.nan), gap),
+            torch.full_like(gap, torch.inf),
+            torch.where(finite, COMPLETED, FAILED),
+            codes + self.steps,
+            torch.stack((codes + self.steps, codes, codes), dim=1),
+        )
+

@@ -1,0 +1,42 @@
+"""Noise levels that the encoder is asked at, by the kind of measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jpmap_fast.operators import Denoising, Inpainting, SuperResolution
+from jpmap_fast.operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Noise levels in geometric progression, and the coupling weight that goes with them.
+
+    Attributes:
+        steps: how often the encoder is asked.
+        first: the first level, in [0, 1] units; what the first guess is wrong by.
+        last: the last one over sigma.
+        weight: lambda, in beta = lambda / s^2.
+    """
+
+    steps: int
+    first: float
+    last: float
+    weight: float
+
+
+DENOISING = Levels(1, 1 / 255, 1.0, 1.0)
+BLUR = Levels(12, 49 / 255, 1.0, 0.23)
+SUPER_RESOLUTION = Levels(16, 49 / 255, 1.0, 0.23)
+INPAINTING = Levels(40, 130 / 255, 1.0, 0.23)
+
+
+def levels_of(operator: Operator) -> Levels:
+    """The levels for an operator, as measured on training pictures (benchmarks/photo_levels.py)."""
+    if isinstance(operator, Denoising):
+        return DENOISING
+    if isinstance(operator, Inpainting):
+        return INPAINTING
+    if isinstance(operator, SuperResolution):
+        return SUPER_RESOLUTION
+    return BLUR
