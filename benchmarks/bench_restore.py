@@ -22,7 +22,7 @@ from timer import RESULTS, median_seconds, write
 from torch import Tensor
 
 import jpmap_fast as jf
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 from jpmap_fast.problems import SIGMA, Degradation, Problem, compressed_sensing, denoising
 from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton

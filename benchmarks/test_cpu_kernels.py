@@ -9,7 +9,7 @@ from bench_restore import DEGRADATIONS, make_problem
 
 import jpmap_fast as jf
 from jpmap_fast import kernels
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 from jpmap_fast.projection import Projection
 from jpmap_fast.solvers import GaussNewton
 

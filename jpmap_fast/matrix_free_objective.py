@@ -8,7 +8,7 @@ from torch import Tensor
 from jpmap_fast.batch_invariant import batched_product
 from jpmap_fast.objective import LatentObjective, half_squared_norm
 from jpmap_fast.operators.data_term import LinearSystem
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.priors.decoder_base import Decoder
 
 
 class _LastSolutions:

@@ -25,6 +25,7 @@ from jpmap_fast.prepared import (
     prior_of,
 )
 from jpmap_fast.priors.base import Prior
+from jpmap_fast.priors.protocol import fixed_image_shape
 from jpmap_fast.result import Result
 from jpmap_fast.run import Run
 
@@ -121,7 +122,8 @@ class Restorer:
             device, dtype = parameter.device, parameter.dtype
         device = operator.device if device is None else device
         blank = torch.zeros(1, device=device, dtype=dtype)
-        shape = operator.bind(prior.image_shape).measurement_shape(prior.image_shape, blank)
+        image_shape = fixed_image_shape(prior, "a Restorer")
+        shape = operator.bind(image_shape).measurement_shape(image_shape, blank)
         y = blank.new_zeros(batch_size, *shape)
         problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]
@@ -272,7 +274,7 @@ def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Op
     if is_physics(operator):
         from jpmap_fast.deepinv.translation import translate
 
-        translation = translate(operator, prior.image_shape, batch)
+        translation = translate(operator, fixed_image_shape(prior, "a physics"), batch)
         operator, _, sigma = translation.levelled(operator, sigma)
     if not isinstance(operator, Operator):
         raise TypeError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.batch_invariant import RowProduct
-from jpmap_fast.priors.decoder import MLPDecoder
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.projection import Projection
 
 # Tolerances on relative errors: rounding times the condition number of the systems below, which

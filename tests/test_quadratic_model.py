@@ -9,7 +9,7 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.objective import LatentObjective
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 from jpmap_fast.projection import Projection
 from jpmap_fast.solvers.quadratic_model import DirectModel, ImplicitModel
 

@@ -16,6 +16,7 @@ from jpmap_fast.metrics import psnr
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.prepared import as_algorithm, prior_of
 from jpmap_fast.priors.base import Prior
+from jpmap_fast.priors.protocol import fixed_image_shape
 from jpmap_fast.restore import restore
 from jpmap_fast.result import Result
 
@@ -142,7 +143,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
         if known is not None and known[0].matches(physics):
             if known[1].operator.batch in (None, 1, batch):
                 return known[1]
-        shape = tuple(self.prior.image_shape)
+        shape = fixed_image_shape(self.prior, "a physics")
         made = translate(physics, shape, batch)
         # In the prior's precision once, so that factorisations are made once.
         parameters = self.prior.parameters() if isinstance(self.prior, nn.Module) else iter(())

@@ -27,6 +27,7 @@ from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import share_within
 from jpmap_fast.metrics import psnr
 from jpmap_fast.priors import Prior, load_prior
+from jpmap_fast.priors.protocol import fixed_image_shape
 from jpmap_fast.problems import PAPER, Problem, make_problem
 from jpmap_fast.restore import restore
 
@@ -151,7 +152,7 @@ def _last(values: Tensor) -> float:
 
 
 def _table(runs: dict[str, dict[str, Any]], prior: Prior) -> Table:
-    pixels = math.prod(prior.image_shape)
+    pixels = math.prod(fixed_image_shape(prior, "an experiment"))
     rows: list[list[Any]] = []
     for found in runs.values():
         for alpha in ALPHAS:
