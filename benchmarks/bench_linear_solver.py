@@ -29,7 +29,7 @@ from jpmap_fast._timing import timed
 from jpmap_fast._versions import device_name
 from jpmap_fast.objective import Projection
 from jpmap_fast.priors.conv_vae import ConvVAE
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 from jpmap_fast.solvers import GaussNewton
 
 SOLVERS = ("direct", "conjugate-gradient")
@@ -46,7 +46,7 @@ def random_prior(network: str, latent_dim: int) -> Any:
         if network == "ConvVAE"
         else jf.MLPVAE((1, 28, 28), latent_dim)
     )
-    layers = prior.decoder if isinstance(prior, ConvVAE) else prior.decoder_layers
+    layers = prior.decoder_network if isinstance(prior, ConvVAE) else prior.decoder_layers
     linear = [m for m in layers.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     for layer in linear:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")

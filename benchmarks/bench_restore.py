@@ -26,7 +26,7 @@ from jpmap_fast._problems import SIGMA, Degradation, Problem, compressed_sensing
 from jpmap_fast._timing import timed
 from jpmap_fast._versions import device_name
 from jpmap_fast.objective import Projection
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 from jpmap_fast.solvers import GaussNewton
 
 METHODS = {

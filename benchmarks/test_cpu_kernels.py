@@ -10,7 +10,7 @@ from bench_restore import DEGRADATIONS, make_problem
 import jpmap_fast as jf
 from jpmap_fast import kernels
 from jpmap_fast.objective import Projection
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 from jpmap_fast.solvers import GaussNewton
 
 

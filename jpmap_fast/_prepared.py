@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,9 @@ from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_dev
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.priors.decoder import make_decoder, make_encoder
-from jpmap_fast.priors.decoder_base import Decoder
-from jpmap_fast.priors.function_decoder import FunctionDecoder
+from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
+from jpmap_fast.priors.protocol import bound, fixed_image_shape, make_decoder, make_encoder
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     foreign = translator_of(operator)
     if foreign is not None:
         physics = operator
-        translation = foreign.translate(physics, prior.image_shape, foreign.count_of(y))
+        shape = fixed_image_shape(prior, "a physics")
+        translation = foreign.translate(physics, shape, foreign.count_of(y))
         y, operator, sigma = translation.problem(y, physics, sigma)
     if not isinstance(operator, Operator):
         raise TypeError(
@@ -94,8 +93,9 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     y = y.clone() if y.is_inference() else y
     y = y.to(like.dtype)
 
-    image_shape = tuple(prior.image_shape)
     operator = operator.to(dtype=like.dtype)
+    image_shape = _image_shape(prior, operator, y)
+    prior = bound(prior, image_shape)
     shape = operator.bind(image_shape).measurement_shape(image_shape, y)
     batched = y.dim() != len(shape)
     if tuple(y.shape[1:] if batched else y.shape) != shape:
@@ -108,13 +108,26 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     operator = operator.bind(image_shape, batch)
     deviation = noise_levels("sigma", sigma, batch, y)
     operator.check_range(y, deviation)
-    decoder: Decoder
-    if codes:
-        decoder = make_decoder(prior, y[:0])
-    else:
-        decoder = FunctionDecoder(prior.decode, prior.latent_dim, math.prod(image_shape))
-    problem = Problem(prior, make_encoder(prior), decoder, operator, y, deviation)
-    return Task(problem, batched)
+    decoder = make_decoder(prior, y[:0]) if codes else undifferentiated(prior)
+    encoder = make_encoder(prior, y[:0])
+    shapes = image_shape, code_shape_of(prior)
+    return Task(Problem(prior, encoder, decoder, operator, y, deviation, *shapes), batched)
+
+
+def _image_shape(prior: Prior, operator: Operator, y: Tensor) -> tuple[int, ...]:
+    """(C, H, W) of the images: the prior's, or of one of any size what the operator says of y."""
+    if prior.image_shape is not None:
+        return tuple(prior.image_shape)
+    of = getattr(operator, "image_shape_of", lambda measured_shape: None)
+    for measured_shape in (tuple(y.shape[1:]), tuple(y.shape)):  # of a batch, or of one image
+        found = of(measured_shape) if measured_shape else None
+        if found is not None:
+            return tuple(found)
+    raise ValueError(
+        f"prior: expected one of a fixed image shape, since measurements of shape {list(y.shape)} "
+        f"of {operator!r} do not tell it, got {type(prior).__name__} for images of any size; give "
+        "prior.bind((C, H, W))"
+    )
 
 
 def parameter_of(prior: Prior) -> Tensor | None:
@@ -135,7 +148,7 @@ def parameter_of(prior: Prior) -> Tensor | None:
 def checked_codes(
     z0: Any, algorithm: Algorithm, problem: Problem, *, batched: bool = True, looked_at: bool = True
 ) -> Tensor:
-    """The codes of ``z0`` [B, k]; without ``looked_at`` their values are not.
+    """The codes of ``z0`` [B, *code_shape] as rows [B, k]; their values unless not ``looked_at``.
 
     Raises:
         ValueError: another shape, type or device, not finite, or an algorithm without codes.
@@ -144,15 +157,17 @@ def checked_codes(
         raise ValueError(
             f"z0: expected None for {type(algorithm).__name__}, which knows no latent codes"
         )
-    like, k = problem.y, problem.decoder.latent_dim
+    like, shape = problem.y, problem.code_shape
     codes = as_float_tensor("z0", z0, device=like.device)
     same_device("z0", codes.device, "y", like.device)
-    if not batched and codes.dim() == 1:
+    if not batched and codes.dim() == len(shape):
         codes = codes[None]
-    if tuple(codes.shape) != (problem.batch, k):
+    if tuple(codes.shape) != (problem.batch, *shape):
         raise ValueError(
-            f"z0: expected shape {[problem.batch, k]}, one code an image, got {list(codes.shape)}"
+            f"z0: expected shape {[problem.batch, *shape]}, one code an image, got "
+            f"{list(codes.shape)}"
         )
     if looked_at and not bool(torch.isfinite(codes).all()):
         raise ValueError("z0: expected finite codes, got NaN or infinity")
-    return codes.to(like.dtype)
+    codes = codes.to(like.dtype)
+    return codes if len(shape) == 1 else codes.flatten(1)

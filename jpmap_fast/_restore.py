@@ -53,8 +53,8 @@ def restore(
             reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian.
         method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", or an
             algorithm object such as ``JPMAP(starts=8)``.
-        z0: codes to descend from [B, k], such as those of the frame before, in place of the
-            starts of the method. Methods without codes refuse it.
+        z0: codes to descend from, of the shape of ``Result.z``, such as those of the frame before,
+            in place of the starts of the method. Methods without codes refuse it.
         generator: source of random starts, if there are any; torch's default generator if None.
         record: keep z, J1, beta, gap and candidate by iteration in ``Result.history``.
         progress: show a progress bar that counts finished images.

@@ -27,6 +27,7 @@ from jpmap_fast.algorithms.base import as_solver
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
+from jpmap_fast.priors.protocol import fixed_image_shape
 
 # Up to so many descents at a time every one gets a cluster of blocks of its own.
 LOW_LATENCY_DESCENTS = 16
@@ -121,7 +122,8 @@ class Restorer:
             device, dtype = parameter.device, parameter.dtype
         device = operator.device if device is None else device
         blank = torch.zeros(1, device=device, dtype=dtype)
-        shape = operator.bind(prior.image_shape).measurement_shape(prior.image_shape, blank)
+        image_shape = fixed_image_shape(prior, "a Restorer")
+        shape = operator.bind(image_shape).measurement_shape(image_shape, blank)
         y = blank.new_zeros(batch_size, *shape)
         problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]
@@ -271,7 +273,7 @@ def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Op
     """The operator and the noise level of a deepinv physics, or these themselves."""
     foreign = translator_of(operator)
     if foreign is not None:
-        translation = foreign.translate(operator, prior.image_shape, batch)
+        translation = foreign.translate(operator, fixed_image_shape(prior, "a physics"), batch)
         operator, _, sigma = translation.levelled(operator, sigma)
     if not isinstance(operator, Operator):
         raise TypeError(

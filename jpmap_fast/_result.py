@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ class Result:
 
     Attributes:
         x: restored images [B, C, H, W], values about [0, 1] (not clipped).
-        z: latent codes [B, k].
+        z: latent codes [B, k], or [B, *code_shape] of a prior with codes of another shape.
         decoded: G(z) [B, C, H, W].
         objective: what the method minimises, at the end [B]: J1 for JPMAP and
             AlternateConvexSearch, the latent objective ||A G(z) - y||^2 / (2 sigma^2)
@@ -91,13 +91,16 @@ class Result:
         return Result(**found)
 
 
-def result_of(outcome: Outcome, finite: Tensor | None, monitor: Monitor) -> Result:
+def result_of(
+    outcome: Outcome, finite: Tensor | None, monitor: Monitor, code_shape: tuple[int, ...]
+) -> Result:
     """The result of a whole batch.
 
     Args:
         outcome: its end.
         finite: which measurements are finite [B]; None for all of them.
         monitor: which saw what ran.
+        code_shape: of one code as the prior has it.
     """
     state, code = outcome.state, outcome.status
     counts = outcome.iterations, outcome.candidates
@@ -112,6 +115,11 @@ def result_of(outcome: Outcome, finite: Tensor | None, monitor: Monitor) -> Resu
         ]
         counts = counts[0] * finite, counts[1] * finite[:, None]
     x, z, decoded, objective, gap, beta = values
+    history = outcome.history
+    if len(code_shape) > 1:
+        z = z.unflatten(1, code_shape)
+        if history is not None:
+            history = replace(history, z=history.z.unflatten(2, code_shape))
     return Result(
         x=x,
         z=z,
@@ -125,7 +133,7 @@ def result_of(outcome: Outcome, finite: Tensor | None, monitor: Monitor) -> Resu
         gap=gap,
         path=monitor.path,
         reason=monitor.reason,
-        history=outcome.history,
+        history=history,
     )
 
 

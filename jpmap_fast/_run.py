@@ -83,7 +83,8 @@ class Run:
                 continue
             starts = self.starts if whole else Starts(settings, part, self.codes)
             outcomes.append(starts.solve(part.y, monitor, fixed))
-        return result_of(joined(problem, good, outcomes), None, monitor)
+        outcome = joined(problem, good, outcomes)
+        return result_of(outcome, None, monitor, problem.code_shape)
 
     def on_device(self, y: Tensor, z0: Tensor | None, fixed: Fixed | None) -> Result:
         """The same in one piece and without waiting for the device."""
@@ -93,12 +94,12 @@ class Run:
             else:
                 outcome = solve_from(self.algorithm, self.problem.at(y), z0, monitor, fixed)
         finite = y.flatten(1).abs().amax(dim=1) < torch.inf  # in fewer launches than isfinite
-        return result_of(outcome, finite, monitor)
+        return result_of(outcome, finite, monitor, self.problem.code_shape)
 
     def _fitting(self) -> int:
         """Images whose Jacobians and iterates fit into the memory at hand."""
         problem = self.problem
-        pixels = max(math.prod(problem.prior.image_shape), problem.decoder.widest)
+        pixels = max(math.prod(problem.image_shape), problem.decoder.widest)
         columns = problem.decoder.latent_dim + 8
         # Four arrays the size of the Jacobian are alive at the peak of a Gauss-Newton step.
         starts = self.algorithm.number_of_starts

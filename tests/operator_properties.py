@@ -11,7 +11,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.objective import Projection
-from jpmap_fast.priors.decoder import MLPDecoder
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 
 # Tolerances on relative errors: rounding times the condition number of the systems below, which
 # is at most 1 + ||A||^2 / (beta sigma^2), about 30.

@@ -10,6 +10,7 @@ from dense_matrices import convolution, cosine_transform
 from torch import Tensor, nn
 
 import jpmap_fast as jf
+from jpmap_fast.priors import MLPDecoder
 
 IMAGE_SHAPE = (1, 6, 5)
 PIXELS = math.prod(IMAGE_SHAPE)
@@ -17,9 +18,6 @@ PIXELS = math.prod(IMAGE_SHAPE)
 
 class LinearPrior(nn.Module):
     """G(z) = W z + b, encoder the exact posterior mean of z given x: everything is Gaussian."""
-
-    hidden_activation = "identity"
-    output_activation = "identity"
 
     def __init__(self, latent_dim: int = 3, gamma: float = 0.2, seed: int = 0) -> None:
         super().__init__()
@@ -35,6 +33,9 @@ class LinearPrior(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         return self.decoder_layers[0](z).reshape(-1, *self.image_shape)
+
+    def decoder(self, like: Tensor) -> MLPDecoder:
+        return MLPDecoder.of(self.decoder_layers, ["identity"])
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         w, b = self.decoder_layers[0].weight, self.decoder_layers[0].bias

@@ -157,7 +157,7 @@ def test_map_z_compares_j1_only_at_one_beta():
 
 @pytest.mark.parametrize("coupling", ["projected", "alternating"])
 def test_both_couplings_end_at_a_stationary_point_of_the_reduced_objective(coupling):
-    from jpmap_fast.priors.decoder import make_decoder
+    from jpmap_fast.priors.protocol import make_decoder
 
     prior = small_mlp()
     for name in CASE_NAMES:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import jpmap_fast as jf
-from jpmap_fast.priors.chain import read_chain
-from jpmap_fast.priors.conv_vae import Residual
-from jpmap_fast.priors.decoder import make_decoder
-from jpmap_fast.priors.function_decoder import ChainDecoder, FunctionDecoder
+from jpmap_fast.priors.chain_decoder import ChainDecoder
+from jpmap_fast.priors.chain_reader import read_chain
+from jpmap_fast.priors.function_decoder import FunctionDecoder
+from jpmap_fast.priors.protocol import make_decoder
+from jpmap_fast.priors.residual import Residual
 
 K = 3  # latent dimensions
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -24,7 +25,7 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 def conv_vae(blocks: str, activation: str = "elu") -> nn.Module:
     channels = (4, 6, 6, 8) if blocks == "plain" else (4, 6)
-    return jf.ConvVAE((2, 8, 16), K, channels, blocks, 10, activation).decoder
+    return jf.ConvVAE((2, 8, 16), K, channels, blocks, 10, activation).decoder_network
 
 
 def image(*modules: nn.Module, channels: int = 4, height: int = 3, width: int = 2) -> nn.Sequential:

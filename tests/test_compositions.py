@@ -10,7 +10,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.objective import Projection
-from jpmap_fast.priors.decoder import MLPDecoder
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 
 
 def test_masks_may_be_weights_and_operators_may_follow_one_another():

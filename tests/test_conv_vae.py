@@ -75,7 +75,7 @@ def test_residual_blocks_take_any_number_of_levels(levels):
 
 def test_residual_blocks_begin_as_the_identity():
     prior = jf.ConvVAE((3, 8, 8), 3, (4, 6))
-    from jpmap_fast.priors.conv_vae import Residual
+    from jpmap_fast.priors.residual import Residual
 
     blocks = [module for module in prior.modules() if isinstance(module, Residual)]
     assert len(blocks) == 4
@@ -88,7 +88,7 @@ def test_residual_blocks_begin_as_the_identity():
 @pytest.mark.parametrize("activation", ["elu", "relu", "silu", "softplus", "tanh"])
 def test_the_activation_is_the_one_asked_for(activation):
     prior = jf.ConvVAE((1, 8, 8), 2, (4,), activation=activation)
-    names = {type(module).__name__.lower() for module in prior.decoder.modules()}
+    names = {type(module).__name__.lower() for module in prior.decoder_network.modules()}
     assert activation in names
     assert prior.settings["activation"] == activation
 

@@ -15,7 +15,7 @@ import jpmap_fast as jf
 from jpmap_fast.kernels.mlp import mlp_gauss_newton, mlp_restore, supports
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.objective import WeightedLeastSquares
-from jpmap_fast.priors.decoder import MLPDecoder
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.solvers import GaussNewton
 
 pytestmark = pytest.mark.cuda

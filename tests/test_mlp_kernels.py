@@ -14,7 +14,7 @@ from jpmap_fast.kernels.activations import ACTIVATIONS
 from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_gauss_newton, mlp_restore, supports
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.objective import WeightedLeastSquares
-from jpmap_fast.priors.decoder import MLPDecoder
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.solvers import GaussNewton
 
 # Relative errors of sums of a few hundred terms behind three layers.

@@ -232,7 +232,7 @@ def test_a_prior_in_training_mode_is_refused_where_that_matters(where, kind):
         prior = jf.ModulePrior(**parts, gamma=0.1, latent_dim=3, image_shape=IMAGE_SHAPE)
         assert prior.training
         if not fine:
-            message = rf"expected evaluation mode, got {where}.\d \({kind.__name__}\) in tr"
+            message = rf"expected evaluation mode, got {where}_network.\d \({kind.__name__}\) in tr"
             with pytest.raises(ValueError, match=message):
                 jf.restore(y, jf.Denoising(), prior, 0.1)
             with pytest.raises(ValueError, match=message):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.objective import LatentObjective, Projection
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 from jpmap_fast.solvers.quadratic_model import DirectModel, ImplicitModel
 
 BETA = torch.tensor([1.0, 20.0, 83.0, 500.0], dtype=torch.float64)

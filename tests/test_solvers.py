@@ -10,7 +10,7 @@ from problems import CASE_NAMES, IMAGE_SHAPE, LinearPrior, case, joint_objective
 
 import jpmap_fast as jf
 from jpmap_fast.objective import Projection, WeightedLeastSquares
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 
 BETA = torch.tensor([1.0, 20.0, 83.0, 500.0], dtype=torch.float64)
 

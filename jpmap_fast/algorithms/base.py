@@ -15,6 +15,7 @@ from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome, Start
 from jpmap_fast.algorithms.problem import Problem
 from jpmap_fast.algorithms.rounds import Fixed
+from jpmap_fast.priors.protocol import restoration_of
 from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
 from jpmap_fast.solvers.plan import Plan
 
@@ -55,7 +56,7 @@ class Algorithm(ABC):
         Raises:
             ValueError: one of them has another number of images, or is not positive.
         """
-        chosen = getattr(problem.prior, "restoration", {})
+        chosen = restoration_of(problem.prior)
         settings: dict[str, Any] = {
             name: chosen.get(name, otherwise)
             for name, otherwise in self.prior_settings.items()

@@ -139,7 +139,7 @@ class MAPz(Algorithm):
         )
         # Far beyond any beta at which x and G(z) still differ, far from overflow.
         ceiling = torch.finfo(self.beta0.dtype).max ** 0.5
-        schedule = self._schedule(math.prod(problem.prior.image_shape), ceiling)
+        schedule = self._schedule(math.prod(problem.image_shape), ceiling)
         outcome = until_done(problem, start, self.beta0, settings, schedule, monitor)
         return _with_latent_objective(outcome, problem)
 

@@ -15,7 +15,7 @@ class History:
     """J1, beta and coupling gap by iteration and image; NaN once an image is finished.
 
     Attributes:
-        z: codes z_n [T, B, k]; row 0 is the start.
+        z: codes z_n [T, B, k] (of a result [T, B, *code_shape]); row 0 is the start.
         objective: J1(x_n, z_n) at the beta of iteration n, [T, B].
         beta: [T, B].
         gap: ||x_n - G(z_n)||^2 [T, B].

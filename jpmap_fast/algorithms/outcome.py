@@ -55,7 +55,7 @@ class Outcome:
     def of_nothing(cls, problem: Problem) -> Outcome:
         """The end of a run on no images of a problem."""
         like = problem.y.new_empty(0)
-        images = like.reshape(0, *problem.prior.image_shape)
+        images = like.reshape(0, *problem.image_shape)
         codes = like.reshape(0, problem.decoder.latent_dim)
         counts = like.long()
         state = State(images, codes, images, like, like)

@@ -1,4 +1,7 @@
-"""A batch of restoration problems and the state of its solution, image by image."""
+"""A batch of restoration problems and the state of its solution, image by image.
+
+Codes are rows [B, k] here, whatever shape [B, *code_shape] the prior and the caller see them in.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from jpmap_fast import kernels
 from jpmap_fast.objective import LatentObjective, Projection, WeightedLeastSquares
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.priors.decoder_base import Decoder
 
 Coupling = Literal["projected", "alternating"]
 
@@ -75,12 +78,14 @@ class Problem:
     """Measurements, operator, noise levels and prior of a batch.
 
     Attributes:
-        prior: for gamma and the image shape.
-        encoder: mu_phi.
+        prior: bound to the image shape; for gamma.
+        encoder: mu_phi, images to codes [B, k].
         decoder: the prior's decoder with its derivatives.
-        operator: bound to the prior's image shape.
+        operator: bound to the image shape.
         y: measurements [B, ...].
         sigma: noise standard deviations [B].
+        image_shape: (C, H, W).
+        code_shape: of one code as the prior has it, of k entries.
     """
 
     prior: Prior
@@ -89,6 +94,8 @@ class Problem:
     operator: Operator
     y: Tensor
     sigma: Tensor
+    image_shape: tuple[int, ...]
+    code_shape: tuple[int, ...]
 
     @property
     def batch(self) -> int:
@@ -121,7 +128,7 @@ class Problem:
 
     def decode(self, z: Tensor) -> Tensor:
         """G(z) [B, C, H, W]."""
-        return self.decoder.value(z).reshape(-1, *self.prior.image_shape)
+        return self.decoder.value(z).reshape(-1, *self.image_shape)
 
     def minimise_x(self, z: Tensor, beta: Tensor) -> State:
         """The state of argmin_x J1(x, z)."""

@@ -18,6 +18,7 @@ from jpmap_fast._validate import choice
 from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.base import Prior
+from jpmap_fast.priors.protocol import fixed_image_shape
 
 if TYPE_CHECKING:
     from jpmap_fast.deepinv.snapshot import Signature
@@ -142,7 +143,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
         if known is not None and known[0].matches(physics):
             if known[1].operator.batch in (None, 1, batch):
                 return known[1]
-        shape = tuple(self.prior.image_shape)
+        shape = fixed_image_shape(self.prior, "a physics")
         made = translate(physics, shape, batch)
         # In the prior's precision once, so that factorisations are made once.
         parameters = self.prior.parameters() if isinstance(self.prior, nn.Module) else iter(())

@@ -19,6 +19,7 @@ from jpmap_fast.data.digits import mnist_test_digits
 from jpmap_fast.demo.method_run import run_method
 from jpmap_fast.demo.show import draw
 from jpmap_fast.priors import Prior, load_prior
+from jpmap_fast.priors.protocol import bound
 
 PROBLEMS = ("denoising", "inpainting", "compressed-sensing")
 
@@ -126,11 +127,7 @@ def _model(
         ValueError: it is for other images.
     """
     model = load_prior(prior) if isinstance(prior, (str, Path)) else prior
-    if tuple(model.image_shape) != image_shape:
-        raise ValueError(
-            f"prior: expected one for images of shape {list(image_shape)}, "
-            f"got {list(model.image_shape)}"
-        )
+    model = bound(model, image_shape)
     return model.to(device) if isinstance(model, torch.nn.Module) else model
 
 

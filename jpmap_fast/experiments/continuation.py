@@ -29,6 +29,7 @@ from jpmap_fast.experiments.histories import (
 from jpmap_fast.experiments.section import Section, Table
 from jpmap_fast.experiments.statistics import share_within
 from jpmap_fast.priors import Prior, load_prior
+from jpmap_fast.priors.protocol import fixed_image_shape
 
 PROBLEMS = ("inpainting", "denoising")
 ALPHAS = (1.0, 10.0)
@@ -151,7 +152,7 @@ def _last(values: Tensor) -> float:
 
 
 def _table(runs: dict[str, dict[str, Any]], prior: Prior) -> Table:
-    pixels = math.prod(prior.image_shape)
+    pixels = math.prod(fixed_image_shape(prior, "an experiment"))
     rows: list[list[Any]] = []
     for found in runs.values():
         for alpha in ALPHAS:

@@ -14,6 +14,7 @@ from jpmap_fast.experiments.histories import columns_to_show, held, iterates, st
 from jpmap_fast.experiments.section import FigureFile
 from jpmap_fast.experiments.style import BLACK, CYCLE, axes_grid
 from jpmap_fast.priors import Prior
+from jpmap_fast.priors.protocol import fixed_image_shape
 
 COLUMNS = 8
 DRAWN = ("beta", "gap", "objective", "psnr", "psnr_decoded")
@@ -110,7 +111,7 @@ def curves(
                     if panel is row[0] and alpha == 1:
                         line.set_label(f"digit {image}")
         for alpha, where, side in zip(alphas, (0.01, 0.99), ("left", "right"), strict=True):
-            root = alpha / 255 * math.prod(prior.image_shape) ** 0.5
+            root = alpha / 255 * math.prod(fixed_image_shape(prior, "an experiment")) ** 0.5
             row[1].axhline(root, color=BLACK, lw=0.8, ls=":")
             row[1].annotate(
                 rf"$\sqrt{{\varepsilon}}$, $\alpha$ = {alpha:g}",

@@ -14,6 +14,7 @@ from jpmap_fast._metrics import psnr
 from jpmap_fast._problems import Problem
 from jpmap_fast.algorithms import History
 from jpmap_fast.priors import Prior
+from jpmap_fast.priors.protocol import fixed_image_shape
 
 CANDIDATES = ("z1", "z2", "z3", "none")
 
@@ -59,7 +60,7 @@ def iterates(
         image: [N] int64, to which image of the problem each of them belongs.
         published_start: x = A^T y, where Algorithm 2.3 begins, in place of the minimiser.
     """
-    shape = tuple(prior.image_shape)
+    shape = fixed_image_shape(prior, "an experiment")
     operator = problem.operator.to(dtype=z.dtype).bind(shape, len(problem.y)).select(image)
     y = problem.y.to(z.dtype)[image]
     decoded = prior.decode(z).reshape(-1, *shape)

@@ -14,7 +14,7 @@ from jpmap_fast.algorithms import CSGM
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.operators import Denoising
 from jpmap_fast.priors import Prior
-from jpmap_fast.priors.decoder import make_decoder
+from jpmap_fast.priors.protocol import make_decoder
 
 
 @dataclass(frozen=True)

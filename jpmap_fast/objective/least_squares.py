@@ -30,7 +30,8 @@ from torch import Tensor
 from jpmap_fast.kernels.mlp import MLPLeastSquares, pack_network, refusal
 from jpmap_fast.kernels.products import weighted_product
 from jpmap_fast.operators.data_term import LinearMap
-from jpmap_fast.priors.decoder import Decoder, MLPDecoder
+from jpmap_fast.priors.decoder_base import Decoder
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 
 
 class LatentObjective(ABC):

@@ -8,7 +8,7 @@ from torch import Tensor
 from jpmap_fast.kernels.products import batched_product
 from jpmap_fast.objective.least_squares import LatentObjective, half_squared_norm
 from jpmap_fast.operators.data_term import LinearSystem
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.priors.decoder_base import Decoder
 
 
 class _LastSolutions:

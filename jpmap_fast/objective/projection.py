@@ -8,7 +8,7 @@ from jpmap_fast.objective.least_squares import LatentObjective, WeightedLeastSqu
 from jpmap_fast.objective.matrix_free import MatrixFreeLeastSquares
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.data_term import Action, Whitening
-from jpmap_fast.priors.decoder import Decoder
+from jpmap_fast.priors.decoder_base import Decoder
 
 
 class Projection:

@@ -1,14 +1,18 @@
-"""Generative priors: the protocol, the networks, their weights."""
+"""Generative priors: the protocol, the networks, their weights, and decoders with derivatives."""
 
 from jpmap_fast.priors.base import ModulePrior, Prior
 from jpmap_fast.priors.conv_vae import ConvVAE
+from jpmap_fast.priors.decoder_base import Decoder
 from jpmap_fast.priors.load import available_priors, load_prior
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.weights import save_prior
 
 __all__ = [
     "MLPVAE",
     "ConvVAE",
+    "Decoder",
+    "MLPDecoder",
     "ModulePrior",
     "Prior",
     "available_priors",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from jpmap_fast._validate import choice, count, counts
+from jpmap_fast.priors.chain_decoder import chain_or_default
+from jpmap_fast.priors.decoder_base import Decoder
+from jpmap_fast.priors.defaults import default_encoder
+from jpmap_fast.priors.networks import Networks
+from jpmap_fast.priors.residual import Residual
 from jpmap_fast.priors.vae import VAE
 
 ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
@@ -19,20 +24,7 @@ ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
 }
 
 
-class Residual(nn.Module):
-    """h + body(h)."""
-
-    def __init__(self, body: nn.Sequential) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, h: Tensor) -> Tensor:
-        """The sum h + body(h), of the shape of h."""
-        out: Tensor = h + self.body(h)
-        return out
-
-
-class ConvVAE(VAE):
+class ConvVAE(Networks, VAE):
     r"""Convolutional encoder and decoder with one gamma.
 
     Model: p(x|z) = N(G(z), gamma^2 I), q(z|x) = N(mu_phi(x), exp(log_std_phi(x))^2).
@@ -99,7 +91,7 @@ class ConvVAE(VAE):
         self.activation = activation
         sides = (self.image_shape[1] // reduction, self.image_shape[2] // reduction)
         make = _plain if blocks == "plain" else _residual
-        self.encoder, features, self.decoder = make(
+        self.encoder_network, features, self.decoder_network = make(
             self.image_shape[0], self.channels, sides, latent_dim, hidden, activation
         )
         self.encoder_mean = nn.Linear(features, latent_dim)
@@ -124,7 +116,7 @@ class ConvVAE(VAE):
             TypeError: integer images. ValueError: another shape.
         """
         self._check_images(x)
-        h = self.encoder(x)
+        h = self.encoder_network(x)
         return self.encoder_mean(h), self.encoder_log_std(h)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -134,8 +126,20 @@ class ConvVAE(VAE):
             ValueError: z is not [B, k].
         """
         self._check_codes(z)
-        out: Tensor = self.decoder(z)
+        out: Tensor = self.decoder_network(z)
         return out
+
+    def decoder(self, like: Tensor) -> Decoder:
+        """G read as a chain of modules, see ``Prior``; by torch where there is more to it."""
+        return chain_or_default(self, _DECODE, like)
+
+    def encoder(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """mu_phi, images [B, C, H, W] to codes [B, k], see ``Prior``."""
+        return default_encoder(self)
+
+
+# As it is when this module is read: whoever replaces it decodes in another way.
+_DECODE = ConvVAE.decode
 
 
 def _plain(

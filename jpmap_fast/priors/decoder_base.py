@@ -42,7 +42,7 @@ class Expansion:
 
     columns: Tensor
     pulled: Tensor
-    curvature: Tensor | None
+    curvature: Tensor | None = None
 
 
 class Decoder(ABC):
@@ -68,21 +68,17 @@ class Decoder(ABC):
     def expand(
         self, z: Tensor, cotangent: Callable[[Tensor], Tensor], second_order: bool
     ) -> Expansion:
-        """The expansion at z [B, k], with c = ``cotangent(G(z))`` [B, n]."""
+        """The expansion at z [B, k], with c = ``cotangent(G(z))`` [B, n].
+
+        Of ``second_order`` where the curvature is to be had at about the cost of the columns.
+        """
         value, columns = self.linearise(z)
         c = cotangent(value)
         if self.exact_tangents(z):
-            pulled = batched_product(columns, c[:, :, None])[:, :, 0]
+            pulled = pulled_by(columns, c)
         else:
             pulled = self.pullback(z, lambda decoded: c)[1]
-        return Expansion(columns, pulled, self.curvature(z, c) if second_order else None)
-
-    def curvature(self, z: Tensor, cotangent: Tensor) -> Tensor | None:
-        """sum_j c_j times the Hessian of G_j at z, [B, k, k], with c = ``cotangent`` [B, n].
-
-        None where it is not to be had at about the cost of ``linearise``.
-        """
-        return None
+        return Expansion(columns, pulled)
 
     @abstractmethod
     def linearisation(self, z: Tensor) -> Linearisation:
@@ -100,3 +96,8 @@ class Decoder(ABC):
     @abstractmethod
     def restrict(self, rows: Tensor) -> Decoder:
         """The decoder of the pixels ``rows`` [p] alone: R^k -> R^p."""
+
+
+def pulled_by(columns: Tensor, cotangent: Tensor) -> Tensor:
+    """dG^T c [B, k] of the transposed Jacobian [B, k, n] and c [B, n]."""
+    return batched_product(columns, cotangent[:, :, None])[:, :, 0]

@@ -12,6 +12,9 @@ from jpmap_fast.priors.reverse_decoder import ReverseDecoder, difference_step
 
 # A derivative may differ from a difference quotient by this part of it.
 AGREEMENT = 0.05
+# Jacobians of more numbers than this are not written out to be looked at: no step of such a size
+# takes their columns either.
+MOST_NUMBERS = 1 << 26
 
 
 @torch.no_grad()
@@ -47,7 +50,10 @@ def differentiated(
         )
     decoder: FunctionDecoder
     try:
-        tangent = v @ forward.forward_mode(z)[1][0]
+        if latent_dim * size <= MOST_NUMBERS:
+            tangent = v @ forward.forward_mode(z)[1][0]
+        else:
+            tangent = forward.linearisation(z).push(v)
         decoder = forward
     except Exception:  # torch has as many kinds as there are reasons
         tangent = None

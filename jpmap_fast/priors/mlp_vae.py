@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from jpmap_fast._validate import choice, count, counts
 from jpmap_fast.kernels.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
+from jpmap_fast.priors.decoder_base import Decoder
+from jpmap_fast.priors.defaults import default_decoder, default_encoder
+from jpmap_fast.priors.mlp_decoder import MLPDecoder, are_plain_linear
+from jpmap_fast.priors.plain import does
 from jpmap_fast.priors.vae import VAE
 
 
@@ -105,3 +109,22 @@ class MLPVAE(VAE):
             h = activation(layer(h))
         out = ACTIVATIONS[self.output_activation].value(self.decoder_layers[-1](h))
         return out.reshape(-1, *self.image_shape)
+
+    def decoder(self, like: Tensor) -> Decoder:
+        """G read as a multilayer perceptron, see ``Prior``; by torch where there is more to it."""
+        if not (does(self, "decode", _DECODE) and are_plain_linear(self.decoder_layers)):
+            return default_decoder(self, like)
+        hidden = [self.hidden_activation] * (len(self.decoder_layers) - 1)
+        return MLPDecoder.of(self.decoder_layers, [*hidden, self.output_activation])
+
+    def encoder(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """mu_phi, images [B, C, H, W] to codes [B, k] that do not depend on the batch."""
+        layers = [*self.encoder_layers, self.encoder_mean]
+        if not (does(self, "encode", _ENCODE) and are_plain_linear(layers)):
+            return default_encoder(self)
+        mlp = MLPDecoder.of(layers, [self.hidden_activation] * (len(layers) - 1) + ["identity"])
+        return lambda x: mlp.value(x.flatten(1))
+
+
+# As they are when this module is read: whoever replaces one decodes in another way.
+_DECODE, _ENCODE = MLPVAE.decode, MLPVAE.encode

@@ -72,15 +72,15 @@ def _fully_connected(settings: dict[str, Any], state: dict[str, Tensor]) -> Desc
 # What the original code calls the layers of its convolutional network, in our order: position in
 # the encoder's or decoder's sequence by name.
 _CONVOLUTIONAL = {
-    **{f"conv_enc{i + 1}": f"encoder.{3 * i}" for i in range(4)},
-    **{f"batchnorm_enc{i + 1}": f"encoder.{3 * i + 1}" for i in range(4)},
-    "fc_enc": "encoder.13",
+    **{f"conv_enc{i + 1}": f"encoder_network.{3 * i}" for i in range(4)},
+    **{f"batchnorm_enc{i + 1}": f"encoder_network.{3 * i + 1}" for i in range(4)},
+    "fc_enc": "encoder_network.13",
     "fc_mu_z": "encoder_mean",
     "fc_logsd_z": "encoder_log_std",
-    "fc_dec1": "decoder.0",
-    "fc_dec2": "decoder.2",
-    **{f"convtrans_dec{i + 1}": f"decoder.{5 + 3 * i}" for i in range(4)},
-    **{f"batchnorm_dec{i + 1}": f"decoder.{6 + 3 * i}" for i in range(4)},
+    "fc_dec1": "decoder_network.0",
+    "fc_dec2": "decoder_network.2",
+    **{f"convtrans_dec{i + 1}": f"decoder_network.{5 + 3 * i}" for i in range(4)},
+    **{f"batchnorm_dec{i + 1}": f"decoder_network.{6 + 3 * i}" for i in range(4)},
 }
 
 

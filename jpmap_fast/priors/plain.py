@@ -1,6 +1,8 @@
-"""Whether a module does what its class does, no more."""
+"""Whether a module, or a method, does what its class does, no more."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import nn
 from torch.nn.modules import module as _torch_module
@@ -15,3 +17,8 @@ def is_plain(module: nn.Module) -> bool:
         or _torch_module._global_forward_pre_hooks
     )
     return not hooks and "forward" not in vars(module)
+
+
+def does(thing: object, name: str, known: Callable[..., object]) -> bool:
+    """Whether a method of an object is the function ``known``, not a subclass's or its own."""
+    return getattr(type(thing), name, None) is known and name not in vars(thing)

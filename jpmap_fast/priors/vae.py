@@ -18,6 +18,8 @@ class VAE(nn.Module):
     latent_dim: int
     # `starts` and `n2` of JPMAP and MAPz for this prior where the caller says nothing.
     restoration: dict[str, int]
+    # Whether Jacobians on a GPU may be bfloat16.
+    low_precision: bool = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from jpmap_fast._validate import count
 from jpmap_fast._weights_file import read_weights
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.mlp_vae import MLPVAE
+from jpmap_fast.priors.networks import Networks, renamed
+from jpmap_fast.priors.restoration import checked_restoration
 
 FORMAT = "jpmap-fast prior 1"
 MOST_LOG_GAMMA = 20
@@ -94,19 +95,6 @@ def read_prior(path: str | Path) -> Network:
     return prior
 
 
-def checked_restoration(settings: Any) -> dict[str, int]:
-    """Settings of ``VAE.restoration``.
-
-    Raises:
-        ValueError, TypeError: other names than starts and n2, or values out of range.
-    """
-    if not isinstance(settings, dict) or not set(settings) <= {"starts", "n2"}:
-        raise ValueError(f"restoration: expected starts and n2, got {settings!r}")
-    for name, value in settings.items():
-        count(f"restoration: {name}", value, 1 if name == "starts" else 0)
-    return dict(settings)
-
-
 def build(
     network: str, settings: dict[str, Any], tensors: dict[str, torch.Tensor], source: str
 ) -> Network:
@@ -120,6 +108,7 @@ def build(
             prior = NETWORKS[network](**settings)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch: sizes overflow
         raise ValueError(f"{source}: its architecture cannot be built: {error}") from error
+    tensors = renamed(tensors) if isinstance(prior, Networks) else tensors
     expected = prior.state_dict()
     missing = sorted(set(expected) - set(tensors))
     surplus = sorted(set(tensors) - set(expected))

@@ -48,7 +48,7 @@ class GaussNewton:
     H is the Hessian of f where that is positive definite (``second_order``), so that the last steps
     are Newton's; elsewhere the Gauss-Newton matrix I + J^T W J. For an MLP the Hessian costs little
     more: each layer adds A^T diag(c f'') A, with A the tangents of its pre-activations and c the
-    cotangents of its outputs. Decoders that do not offer it (``Decoder.curvature``) do without.
+    cotangents of its outputs. Decoders that do not offer it (see ``Decoder.expand``) do without.
 
     An image has converged when its undamped step H^{-1} g has root mean square at most
     ``tolerance`` (z has unit prior variance, so this is an absolute accuracy), or when the
