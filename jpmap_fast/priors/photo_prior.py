@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,45 +14,56 @@ from torch import Tensor, nn
 from jpmap_fast._surroundings import full_precision
 from jpmap_fast.priors.photo_network import PhotoNetwork
 from jpmap_fast.priors.tiles import in_tiles
+from jpmap_fast.priors.vae import VAE
 
 # Of one pass of the network; about 1 kB of features a pixel at its finest level.
 PIXELS_ON_GPU, PIXELS_ON_CPU = 2**22, 2**20
 
 
-class PhotoPrior(nn.Module):
+class PhotoPrior(VAE):
     r"""A prior for pictures of any height and width, grey or in colour.
 
     It is known by the mean of p(x | x + s n), n ~ N(0, I), at every noise level s: an encoder
     that is told s, a decoder, and nothing between them that a density could be put on. The code of
-    a picture is all that the decoder is given, many more numbers than the picture has, so that there
-    are no codes to descend in (``latent_dim`` is 0): what restores with this prior is
+    a picture is all that the decoder is given, many more numbers than the picture has, so that
+    there are no codes to descend in (``latent_dim`` is 0): what restores with this prior is
     ``method="encoder"``, which asks ``autoencode`` alone.
 
     Args:
-        network: trained.
-        gamma: root mean squared error of ``autoencode`` at s = 25/255, > 0.
-        image_shape: (C, H, W), once bound.
+        channels: 1 for grey pictures, 3 for colour.
+        widths, encoder_blocks, decoder_blocks: see ``PhotoNetwork``.
 
     Attributes:
+        network: the ``PhotoNetwork``.
+        gamma: root mean squared error of ``autoencode`` at s = 25/255.
+        image_shape: (C, H, W); None until bound.
         low_precision: whether its products may be bfloat16, where the device has them.
-
-    Raises:
-        ValueError: gamma is not positive.
     """
 
     latent_dim = 0
-    low_precision: bool = True
+    image_shape: tuple[int, ...] | None = None  # type: ignore[assignment]
 
     def __init__(
-        self, network: PhotoNetwork, gamma: float, image_shape: Sequence[int] | None = None
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (64, 96, 192, 256),
+        encoder_blocks: Sequence[int] = (1, 2, 2, 2),
+        decoder_blocks: Sequence[int] = (1, 2, 2, 2),
     ) -> None:
         super().__init__()
-        if not gamma > 0:
-            raise ValueError(f"gamma: expected a standard deviation > 0, got {gamma!r}")
-        self.network = network
-        self.gamma = float(gamma)
-        self.image_shape = None if image_shape is None else tuple(image_shape)
+        self.network = PhotoNetwork(channels, widths, encoder_blocks, decoder_blocks)
         self._working: dict[str, Any] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments it was made with."""
+        network = self.network
+        return {
+            "channels": network.channels,
+            "widths": network.widths,
+            "encoder_blocks": network.encoder_blocks,
+            "decoder_blocks": network.decoder_blocks,
+        }
 
     @property
     def channels(self) -> int:
@@ -87,23 +100,19 @@ class PhotoPrior(nn.Module):
         """
         network = self._network(x)
         pixels = PIXELS_ON_GPU if x.is_cuda else PIXELS_ON_CPU
-
-        def of(part: Tensor) -> Tensor:
-            return network(part, s if len(s) == len(part) else s[:1])
-
+        several = max(1, pixels // math.prod(x.shape[2:]))
         with torch.no_grad(), full_precision():
-            one_level = len(x) == 1 or x[0].numel() * len(x) <= pixels * self.channels
-            if one_level:
-                return self._tiled(of, x, pixels)
-            rows = zip(x.split(1), s.split(1), strict=True)
-            return torch.cat(
-                [self._tiled(lambda part, s=level: network(part, s), one, pixels) for one, level in rows]
-            )
-
-    def _tiled(self, network: Any, x: Tensor, pixels: int) -> Tensor:
-        return in_tiles(
-            network, x, reach=self.network.reach, stride=self.network.stride, pixels=pixels
-        )
+            parts = [
+                in_tiles(
+                    partial(network, s=levels),
+                    part,
+                    reach=network.reach,
+                    stride=network.stride,
+                    pixels=pixels,
+                )
+                for part, levels in zip(x.split(several), s.split(several), strict=True)
+            ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _network(self, like: Tensor) -> PhotoNetwork:
         """The network in the precision and layout that it runs in, kept while the weights stay."""
@@ -115,7 +124,6 @@ class PhotoPrior(nn.Module):
             if half:
                 network = network.to(torch.bfloat16)
                 # The picture goes in whole: in bfloat16 it would lose more than it has noise.
-                network.head.to(torch.float32)
                 network.head.weight = nn.Parameter(self.network.head.weight.detach().clone())
             network = network.to(memory_format=torch.channels_last).requires_grad_(False)
             self._working.update(state=state, network=network)

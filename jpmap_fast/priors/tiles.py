@@ -11,7 +11,7 @@ from torch import Tensor
 def in_tiles(
     network: Callable[[Tensor], Tensor], x: Tensor, *, reach: int, stride: int, pixels: int
 ) -> Tensor:
-    """What ``network(x)`` is, computed on parts of at most about ``pixels`` pixels.
+    """What ``network(x)`` is, computed on parts of about ``pixels`` pixels a picture.
 
     Every part is cut with a halo of ``reach`` pixels, on a grid of ``stride``, so that each value
     is made of the same numbers as in one pass. Its sums may be rounded in another order: nothing
@@ -22,24 +22,19 @@ def in_tiles(
             pixels to each side, and its levels are aligned to a grid of ``stride`` pixels.
         x: [B, C, H, W].
         reach, stride: of the network.
-        pixels: of a part, its halo included; images are taken one at a time beyond it.
+        pixels: of a part of one picture, its halo included.
     """
-    batch, _, height, width = x.shape
-    if batch * height * width <= pixels:
-        return network(x)
-    several = max(1, pixels // (height * width))
+    height, width = x.shape[-2:]
     if height * width <= pixels:
-        return torch.cat([network(part) for part in x.split(several)])
+        return network(x)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     halo = -(-reach // stride) * stride
     side = max(stride, (int(pixels**0.5) - 2 * halo) // stride * stride)
-    for one, result in zip(x.split(1), out.split(1), strict=True):
-        for top, bottom, above, below in _spans(height, side, halo):
-            for left, right, before, after in _spans(width, side, halo):
-                part = network(one[..., above:below, before:after])
-                rows = slice(top - above, bottom - above)
-                columns = slice(left - before, right - before)
-                result[..., top:bottom, left:right] = part[..., rows, columns]
+    for top, bottom, above, below in _spans(height, side, halo):
+        for left, right, before, after in _spans(width, side, halo):
+            part = network(x[..., above:below, before:after])
+            rows, columns = slice(top - above, bottom - above), slice(left - before, right - before)
+            out[..., top:bottom, left:right] = part[..., rows, columns]
     return out
 
 

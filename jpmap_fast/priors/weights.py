@@ -12,14 +12,19 @@ from jpmap_fast._weights_file import read_weights
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.networks import Networks, renamed
+from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.priors.restoration import checked_restoration
 
 FORMAT = "jpmap-fast prior 1"
 MOST_LOG_GAMMA = 20
 
 
-NETWORKS: dict[str, type[MLPVAE] | type[ConvVAE]] = {"MLPVAE": MLPVAE, "ConvVAE": ConvVAE}
-Network = MLPVAE | ConvVAE
+NETWORKS: dict[str, type[MLPVAE] | type[ConvVAE] | type[PhotoPrior]] = {
+    "MLPVAE": MLPVAE,
+    "ConvVAE": ConvVAE,
+    "PhotoPrior": PhotoPrior,
+}
+Network = MLPVAE | ConvVAE | PhotoPrior
 
 
 def save_prior(
