@@ -13,13 +13,12 @@ from jpmap_fast.algorithms.encoder_schedule import levels_of
 from jpmap_fast.algorithms.first_guess import first_guess
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import COMPLETED, FAILED, Outcome, Start
-from jpmap_fast.algorithms.pixel_space import PixelSpace, explained
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.rounds import Fixed
 
 
 @dataclass(frozen=True, eq=False)
-class EncoderContinuation(PixelSpace):
+class EncoderContinuation(Algorithm):
     r"""The encoder's branch of joint MAP, its noise level and the coupling weight tied:
 
         G_k = G(mu_phi(x_k; s_k))
@@ -69,6 +68,14 @@ class EncoderContinuation(PixelSpace):
                 positive(f"EncoderContinuation: {name}", value)
 
     @property
+    def uses_encoder(self) -> bool:
+        return False  # as a start to descend from
+
+    @property
+    def uses_codes(self) -> bool:
+        return False
+
+    @property
     def runs_fixed(self) -> bool:
         return True
 
@@ -95,7 +102,7 @@ class EncoderContinuation(PixelSpace):
         for step in range(self.steps):
             t = step / max(1, self.steps - 1)
             level = begin ** (1 - t) * end**t
-            x = explained(problem, decoded, self.weight / level.square())
+            x = problem.nearest(decoded, self.weight / level.square())
             decoded = autoencode(x, level).contiguous()
             monitor.finished(problem.batch)
         return self._outcome(x, decoded, start)

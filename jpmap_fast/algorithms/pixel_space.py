@@ -68,9 +68,3 @@ class PixelSpace(Algorithm):
             found.iterations,
             torch.zeros(problem.batch, 3, dtype=torch.int64, device=found.x.device),
         )
-
-
-def explained(problem: Problem, target: Tensor, beta: Tensor) -> Tensor:
-    """argmin_v ||A v - y||^2 / (2 sigma^2) + beta/2 ||v - target||^2, images [B, C, H, W]."""
-    codes = target.new_zeros(len(target), 1)
-    return problem.operator.x_update(target, problem.y, codes, beta, problem.sigma)[0]

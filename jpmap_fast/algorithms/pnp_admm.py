@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import count, positive
-from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace, explained
+from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.problem import Problem
 
 
@@ -80,7 +80,7 @@ class PnPADMM(PixelSpace):
         for step in range(1, self.max_iterations + 1 if len(index) else 0):
             x = self.denoiser(v - u, self.denoiser_sigma)
             target = (x + u).contiguous()
-            fitted = explained(problem, target, beta)
+            fitted = problem.nearest(target, beta)
             moved = _norm(fitted - v) + _norm(x - fitted)
             still = moved / root < self.tolerance
             rows = active.reshape(-1, 1, 1, 1)

@@ -136,6 +136,11 @@ class Problem:
         x, objective, gap = self.operator.x_update(decoded, self.y, z, beta, self.sigma)
         return State(x, z, decoded, objective, gap)
 
+    def nearest(self, target: Tensor, beta: Tensor) -> Tensor:
+        """argmin_x ||A x - y||^2 / (2 sigma^2) + beta/2 ||x - target||^2, images [B, C, H, W]."""
+        codes = target.new_zeros(len(target), 1)
+        return self.operator.x_update(target, self.y, codes, beta, self.sigma)[0]
+
     def evaluate(self, x: Tensor, z: Tensor, beta: Tensor, decoded: Tensor | None = None) -> State:
         """The state at a given x and z, with G(z) if it is known."""
         decoded = self.decode(z) if decoded is None else decoded

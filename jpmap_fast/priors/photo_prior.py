@@ -100,7 +100,8 @@ class PhotoPrior(VAE):
         """
         network = self._network(x)
         pixels = PIXELS_ON_GPU if x.is_cuda else PIXELS_ON_CPU
-        several = max(1, pixels // math.prod(x.shape[2:]))
+        # One at a time on a CPU, where a picture then has the bits that it has alone.
+        several = max(1, pixels // math.prod(x.shape[2:])) if x.is_cuda else 1
         with torch.no_grad(), full_precision():
             parts = [
                 in_tiles(
