@@ -88,9 +88,7 @@ class EncoderContinuation(Algorithm):
             )
         chosen = levels_of(problem.operator)
         mine = {name: getattr(self, name) for name in ("steps", "first", "last", "weight")}
-        return replace(
-            self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()}
-        )
+        return replace(self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()})
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         assert self.steps is not None and self.first is not None
@@ -123,4 +121,3 @@ class EncoderContinuation(Algorithm):
             codes + self.steps,
             torch.stack((codes + self.steps, codes, codes), dim=1),
         )
-

@@ -143,8 +143,11 @@ class PhotoStep:
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
-        with torch.cuda.device(self.device), torch.cuda.graph(
-            graph, stream=torch.cuda.Stream(self.device), capture_error_mode="thread_local"
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(
+                graph, stream=torch.cuda.Stream(self.device), capture_error_mode="thread_local"
+            ),
         ):
             self._step()
         self._graph = graph
