@@ -97,6 +97,7 @@ def searched(
 
 
 def main() -> None:
+    """Search and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prior", default="photos-grey")
     parser.add_argument("--pictures", type=Path, required=True)

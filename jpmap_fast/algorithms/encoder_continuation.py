@@ -26,9 +26,9 @@ class EncoderContinuation(Algorithm):
         beta_k = weight / s_k^2,    s_k from ``first`` to ``last`` sigma in geometric progression,
 
     from an image filled in from around (``first_guess``), ending with x = G_K, the constraint that
-    growing beta leads to. A prior whose encoder is told the noise level, as ``load_prior("photos")``
-    is, gives G(mu_phi(x; s)) by ``autoencode(x, s)``. The x-update is exact for every operator, over
-    the whole picture.
+    growing beta leads to. A prior whose encoder is told the noise level, such as
+    ``load_prior("photos")``, gives G(mu_phi(x; s)) by ``autoencode(x, s)``. The x-update is exact
+    for every operator, over the whole picture.
 
     Nothing is minimised: the encoder's code is taken whatever it does to J1, whose term
     1/2 ||z||^2 such a prior has not. What is promised is this: for ``Denoising`` the answer is the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -63,14 +64,11 @@ class PhotoNetwork(nn.Module):
         if not levels == len(self.encoder_blocks) == len(self.decoder_blocks) > 0:
             raise ValueError("widths: expected one number of blocks a level for both halves")
         self.head = nn.Conv2d(channels + 1, widths[0], 3, padding=1, bias=False)
-        self.encoder = nn.ModuleList(_blocks(w, n) for w, n in zip(widths, encoder_blocks))
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in zip(widths, widths[1:])
-        )
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in zip(widths, widths[1:])
-        )
-        self.decoder = nn.ModuleList(_blocks(w, n) for w, n in zip(widths, decoder_blocks))
+        self.encoder = nn.ModuleList(map(_blocks, widths, encoder_blocks))
+        steps = list(pairwise(widths))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in steps)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in steps)
+        self.decoder = nn.ModuleList(map(_blocks, widths, decoder_blocks))
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1, bias=False)
         nn.init.zeros_(self.tail.weight)
 

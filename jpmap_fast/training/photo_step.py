@@ -23,7 +23,8 @@ class PhotoRecipe:
         steps: of Adam, in all.
         batch_size: crops a step.
         crop: height and width of a crop, in pixels.
-        learning_rate: of Adam at its highest; it rises over ``warm_up`` steps and falls by a cosine.
+        learning_rate: of Adam at its highest; it rises over ``warm_up`` steps and falls by a
+            cosine.
         warm_up: steps.
         noise: the highest noise level, in [0, 1] units. Levels are noise u^skew, u uniform.
         skew: > 0; above 1 the low levels are more frequent.
@@ -123,7 +124,7 @@ class PhotoStep:
         self._loss = torch.zeros((), device=self.device)
 
     def __call__(self, rate: float) -> Tensor:
-        """One step at a learning rate; the loss before it, a scalar that the next step overwrites."""
+        """One step at a learning rate; the loss before it, which the next step overwrites."""
         group = self.optimiser.param_groups[0]
         if self._on_gpu:
             group["lr"].fill_(rate)  # a captured graph reads this very tensor
