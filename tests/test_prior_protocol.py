@@ -1,4 +1,4 @@
-"""The optional half of what a prior is: methods of its class, and no attribute by luck."""
+"""The optional half of what a prior is: methods that its class defines, no attribute by luck."""
 
 from __future__ import annotations
 

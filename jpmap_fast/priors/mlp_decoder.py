@@ -48,24 +48,26 @@ class MLPDecoder(Decoder):
             ValueError: no layers, another number of activations, an unknown one, or a layer that
                 does not take what the one before it gives.
         """
-        layers, activations = list(layers), list(activations)
+        layers = list(layers)
         if not layers or len(layers) != len(activations):
             raise ValueError(
                 "MLPDecoder: expected one activation for each of at least one layer, got "
                 f"{len(layers)} layers and {len(activations)} activations"
             )
-        unknown = [name for name in activations if name not in ACTIVATIONS]
-        if unknown:
-            raise ValueError(
-                f"MLPDecoder: expected activations out of {', '.join(sorted(ACTIVATIONS))}, got "
-                f"{unknown[0]!r}"
-            )
-        sizes = [tuple(layer.weight.shape) for layer in layers]
-        if any(before[0] != after[1] for before, after in zip(sizes, sizes[1:], strict=False)):
-            raise ValueError(
-                f"MLPDecoder: expected layers that fit each other, got weights of shapes {sizes}"
-            )
-        return cls([_product(layer) for layer in layers], activations)
+        for name in activations:
+            if name not in ACTIVATIONS:
+                raise ValueError(
+                    f"MLPDecoder: expected activations out of {', '.join(sorted(ACTIVATIONS))}, "
+                    f"got {name!r}"
+                )
+        products = [_product(layer) for layer in layers]
+        for before, after in zip(products, products[1:], strict=False):
+            if before.weight.shape[0] != after.weight.shape[1]:
+                raise ValueError(
+                    "MLPDecoder: expected layers that fit each other, got weights of shapes "
+                    f"{[tuple(product.weight.shape) for product in products]}"
+                )
+        return cls(products, activations)
 
     def value(self, z: Tensor) -> Tensor:
         h = z

@@ -112,10 +112,11 @@ class MLPVAE(VAE):
 
     def decoder(self, like: Tensor) -> Decoder:
         """G read as a multilayer perceptron, see ``Prior``; by torch where there is more to it."""
-        if not (does(self, "decode", _DECODE) and are_plain_linear(self.decoder_layers)):
+        layers = list(self.decoder_layers)
+        if not (does(self, "decode", _DECODE) and are_plain_linear(layers)):
             return default_decoder(self, like)
-        hidden = [self.hidden_activation] * (len(self.decoder_layers) - 1)
-        return MLPDecoder.of(self.decoder_layers, [*hidden, self.output_activation])
+        hidden = [self.hidden_activation] * (len(layers) - 1)
+        return MLPDecoder.of(layers, [*hidden, self.output_activation])
 
     def encoder(self, like: Tensor) -> Callable[[Tensor], Tensor]:
         """mu_phi, images [B, C, H, W] to codes [B, k] that do not depend on the batch."""
