@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kernels",),
     ("activations", "timing", "versions"),
     ("_validate", "_capture", "_weights_file"),
-    ("_arrays", "_files", "_surroundings", "_extension"),
+    ("_arrays", "_files", "_messages", "_surroundings", "_extension"),
 )
 
 # Of two rooms on their floors neither knows the other.
@@ -124,7 +124,7 @@ def test_the_package_loads_nothing_that_restoring_does_not_need() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     ).stdout.split()
     assert "jpmap_fast.restore" in loaded
-    parts = ("experiments", "demo", "cli", "training", "deepinv", "problems")
+    parts = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "problems")
     unwanted = {f"jpmap_fast.{part}" for part in parts}
     unwanted |= {"deepinv", "matplotlib", "torchmetrics", "typer", "jinja2", "PIL"}
     assert not unwanted & set(loaded)
