@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from tqdm.auto import tqdm
 
 from jpmap_fast.cli import _restore_flags as flags
 from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
@@ -103,6 +102,8 @@ def _settings(method: str, starts: int | None, alpha: float | None) -> dict[str,
 @contextmanager
 def _bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
     """What moves a progress bar over files."""
+    from tqdm.auto import tqdm
+
     with tqdm(desc="restore", unit="file", disable=not shown) as bar:
 
         def tell(done: int, total: int) -> None:

@@ -4,7 +4,6 @@ Nothing here prints, reads arguments of a process, or ends one.
 """
 
 from jpmap_fast.jobs._restore_job import run
-from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.jobs.pictures import RestoredPicture, Restoring, restore_picture
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
@@ -15,7 +14,6 @@ __all__ = [
     "RestoreRequest",
     "RestoredPicture",
     "Restoring",
-    "pick_device",
     "restore_picture",
     "run",
 ]
