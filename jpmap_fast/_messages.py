@@ -1,4 +1,4 @@
-"""Errors about fields, in the words of whoever gave them, and errors on one line."""
+"""Fields and their values in words, and in the words and units of whoever gave them."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def one_of(names: Any) -> str:
     """Names as they stand in a sentence: "a, b or c"."""
     *first, last = [str(name) for name in names]
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def in_255ths(sigma: float) -> float:
+    """A noise level of values in [0, 1] for values in 0..255, without what rounding added."""
+    return float(f"{255 * sigma:.12g}")
 
 
 def typed(name: str, value: Any, kind: type) -> Any:

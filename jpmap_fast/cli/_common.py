@@ -8,8 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from jpmap_fast._messages import FieldError, one_line
-from jpmap_fast.jobs._summary import in_255ths
+from jpmap_fast._messages import FieldError, in_255ths, one_line
 
 FAILED_INPUTS = 1
 BAD_USAGE = 2

@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from jpmap_fast._files import write_json
+from jpmap_fast._messages import in_255ths
 from jpmap_fast.jobs._settings import flat
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
-
-
-def in_255ths(sigma: float) -> float:
-    """A noise level of values in [0, 1] for values in 0..255, without what rounding added."""
-    return float(f"{255 * sigma:.12g}")
 
 
 def write_summary(path: Path, request: RestoreRequest, report: RestoreReport) -> None:
