@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 import jpmap_fast as jf
 from jpmap_fast._messages import FieldError, typed
 from jpmap_fast.cli import app
-from jpmap_fast.jobs import RestoreRequest, restore_picture
+from jpmap_fast.data import load_mask
+from jpmap_fast.jobs import RestoreRequest, restore_picture, run
 from jpmap_fast.operators import registry
 from jpmap_fast.operators.registry import NamedOperator, Option, register
 
@@ -75,6 +76,25 @@ def test_an_operator_of_ones_own_is_known_everywhere(tmp_path: Path) -> None:
     request = RestoreRequest(operator="half", sigma=10 / 255, options={"keep_rows": 2})
     assert request.options == {"keep_rows": 2, "side": "left"}
     assert restore_picture(DIGITS[0], request).x.shape == (1, 28, 28)
+
+
+def test_masks_of_an_operator_of_ones_own_go_with_their_images(tmp_path: Path) -> None:
+    """Whatever the batches; two masks are not those of four images, and hide no other setting."""
+    seeds = Option("seed", Path, "masks.", read=load_mask)
+    build: Any = lambda options, shape, generators: jf.Inpainting(options["seed"])  # noqa: E731
+    register(NamedOperator("masked", "y = mask x + noise", build, (seeds,), required=("seed",)))
+    images = torch.cat((DIGITS, DIGITS[:1]))
+    masks = torch.ones(4, 1, 28, 28)
+    masks[1, :, :9], masks[2, :, 15:] = 0, 0
+    fields = {"operator": "masked", "sigma": 10 / 255, "chunk_size": 2}
+    run(RestoreRequest(**fields, output=tmp_path), images=images, arrays={"seed": masks})
+    expected = jf.restore(images, jf.Inpainting(masks), "mnist", 10 / 255)
+    with np.load(tmp_path / "restored.npz") as arrays:
+        np.testing.assert_allclose(arrays["x"], expected.x.numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="expected one operator or one for each of 4 images"):
+        run(RestoreRequest(**fields, output=tmp_path), images=images, arrays={"seed": masks[:2]})
+    settings = json.loads((tmp_path / "summary.json").read_text())["settings"]
+    assert settings["seed"] == 0 and settings["masked seed"] is None
 
 
 def test_names_mean_one_thing() -> None:

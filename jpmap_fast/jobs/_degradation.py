@@ -46,9 +46,8 @@ class Degradation:
         if not self._drawn:
             generator = torch.Generator().manual_seed(request.seed)
             self._shared = self._named.build(self._options, image_shape, [generator])
-            for name, array in self._named.arrays(self._shared).items():
-                if array.dim() == 4 and len(array) > 1:
-                    self._count, self._counted = len(array), name
+            own = self._shared.batch
+            self._count = own if own is not None and own > 1 else None
             self._shared.bind(image_shape)
 
     def check_sources(self, files: int, rows: bool) -> None:
@@ -67,7 +66,8 @@ class Degradation:
     def check_count(self, images: int) -> None:
         """Raise ValueError where there is another number of masks or kernels than of images."""
         if self._count not in (None, images):
-            what = self._counted
+            assert self._shared is not None
+            what = next(iter(self._named.arrays(self._shared)), "operator")
             raise ValueError(
                 f"{what}: expected one {what} or one for each of {images} images, got {self._count}"
             )

@@ -18,13 +18,7 @@ _FREE = ("output", "device", "resume", "inputs")
 
 def flat(request: RestoreRequest) -> dict[str, Any]:
     """The request without folders in folders: options and settings stand among the others."""
-    content = request.to_dict()
-    for name in ("version", "options", "settings"):
-        del content[name]
-    content |= {option.name: option.default for option in all_options()} | request.options
-    # Settings of a method may have the name of something else.
-    own = {f"{request.method} {n}" if n in content else n: v for n, v in request.settings.items()}
-    return {**content, **own}
+    return _flat(request, request.options)
 
 
 def settings(request: RestoreRequest, arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,15 +26,34 @@ def settings(request: RestoreRequest, arrays: Mapping[str, Any]) -> dict[str, An
 
     Files are told by what is in them, and so are arrays beside the request.
     """
-    kept = {name: value for name, value in flat(request).items() if name not in _FREE}
-    for name in (*request.options, "prior"):
-        value = kept[name]
-        if isinstance(value, str) and Path(value).is_file():
-            kept[name] = f"{value}, sha256 {_digest(Path(value).read_bytes())}"
+    options = {name: _with_content(value) for name, value in request.options.items()}
     for name, array in arrays.items():
         values = as_tensor(name, array).detach().cpu().contiguous().numpy()
-        kept[name] = f"{values.dtype} {list(values.shape)}, sha256 {_digest(values.tobytes())}"
+        options[name] = f"{values.dtype} {list(values.shape)}, sha256 {_digest(values.tobytes())}"
+    content = {**_flat(request, options), "prior": _with_content(request.prior)}
+    kept = {name: value for name, value in content.items() if name not in _FREE}
     return {**kept, "version": jf.__version__}
+
+
+def _flat(request: RestoreRequest, options: Mapping[str, Any]) -> dict[str, Any]:
+    content = request.to_dict()
+    for name in ("version", "options", "settings"):
+        del content[name]
+    known = {option.name: option.default for option in all_options()}
+    for owner, own in (
+        (request.operator, {**known, **options}),
+        (request.method, request.settings),
+    ):
+        # Another thing may have the name already.
+        content |= {f"{owner} {n}" if n in content else n: value for n, value in own.items()}
+    return content
+
+
+def _with_content(value: Any) -> Any:
+    """A text that names a file with what tells its content; anything else as it is."""
+    if isinstance(value, str) and Path(value).is_file():
+        return f"{value}, sha256 {_digest(Path(value).read_bytes())}"
+    return value
 
 
 def _digest(content: bytes) -> str:
