@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
-from jpmap_fast.cli._kernels import read_kernel
-from jpmap_fast.cli._outputs import Targets
+from jpmap_fast.jobs._outputs import Targets
+from jpmap_fast.operators.kernel_texts import read_kernel
 
 SIGMA = ["--sigma", "10"]
 

@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kernels",),
     ("_checkpoint", "_timing", "_versions"),
     ("_validate", "_capture", "_weights_file"),
-    ("_arrays", "_files", "_foreign", "_surroundings"),
+    ("_arrays", "_files", "_foreign", "_messages", "_surroundings"),
 )
 
 # Of two rooms on their floors neither knows the other.
@@ -115,7 +115,7 @@ def test_the_package_loads_nothing_that_restoring_does_not_need() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     ).stdout.split()
     assert "jpmap_fast._restore" in loaded
-    parts = ("experiments", "demo", "cli", "training", "deepinv", "_problems")
+    parts = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "_problems")
     unwanted = {f"jpmap_fast.{part}" for part in parts}
     unwanted |= {"deepinv", "matplotlib", "torchmetrics", "typer", "jinja2", "PIL"}
     assert not unwanted & set(loaded)

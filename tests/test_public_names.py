@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs/api").glob("*.md"))
 
 # Those whose names are all for users.
-PUBLIC = ("", ".data", ".denoisers", ".deepinv", ".training")
+PUBLIC = ("", ".data", ".denoisers", ".deepinv", ".jobs", ".operators.registry", ".training")
 DOCUMENTED = sorted(
     target
     for page in PAGES

@@ -1,5 +1,6 @@
 """Measurement operators."""
 
+import jpmap_fast.operators.named  # noqa: F401  (registers them by name)
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.blur import Blur
 from jpmap_fast.operators.blur_kernels import (
