@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("mlp_kernels", "batch_invariant", "conjugate_gradient", "tangent_kernels", "reference"),
     ("kernels",),
     ("activations", "timing", "versions"),
-    ("_validate", "_capture", "_weights_file"),
+    ("_validate", "_capture", "_weights_file", "_working_set"),
     ("_arrays", "_files", "_surroundings", "_extension"),
 )
 

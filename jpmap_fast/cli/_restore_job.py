@@ -264,7 +264,7 @@ def _algorithm(options: RestoreOptions) -> Algorithm:
         raise ValueError(f"--method: expected one of {', '.join(ALGORITHMS)}, got {name!r}")
     settings: dict[str, Any] = {}
     if options.starts is not None:
-        settings["restarts" if name == "csgm" else "starts"] = options.starts
+        settings["starts"] = options.starts
     if options.alpha is not None:
         settings["alpha"] = options.alpha
     return ALGORITHMS[name](**settings)
