@@ -58,7 +58,7 @@ class AlternateConvexSearch(Algorithm):
         return until_done(work, self._step, self._advance, monitor)
 
     def _step(self, work: Work) -> tuple[Work, Tensor, Tensor]:
-        """What the encoder says of x_n, taken where J1 falls; where it does not the image ends."""
+        """What the encoder says of x_n, taken where J1 falls; where it does not, the image ends."""
         before = work.state
         found = work.problem.minimise_x(work.problem.encode(before.x), work.beta)
         better = found.objective < before.objective
@@ -66,26 +66,25 @@ class AlternateConvexSearch(Algorithm):
         level = 8 * torch.finfo(work.beta.dtype).eps * before.objective.abs()
         still = distance(found, before) < self.tolerance
         still |= (found.objective - before.objective).abs() <= level
-        taken = better.long()
+        taken, inner = better.long(), work.inner + 1
+        going = torch.where(inner < self.max_iterations, RUNNING, ITERATION_LIMIT)
         new = replace(
             work,
             state=found.where(better, before),
-            status=torch.where(better, RUNNING, ENCODER_LIMIT),
+            status=torch.where(better, going, ENCODER_LIMIT),
             iterations=work.iterations + taken,
-            inner=work.inner + 1,
+            inner=inner,
             candidates=counted(work.candidates, taken),
         )
         return new, taken, still
 
     def _advance(self, work: Work, still: Tensor) -> Work:
-        """The images with a status where they stand still or have come to the limit."""
+        """The images with what is to be said of those that stand still, and of failed ones."""
         status = work.status
         if bool(still.any()):
             rows = still.nonzero()[:, 0]
             part = work.select(rows)
             proved = nothing_left(part.problem, part.state, part.beta)
             status = status.index_copy(0, rows, torch.where(proved, CONVERGED, ENCODER_LIMIT))
-        limit = (status == RUNNING) & (work.inner >= self.max_iterations)
-        status = torch.where(limit, ITERATION_LIMIT, status)
         finite = torch.isfinite(work.state.objective)
         return replace(work, status=torch.where(finite, status, FAILED))
