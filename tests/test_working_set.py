@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contract_data import Shrink
+from problems import cases, small_mlp
 from torch import Tensor
 
+import jpmap_fast as jf
+from jpmap_fast import _working_set
 from jpmap_fast._working_set import WorkingSet, polling_interval
+from jpmap_fast.solvers import gauss_newton
 
 # Steps after which each image is done; several at once, the first at once, the last alone.
 LENGTHS = [3, 1, 7, 3, 2, 12, 7]
@@ -81,3 +86,33 @@ def test_results_are_no_tensors_of_a_caller(batch):
 def test_a_cpu_is_asked_at_every_step():
     assert polling_interval(torch.device("cpu"), 50) == 1
     assert polling_interval(torch.device("cuda"), 50) == 50
+
+
+METHODS = {
+    "gauss-newton": jf.CSGM(starts=3, z_solver=jf.GaussNewton(fused=False)),
+    "few steps": jf.CSGM(starts=3, z_solver=jf.GaussNewton(fused=False, max_steps=4)),
+    "adam": jf.CSGM(starts=3, z_solver=jf.Adam(0.05, tolerance=1e-2, max_steps=120)),
+    "pnp-admm": jf.PnPADMM(Shrink(), max_iterations=33),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_end_the_same_whenever_they_ask(name, monkeypatch):
+    """As on a GPU: questions at intervals, rows of finished images kept for a while."""
+    case = cases(6)[0]
+
+    def restored() -> jf.Result:
+        generator = torch.Generator().manual_seed(3)
+        method = METHODS[name]
+        return jf.restore(
+            case.y, case.operator, small_mlp(), case.sigma, method=method, generator=generator
+        )
+
+    expected = restored()
+    monkeypatch.setattr(_working_set, "polling_interval", lambda device, every: every)
+    monkeypatch.setattr(gauss_newton, "WorkingSet", lambda *a, full: WorkingSet(*a, full=0.3))
+    found = restored()
+    for field in ("x", "objective", "iterations", "status_code"):
+        exact = {"rtol": 0, "atol": 0, "equal_nan": True}
+        torch.testing.assert_close(getattr(found, field), getattr(expected, field), **exact)
+    assert len(set(expected.iterations.tolist())) > 1 or name == "few steps"
