@@ -23,8 +23,8 @@ from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
-from jpmap_fast.algorithms.base import as_solver
 from jpmap_fast.algorithms.rounds import Fixed
+from jpmap_fast.algorithms.settings import as_solver
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import fixed_image_shape
@@ -264,7 +264,7 @@ def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
             raise ValueError(
                 f"steps: expected None for {type(algorithm).__name__}, which makes no descents"
             )
-        solver = replace(as_solver("Restorer", solver), max_steps=steps)  # type: ignore[type-var]
+        solver = replace(as_solver("Restorer: z_solver", solver), max_steps=steps)  # type: ignore[type-var]
         return replace(algorithm, z_solver=solver)  # type: ignore[type-var]
     return algorithm
 

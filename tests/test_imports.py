@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("_conjugate_gradient",),
     ("kernels",),
     ("_checkpoint", "_timing", "_versions"),
-    ("_validate", "_capture", "_weights_file"),
+    ("_validate", "_capture", "_weights_file", "_working_set"),
     ("_arrays", "_files", "_foreign", "_messages", "_surroundings"),
 )
 

@@ -50,7 +50,7 @@ def test_a_request_is_json_and_back() -> None:
         options={"mask": Path("mask.png")},
         inputs=[Path("photos"), "more.png"],
         method="csgm",
-        settings={"restarts": np.int64(3)},
+        settings={"starts": np.int64(3)},
         chunk_size=8,
         format="tiff",
         bits=16,
@@ -59,7 +59,7 @@ def test_a_request_is_json_and_back() -> None:
     assert content["version"] == 1 and content["options"] == {"mask": "mask.png"}
     assert RestoreRequest.from_dict(content) == request == pickle.loads(pickle.dumps(request))
     assert RestoreRequest.from_dict(PLAIN) == RestoreRequest(**PLAIN)
-    assert request.algorithm() == jf.CSGM(restarts=3)
+    assert request.algorithm() == jf.CSGM(starts=3)
 
 
 @pytest.mark.parametrize(

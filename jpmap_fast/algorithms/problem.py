@@ -67,11 +67,6 @@ class State:
             )
         )
 
-    def put(self, index: Tensor, part: State) -> None:
-        """Write ``part`` to the rows ``index``, in place."""
-        for field in fields(self):
-            getattr(self, field.name)[index] = getattr(part, field.name)
-
 
 @dataclass(frozen=True)
 class Problem:

@@ -91,7 +91,7 @@ def _settings(method: str, starts: int | None, alpha: float | None) -> dict[str,
     if starts is not None:
         if starts < 1:
             raise ValueError(f"--starts: expected at least 1, got {starts}")
-        settings["restarts" if method == "csgm" else "starts"] = starts
+        settings["starts"] = starts
     if alpha is not None:
         if method != "map-z":
             raise ValueError(f"--alpha: only for --method map-z, got {method}")
