@@ -16,8 +16,10 @@ from jpmap_fast.algorithms import Algorithm, Monitor
 from jpmap_fast.algorithms.base import as_solver
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.operators import Operator
+from jpmap_fast.operators.bound import unbound
 from jpmap_fast.prepared import (
     as_algorithm,
+    bound,
     checked_codes,
     is_physics,
     parameter_of,
@@ -121,7 +123,7 @@ class Restorer:
             device, dtype = parameter.device, parameter.dtype
         device = operator.device if device is None else device
         blank = torch.zeros(1, device=device, dtype=dtype)
-        shape = operator.bind(prior.image_shape).measurement_shape(prior.image_shape, blank)
+        shape = bound(operator, prior.image_shape, None, blank).measurement_shape
         y = blank.new_zeros(batch_size, *shape)
         problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]
@@ -176,8 +178,8 @@ class Restorer:
 
         Raises:
             ValueError: another shape, type or device; on a CPU also values that are none of images
-                in [0, 1] (see ``Operator.check_range``); fewer images where sigma, the operator or
-                beta differ from image to image. TypeError: not a tensor.
+                in [0, 1] (see ``BoundOperator.check_range``); fewer images where sigma, the
+                operator or beta differ from image to image. TypeError: not a tensor.
         """
         number = self._checked(y)
         problem = self._run.problem
@@ -274,6 +276,7 @@ def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Op
 
         translation = translate(operator, prior.image_shape, batch)
         operator, _, sigma = translation.levelled(operator, sigma)
+    operator = unbound(operator)
     if not isinstance(operator, Operator):
         raise TypeError(
             "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "

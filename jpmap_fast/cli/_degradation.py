@@ -69,7 +69,7 @@ class Degradation:
         """A of these images."""
         if self._shared is not None and self._count is not None:
             rows = torch.tensor([item.row for item in items])
-            return self._shared.bind(self._shape, self._count).select(rows)
+            return self._shared.bind(self._shape, self._count).select(rows).operator
         if self._shared is not None:
             return self._shared
         missing = self._options.missing
@@ -89,7 +89,7 @@ class Degradation:
         """Of one image."""
         if self._shared is None:  # masks
             return self._shape
-        return self._shared.bind(self._shape).measurement_shape(self._shape, torch.zeros(()))
+        return self._shared.bind(self._shape).measurement_shape
 
     def measure(self, images: Tensor, items: Sequence[Item]) -> Tensor:
         """Simulated measurements of clean images [B, C, H, W], the noise each image's own."""
