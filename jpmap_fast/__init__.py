@@ -38,6 +38,7 @@ from jpmap_fast.masks import random_masks
 from jpmap_fast.metrics import psnr, ssim
 from jpmap_fast.operators import (
     Blur,
+    BoundOperator,
     Composition,
     CompressedSensing,
     Denoising,
@@ -81,6 +82,7 @@ __all__ = [
     "Adam",
     "AlternateConvexSearch",
     "Blur",
+    "BoundOperator",
     "Composition",
     "CompressedSensing",
     "ConvVAE",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_device
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
-from jpmap_fast.operators import BoundOperator, Operator
+from jpmap_fast.operators import Operator
 from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.decoder import make_decoder, make_encoder
@@ -100,7 +99,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
 
     image_shape = tuple(prior.image_shape)
     operator = operator.to(dtype=like.dtype)
-    shape = bound(operator, image_shape, None, y).measurement_shape
+    shape = operator.bind(image_shape, like=y).measurement_shape
     batched = y.dim() != len(shape)
     if tuple(y.shape[1:] if batched else y.shape) != shape:
         raise ValueError(
@@ -109,7 +108,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
         )
     y = (y if batched else y[None]).contiguous()
     batch = y.shape[0]
-    operator = bound(operator, image_shape, batch, y)
+    operator = operator.bind(image_shape, batch, like=y)
     deviation = noise_levels("sigma", sigma, batch, y)
     operator.check_range(y, deviation)
     decoder: Decoder
@@ -119,23 +118,6 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
         decoder = FunctionDecoder(prior.decode, prior.latent_dim, math.prod(image_shape))
     problem = Problem(prior, make_encoder(prior), decoder, operator, y, deviation)
     return Task(problem, batched)
-
-
-def bound(
-    operator: Operator, image_shape: Sequence[int], batch: int | None, like: Tensor
-) -> BoundOperator:
-    """The operator bound to ``batch`` images, in the precision of ``like``.
-
-    Raises:
-        TypeError: an operator of the user's own whose ``bind`` gives something else.
-    """
-    found: Any = operator.bind(image_shape, batch, like=like)
-    if not isinstance(found, BoundOperator):
-        raise TypeError(
-            f"operator: expected {operator!r}.bind to give a BoundOperator, got "
-            f"{type(found).__name__}; subclass MatrixFree, whose bind does"
-        )
-    return found
 
 
 def parameter_of(prior: Prior) -> Tensor | None:

@@ -19,7 +19,6 @@ from jpmap_fast.operators import Operator
 from jpmap_fast.operators.bound import unbound
 from jpmap_fast.prepared import (
     as_algorithm,
-    bound,
     checked_codes,
     is_physics,
     parameter_of,
@@ -123,7 +122,7 @@ class Restorer:
             device, dtype = parameter.device, parameter.dtype
         device = operator.device if device is None else device
         blank = torch.zeros(1, device=device, dtype=dtype)
-        shape = bound(operator, prior.image_shape, None, blank).measurement_shape
+        shape = operator.bind(prior.image_shape, like=blank).measurement_shape
         y = blank.new_zeros(batch_size, *shape)
         problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, per_image, same_device
+from jpmap_fast.operators.bound import BoundOperator, Place
 from jpmap_fast.operators.kept import Kept
-
-if TYPE_CHECKING:
-    from jpmap_fast.operators.bound import BoundOperator, Place
 
 # What users call, and what therefore must not depend on autocast or a default device around it.
 _PUBLIC = ("__init__", "A", "A_adjoint", "measurement_shape", "image_shape_of")
+
+# What no subclass changes: its bound form does.
+_OF_BOUND = ("bind", "x_update", "data_term", "check_range")
 
 _Self = TypeVar("_Self", bound="Operator")
 
@@ -50,6 +51,13 @@ class Operator(ABC):
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
+        for name in _OF_BOUND:
+            # It would never be asked.
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}: expected no {name} of its own, which a BoundOperator has; "
+                    "write A, A_adjoint and measurement_shape of a subclass of MatrixFree"
+                )
         for name in _PUBLIC:
             method = vars(cls).get(name)
             if callable(method):
