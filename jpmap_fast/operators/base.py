@@ -22,6 +22,7 @@ _PUBLIC = ("__init__", "A", "A_adjoint", "measurement_shape", "image_shape_of")
 _OF_BOUND = ("bind", "x_update", "data_term", "check_range")
 
 _Self = TypeVar("_Self", bound="Operator")
+_Value = TypeVar("_Value")
 
 
 class Operator(ABC):
@@ -184,6 +185,10 @@ class Operator(ABC):
     def _norm(self) -> float | None:
         """A bound on the norm of A, None if not known."""
         return None
+
+    def _keep(self, key: Any, make: Callable[[], _Value]) -> _Value:
+        """``make()``, made once; but for what is learned, whose gradient goes through it."""
+        return make() if self._learned else self._kept.get(key, make)
 
     def _taken(self, name: str, value: Any) -> Tensor:
         """What ``A`` or ``A_adjoint`` is applied to, as this class says."""

@@ -59,13 +59,12 @@ class BoundOperator(ABC):
         return True
 
     @property
-    @steady
     def measurement_shape(self) -> tuple[int, ...]:
         """Shape of one image's measurements, without the batch dimension."""
 
         def measured() -> tuple[int, ...]:
             dtype, device = self._place or (torch.get_default_dtype(), self.operator.device)
-            like = torch.zeros((), dtype=dtype, device=device)
+            like = torch.zeros((), dtype=dtype, device=device or "cpu")
             return self.operator.measurement_shape(self.image_shape, like)
 
         return self._kept.get("measured", measured)

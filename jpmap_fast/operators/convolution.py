@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +16,6 @@ from jpmap_fast.operators.fourier import FourierMap, irfft2, kernel_spectrum, rf
 from jpmap_fast.operators.spectral import BoundDiagonalised, Diagonalised
 
 _Self = TypeVar("_Self", bound="Convolution")
-_Value = TypeVar("_Value")
 
 
 def as_kernel(kernel: Any) -> Tensor:
@@ -80,10 +79,6 @@ class Convolution(Diagonalised):
 
         # Kept, with its spectra: the same operator is bound again at every restoration.
         return self._keep(("bound", shape, shared), make)
-
-    def _keep(self, key: Any, make: Callable[[], _Value]) -> _Value:
-        """``make()``, made once; but for a kernel to be learned, whose gradient goes through it."""
-        return make() if self._learned else self._kept.get(key, make)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 3 or self.kernel.shape[-3] not in (1, shape[0]):

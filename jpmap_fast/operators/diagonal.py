@@ -45,22 +45,18 @@ class _Diagonal(Operator):
 class _BoundDiagonal(BoundOperator):
     """The x-update in one pass over the pixels."""
 
-    def __init__(
-        self, operator: _Diagonal, image_shape: tuple[int, ...], place: Place | None
-    ) -> None:
-        super().__init__(operator, image_shape, place)
-        self._weight = operator._weight()
+    operator: _Diagonal
 
     def _x_update(
         self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, objective, gap = kernels.x_update_diagonal(
-            decoded.flatten(1), y.flatten(1), self._weight, z, beta, sigma
+            decoded.flatten(1), y.flatten(1), self.operator._weight(), z, beta, sigma
         )
         return x.reshape(decoded.shape), objective, gap
 
     def _data_term(self) -> Whitening:
-        weight = self._weight
+        weight = self.operator._weight()
         if weight is None:
             return Whitening(1.0, lambda y: y.flatten(1))
         unseen = weight == 0
@@ -145,7 +141,12 @@ class Inpainting(_Diagonal):
         return self.mask != 0
 
     def _weight(self) -> Tensor | None:
-        return self.mask.flatten(1) if self.mask.dim() == 4 else self.mask.flatten()
+        first = 1 if self.mask.dim() == 4 else 0
+        return self._keep("weight", lambda: self.mask.flatten(first))
+
+    @property
+    def _learned(self) -> bool:  # type: ignore[override]
+        return self.mask.requires_grad
 
     def A(self, x: Tensor) -> Tensor:
         return self._masked("x", x)
