@@ -100,6 +100,16 @@ def test_no_module_knows_a_higher_floor() -> None:
     assert not found, found
 
 
+def test_operators_know_neither_priors_nor_objectives() -> None:
+    above = ("priors", "denoisers", "objective", "matrix_free_objective", "projection", "solvers")
+    found = {
+        (name, path)
+        for name, path in EDGES
+        if name.startswith("operators") and path.startswith(above)
+    }
+    assert not found, found
+
+
 def test_only_experiments_know_experiments() -> None:
     found = {
         name

@@ -76,7 +76,7 @@ class Degradation:
         """A of these images."""
         if self._shared is not None and self._count is not None:
             rows = torch.tensor([item.row for item in items])
-            return self._shared.bind(self._shape, self._count).select(rows)
+            return self._shared.bind(self._shape, self._count).select(rows).operator
         if self._shared is not None:
             return self._shared
         draws = [self._draws(item.name, " ".join(self._drawn)) for item in items]
@@ -91,7 +91,7 @@ class Degradation:
     def measurement_shape(self) -> tuple[int, ...]:
         """Of one image that was measured already."""
         assert self._shared is not None  # of what was measured nothing is drawn
-        return self._shared.bind(self._shape).measurement_shape(self._shape, torch.zeros(()))
+        return self._shared.bind(self._shape).measurement_shape
 
     def measure(self, images: Tensor, items: Sequence[Item]) -> Tensor:
         """Simulated measurements of clean images [B, C, H, W], the noise each image's own."""

@@ -9,6 +9,7 @@ from jpmap_fast.operators.blur_kernels import (
     gaussian_kernel,
     motion_kernel,
 )
+from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.operators.composition import Composition
 from jpmap_fast.operators.compressed_sensing import CompressedSensing
 from jpmap_fast.operators.diagonal import Denoising, Inpainting
@@ -20,6 +21,7 @@ from jpmap_fast.operators.super_resolution import SuperResolution
 
 __all__ = [
     "Blur",
+    "BoundOperator",
     "Composition",
     "CompressedSensing",
     "Denoising",
