@@ -41,7 +41,7 @@ class Case:
     name: str
     batch: int
     image_shape: tuple[int, ...]
-    ours: jf.Operator
+    ours: jf.BoundOperator
     theirs: Any
 
 
@@ -71,7 +71,7 @@ def cases(device: torch.device) -> Iterator[Case]:
         theirs = physics.CompressedSensing(m, shape, device=device)
         theirs._A.copy_(sensing.matrix)
         theirs._A_adjoint.copy_(sensing.matrix.T)
-        yield Case(f"compressed sensing m={m}", batch, shape, sensing, theirs)
+        yield Case(f"compressed sensing m={m}", batch, shape, sensing.bind(shape), theirs)
 
 
 def exact(case: Case, decoded: Tensor, y: Tensor) -> Tensor:

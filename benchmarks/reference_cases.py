@@ -104,8 +104,8 @@ def methods() -> dict[str, tuple[jf.algorithms.Algorithm, str, str]]:
             jpmap,
         ),
         "MAPz(alpha=1)": (jf.MAPz(alpha=1), "latent_objective", continuation),
-        "CSGM(restarts=1)": (jf.CSGM(), "latent_objective", "csgm"),
-        "CSGM(restarts=10)": (jf.CSGM(restarts=10), "latent_objective", "csgm"),
+        "CSGM(starts=1)": (jf.CSGM(), "latent_objective", "csgm"),
+        "CSGM(starts=10)": (jf.CSGM(starts=10), "latent_objective", "csgm"),
     }
 
 
@@ -171,7 +171,7 @@ def main() -> None:
     on_device = jf.load_prior(options.folder / "original_mnist_model", device=device)
     entries, lines = {}, []
     for label, (method, target, counterpart) in methods().items():
-        random = "starts=8" in label or "restarts=10" in label
+        random = "starts=8" in label or "starts=10" in label
         runs = []
         for seed in options.seeds if random else options.seeds[:1]:
             rows = [

@@ -28,7 +28,7 @@ NAMES = ("deblurring", "super-resolution x2", "super-resolution x4", "DCT sensin
 METHODS: dict[str, jf.algorithms.Algorithm] = {
     "JPMAP()": jf.JPMAP(),
     "MAPz()": jf.MAPz(),
-    "CSGM(restarts=2)": jf.CSGM(restarts=2),
+    "CSGM(starts=2)": jf.CSGM(starts=2),
 }
 TUNING = 50  # images that choose lambda
 LAMBDAS = [10 ** (i / 4) for i in range(-8, 17)]  # 0.01 to 10,000

@@ -42,6 +42,7 @@ from jpmap_fast.denoisers import (
 from jpmap_fast.kernels import build_info
 from jpmap_fast.operators import (
     Blur,
+    BoundOperator,
     Composition,
     CompressedSensing,
     Denoising,
@@ -82,6 +83,7 @@ __all__ = [
     "Adam",
     "AlternateConvexSearch",
     "Blur",
+    "BoundOperator",
     "Composition",
     "CompressedSensing",
     "ConvVAE",

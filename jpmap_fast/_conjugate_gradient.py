@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
+from jpmap_fast._working_set import polling_interval
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def conjugate_gradient(
     active = rho > target
     iterations = torch.zeros(rhs.shape[0], dtype=torch.int64, device=rhs.device)
     # On a GPU the test waits for the device, so it is made at intervals; rows freeze on their own.
-    interval = 1 if rhs.device.type == "cpu" else 10
+    interval = polling_interval(rhs.device, 10)
     for step in range(max_iterations):
         if step % interval == 0 and not bool(active.any()):
             break

@@ -14,6 +14,7 @@ from jpmap_fast._foreign import translator_of
 from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_device
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
 from jpmap_fast.operators import Operator
+from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
@@ -74,6 +75,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
         shape = fixed_image_shape(prior, "a physics")
         translation = foreign.translate(physics, shape, foreign.count_of(y))
         y, operator, sigma = translation.problem(y, physics, sigma)
+    operator = unbound(operator)
     if not isinstance(operator, Operator):
         raise TypeError(
             "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "
@@ -96,7 +98,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     operator = operator.to(dtype=like.dtype)
     image_shape = _image_shape(prior, operator, y)
     prior = bound(prior, image_shape)
-    shape = operator.bind(image_shape).measurement_shape(image_shape, y)
+    shape = operator.bind(image_shape, like=y).measurement_shape
     batched = y.dim() != len(shape)
     if tuple(y.shape[1:] if batched else y.shape) != shape:
         raise ValueError(
@@ -105,7 +107,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
         )
     y = (y if batched else y[None]).contiguous()
     batch = y.shape[0]
-    operator = operator.bind(image_shape, batch)
+    operator = operator.bind(image_shape, batch, like=y)
     deviation = noise_levels("sigma", sigma, batch, y)
     operator.check_range(y, deviation)
     decoder = make_decoder(prior, y[:0]) if codes else undifferentiated(prior)

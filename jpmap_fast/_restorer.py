@@ -23,9 +23,10 @@ from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
-from jpmap_fast.algorithms.base import as_solver
 from jpmap_fast.algorithms.rounds import Fixed
+from jpmap_fast.algorithms.settings import as_solver
 from jpmap_fast.operators import Operator
+from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import fixed_image_shape
 
@@ -123,7 +124,7 @@ class Restorer:
         device = operator.device if device is None else device
         blank = torch.zeros(1, device=device, dtype=dtype)
         image_shape = fixed_image_shape(prior, "a Restorer")
-        shape = operator.bind(image_shape).measurement_shape(image_shape, blank)
+        shape = operator.bind(image_shape, like=blank).measurement_shape
         y = blank.new_zeros(batch_size, *shape)
         problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]
@@ -178,8 +179,8 @@ class Restorer:
 
         Raises:
             ValueError: another shape, type or device; on a CPU also values that are none of images
-                in [0, 1] (see ``Operator.check_range``); fewer images where sigma, the operator or
-                beta differ from image to image. TypeError: not a tensor.
+                in [0, 1] (see ``BoundOperator.check_range``); fewer images where sigma, the
+                operator or beta differ from image to image. TypeError: not a tensor.
         """
         number = self._checked(y)
         problem = self._run.problem
@@ -264,7 +265,7 @@ def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
             raise ValueError(
                 f"steps: expected None for {type(algorithm).__name__}, which makes no descents"
             )
-        solver = replace(as_solver("Restorer", solver), max_steps=steps)  # type: ignore[type-var]
+        solver = replace(as_solver("Restorer: z_solver", solver), max_steps=steps)  # type: ignore[type-var]
         return replace(algorithm, z_solver=solver)  # type: ignore[type-var]
     return algorithm
 
@@ -275,6 +276,7 @@ def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Op
     if foreign is not None:
         translation = foreign.translate(operator, fixed_image_shape(prior, "a physics"), batch)
         operator, _, sigma = translation.levelled(operator, sigma)
+    operator = unbound(operator)
     if not isinstance(operator, Operator):
         raise TypeError(
             "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "

@@ -8,8 +8,9 @@ be.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from typing import Any, Literal
@@ -62,14 +63,9 @@ def _network() -> nn.Module:
     return layer.double().eval().requires_grad_(False)
 
 
-# Arguments that a method cannot do without, and settings that keep it quick.
+# Arguments that a method cannot do without, of those that have any.
 METHODS: dict[str, Callable[[], dict[str, Any]]] = {
-    "AlternateConvexSearch": dict,
-    "CSGM": dict,
     "EPLL": lambda: {"mixture": _mixture()},
-    "JPMAP": dict,
-    "MAPz": dict,
-    "MAPzSplitting": dict,
     "PnPADMM": lambda: {"denoiser": Shrink()},
     "Supervised": lambda: {"network": _network()},
     "TotalVariation": lambda: {"weight": 2.0},
@@ -182,7 +178,22 @@ class Named:
         return self.name
 
 
-def _usable(classes: list[type], table: dict[str, Any]) -> Iterator[type]:
+def arguments(kind: type[Algorithm]) -> dict[str, Any]:
+    """What a method is made with: nothing where it can do without."""
+    return METHODS.get(kind.__name__, dict)()
+
+
+def known_methods() -> set[str]:
+    """Names of the methods that can be made: those with a line, and those that need none."""
+    made = {
+        kind.__name__
+        for kind in method_classes()
+        if all(p.default is not p.empty for p in inspect.signature(kind).parameters.values())
+    }
+    return made | set(METHODS)
+
+
+def _usable(classes: list[type], table: Iterable[str]) -> Iterator[type]:
     # One without a builder is left to the test that says so.
     for found in classes:
         if found.__name__ in table and (DEEPINV or found.__name__ not in NEEDS_DEEPINV):
@@ -257,8 +268,8 @@ def variants(kind: type[Algorithm], arguments: dict[str, Any]) -> dict[str, Algo
 def methods() -> list[Named]:
     """Every method in every variant; each makes the method."""
     found = []
-    for kind in _usable(method_classes(), METHODS):
-        for text, method in variants(kind, METHODS[kind.__name__]()).items():
+    for kind in _usable(method_classes(), known_methods()):
+        for text, method in variants(kind, arguments(kind)).items():
             name = f"{kind.__name__} {text}".strip().replace(" ", "-")
             found.append(Named(name, partial(lambda method: method, method)))
     return found

@@ -10,7 +10,7 @@ from functools import cache
 
 import jpmap_fast
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
-from jpmap_fast.algorithms.base import SOLVERS
+from jpmap_fast.algorithms.settings import SOLVERS
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors import ModulePrior
 from jpmap_fast.priors.vae import VAE

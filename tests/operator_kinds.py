@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import jpmap_fast as jf
+from jpmap_fast.operators import BoundOperator
 
 SHAPE = (1, 6, 8)
 BATCH = 3
@@ -64,7 +65,7 @@ KINDS: dict[str, Callable[[], jf.Operator]] = {
 }
 
 
-def bound(name: str) -> jf.Operator:
+def bound(name: str) -> BoundOperator:
     """The operator of that name, bound to ``BATCH`` images of ``SHAPE``."""
     return KINDS[name]().bind(SHAPE, BATCH)
 

@@ -110,7 +110,7 @@ def cases(batch: int = 4, dtype: torch.dtype = torch.float64, seed: int = 0) -> 
         ("blur-reflect", jf.Blur(odd, "reflect"), reflect),
         ("structured-dct", dct, dct_matrix),
         ("masked-blur-per-image", masked_blur, masks @ blur_even),
-        ("stack-per-image", stack.to(dtype=dtype).bind(IMAGE_SHAPE), stacked),
+        ("stack-per-image", stack.to(dtype=dtype).bind(IMAGE_SHAPE).operator, stacked),
     ):
         y = operator.measure(x, sigma, generator=g)
         if matrix.dim() == 2:

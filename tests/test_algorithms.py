@@ -23,7 +23,7 @@ JOINT = {
 }
 LATENT = {
     "csgm": jf.CSGM(z_solver=EXACT),
-    "csgm-restarts": jf.CSGM(restarts=3, z_solver=EXACT),
+    "csgm-starts": jf.CSGM(starts=3, z_solver=EXACT),
     "csgm-adam": jf.CSGM(z_solver=jf.Adam(tolerance=1e-10, max_steps=20_000)),
 }
 
@@ -225,7 +225,7 @@ def test_iteration_limit_is_said_and_not_called_converged():
         (lambda: jf.MAPz(growth=(0.5, 2)), ValueError, "expected growth"),
         (lambda: jf.MAPzSplitting(betas=[3, 2]), ValueError, "increasing betas"),
         (lambda: jf.MAPzSplitting(betas=[]), ValueError, "increasing betas"),
-        (lambda: jf.CSGM(restarts=0), ValueError, "restarts: expected at least 1"),
+        (lambda: jf.CSGM(starts=0), ValueError, "starts: expected at least 1"),
     ],
 )
 def test_impossible_settings_are_refused(make, error, message):

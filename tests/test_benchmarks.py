@@ -68,7 +68,7 @@ def test_encoder_counts_every_image_once(run: Any, faces: list[str]) -> None:
 def test_restorations_compare_every_method(run: Any, faces: list[str]) -> None:
     small = ["--digits", "2", "--faces", "2", "--problems", "super-resolution x4"]
     document = run("restorations", *faces, *small, "--repeats", "1", "--limit", "0")
-    methods = {"JPMAP()", "MAPz()", "CSGM(restarts=2)", "Tikhonov"}
+    methods = {"JPMAP()", "MAPz()", "CSGM(starts=2)", "Tikhonov"}
     assert {row["method"] for row in document["rows"]} == methods
     assert len(document["table"]["rows"]) == 2
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
-from jpmap_fast.cli._kernels import read_kernel
-from jpmap_fast.cli._outputs import Targets
+from jpmap_fast.jobs._outputs import Targets
+from jpmap_fast.operators.kernel_texts import read_kernel
 
 SIGMA = ["--sigma", "10"]
 
@@ -171,7 +171,7 @@ def test_method_options_reach_the_algorithm(tmp_path: Path) -> None:
     clean, _ = jf.mnist_test_digits(1)
     np.save(tmp_path / "y.npy", clean.numpy())
     for options, expected in (
-        (("--method", "csgm", "--starts", 2), "CSGM(restarts=2"),
+        (("--method", "csgm", "--starts", 2), "CSGM(starts=2"),
         (("--method", "map-z", "--alpha", 5), "MAPz(alpha=5.0"),
         (("--method", "jpmap", "--starts", 1), "starts=1"),
     ):

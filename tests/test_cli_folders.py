@@ -19,9 +19,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import jpmap_fast as jf
-from jpmap_fast.cli import _restore_job, _sources, app
-from jpmap_fast.cli._journal import FOLDER
-from jpmap_fast.cli._rows import Rows
+from jpmap_fast.cli import app
+from jpmap_fast.jobs import _restore_job, _sources
+from jpmap_fast.jobs._journal import FOLDER
+from jpmap_fast.jobs._rows import Rows
 
 DIGITS = jf.mnist_test_digits(12)[0][:, 0].numpy()
 COMMON = ("--operator", "denoising", "--sigma", "20")
@@ -139,7 +140,8 @@ def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from jpmap_fast.cli import _journal, _restore_job, main
+from jpmap_fast.cli import main
+from jpmap_fast.jobs import _journal, _restore_job
 _restore_job.BATCH = 2
 stage, at = sys.argv[1], int(sys.argv[2])
 sys.argv = ["jpmap-fast", *sys.argv[3:]]

@@ -80,7 +80,7 @@ METHODS = {
     "alternating": jf.JPMAP(coupling="alternating", max_iterations=15),
     "map-z": jf.MAPz(alpha=10),
     "map-z-splitting": jf.MAPzSplitting(),
-    "csgm": jf.CSGM(restarts=2),
+    "csgm": jf.CSGM(starts=2),
     "alternate-convex-search": jf.AlternateConvexSearch(),
 }
 
@@ -163,7 +163,7 @@ def test_an_image_that_is_not_finite_fails_alone(linear_solver):
 
 
 @pytest.mark.parametrize("name", ["denoising", "inpainting", "super-resolution"])
-@pytest.mark.parametrize("method", [jf.JPMAP(), jf.JPMAP(starts=1, n2=1), jf.CSGM(restarts=2)])
+@pytest.mark.parametrize("method", [jf.JPMAP(), jf.JPMAP(starts=1, n2=1), jf.CSGM(starts=2)])
 def test_a_restorer_finds_what_restore_finds(name, method):
     prior = random_prior()
     operator, y, _ = case(name, prior)

@@ -72,10 +72,10 @@ def test_same_seed_same_results(tmp_path: Path) -> None:
 
 def test_settings_of_the_methods_are_recorded(tmp_path: Path) -> None:
     results = run_demo(
-        tmp_path, images=1, csgm=jf.CSGM(restarts=2), jpmap=jf.JPMAP(starts=1, max_iterations=1)
+        tmp_path, images=1, csgm=jf.CSGM(starts=2), jpmap=jf.JPMAP(starts=1, max_iterations=1)
     )
     methods = results["settings"]["methods"]
-    assert methods["csgm"]["restarts"] == 2
+    assert methods["csgm"]["starts"] == 2
     assert methods["jpmap"]["max_iterations"] == 1
     assert results["settings"]["beta"] == pytest.approx(results["settings"]["gamma"] ** -2)
 

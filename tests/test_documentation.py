@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
+from jpmap_fast.operators import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = pages.pages(ROOT)
@@ -42,6 +43,7 @@ def test_blocks_of_a_page_run_in_order(
     if "import deepinv" in page.read_text(encoding="utf-8"):
         pytest.importorskip("deepinv")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))  # as it was after it
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for kind, content in _blocks(page):
         if kind == "python":
@@ -138,6 +140,9 @@ def test_the_page_of_commands_has_them_all() -> None:
         assert f"## {name}\n" in shown
         for parameter in command.params:
             assert parameter.opts[0] in shown or parameter.param_type_name == "argument"
+    for name in registry.operator_names():
+        assert f"| `{name}` | {registry.named_operator(name).formula} |" in shown
+    assert "| `mask` or `missing` |" in shown and "| `kernel` | `boundary` (circular) |" in shown
 
 
 @pytest.mark.parametrize(

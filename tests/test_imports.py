@@ -36,8 +36,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("_conjugate_gradient",),
     ("kernels",),
     ("_checkpoint", "_timing", "_versions"),
-    ("_validate", "_capture", "_weights_file"),
-    ("_arrays", "_files", "_foreign", "_surroundings"),
+    ("_validate", "_capture", "_weights_file", "_working_set"),
+    ("_arrays", "_files", "_foreign", "_messages", "_surroundings"),
 )
 
 # Of two rooms on their floors neither knows the other.
@@ -100,6 +100,16 @@ def test_no_module_knows_a_higher_floor() -> None:
     assert not found, found
 
 
+def test_operators_know_neither_priors_nor_objectives() -> None:
+    above = ("priors", "denoisers", "objective", "matrix_free_objective", "projection", "solvers")
+    found = {
+        (name, path)
+        for name, path in EDGES
+        if name.startswith("operators") and path.startswith(above)
+    }
+    assert not found, found
+
+
 def test_only_experiments_know_experiments() -> None:
     found = {
         name
@@ -115,7 +125,7 @@ def test_the_package_loads_nothing_that_restoring_does_not_need() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     ).stdout.split()
     assert "jpmap_fast._restore" in loaded
-    parts = ("experiments", "demo", "cli", "training", "deepinv", "_problems")
+    parts = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "_problems")
     unwanted = {f"jpmap_fast.{part}" for part in parts}
     unwanted |= {"deepinv", "matplotlib", "torchmetrics", "typer", "jinja2", "PIL"}
     assert not unwanted & set(loaded)

@@ -95,7 +95,7 @@ def test_values_about_zero_are_refused(name):
 
 def test_digits_in_other_units_are_refused():
     x, _ = jf.mnist_test_digits(20)
-    denoising = jf.Denoising()
+    denoising = jf.Denoising().bind((1, 28, 28))
     for y, sigma in ((255 * x, 10 / 255), (255 * x, 10.0), (2 * x - 1, 0.1), (x, 10.0)):
         assert refused(denoising, y, sigma) == 20
     for y, sigma in ((x, 10 / 255), (x + 10 * torch.randn_like(x), 10.0), (0 * x, 25.0)):
@@ -107,10 +107,10 @@ def test_one_bad_image_is_named_and_broken_ones_are_passed_over():
     y[1, 0, 0, 0] = math.nan
     y[2] *= 255
     with pytest.raises(ValueError, match=r"got values from .* to 25\d.* in image 2; divide"):
-        jf.Denoising().check_range(y, sigma)
+        jf.Denoising().bind(PHOTO).check_range(y, sigma)
     y[2, 0, 0, 0] = math.inf
-    jf.Denoising().check_range(y, sigma)
-    jf.Denoising().check_range(y[:0], sigma[:0])
+    jf.Denoising().bind(PHOTO).check_range(y, sigma)
+    jf.Denoising().bind(PHOTO).check_range(y[:0], sigma[:0])
 
 
 def test_what_was_not_observed_may_hold_anything():

@@ -127,9 +127,9 @@ def test_functions_are_probed_once():
     composed = jf.Composition(jf.Inpainting(MASK), jf.Composition(linear, linear))
     for operator in (linear, composed, jf.Stack([linear, linear])):
         for _ in range(2):
-            operator.bind(SHAPE).measurement_shape(SHAPE, like)
+            assert operator.bind(SHAPE, like=like).measurement_shape
     assert len(calls) == 2  # A and A_adjoint
-    linear.bind(SHAPE).measurement_shape(SHAPE, like.double())
+    assert linear.bind(SHAPE, like=like.double()).measurement_shape
     assert len(calls) == 4
 
 

@@ -93,7 +93,7 @@ def test_gaussian_matrix_has_variance_one_over_m():
 def test_factor_is_computed_once_and_shared_by_bound_copies():
     operator = jf.CompressedSensing(torch.randn(7, PIXELS, dtype=torch.float64))
     bound = operator.bind(IMAGE_SHAPE)
-    assert bound.factor is operator.factor
+    assert bound.operator.factor is operator.factor
     u, lam = operator.factor.basis.weight, operator.factor.values
     torch.testing.assert_close(u @ torch.diag(lam) @ u.T, operator.matrix @ operator.matrix.T)
 

@@ -153,7 +153,9 @@ def lopsided() -> tuple[LatentObjective, Tensor]:
         prior.decoder_layers[0].bias.zero_()
     y = torch.zeros(4, *IMAGE_SHAPE, dtype=torch.float64)
     ones = torch.ones(4, dtype=torch.float64)
-    f = Projection(jf.Denoising(), make_decoder(prior))(y, 2 * ones, ones / 2)
+    f = Projection(jf.Denoising().bind(prior.image_shape), make_decoder(prior))(
+        y, 2 * ones, ones / 2
+    )
     z = torch.zeros(4, K, dtype=torch.float64)
     z[:, 1] = torch.tensor([1.0, 0.1, 10.0, 3.0])
     z[:, 0] = 100 * z[:, 1] / f.normal_equations(z)[2][:, 0, 0]

@@ -21,7 +21,7 @@ METHODS = [
     jf.JPMAP(starts=4, n2=1),
     jf.JPMAP(n2=0),
     jf.JPMAP(beta=30.0),
-    jf.CSGM(restarts=3),
+    jf.CSGM(starts=3),
 ]
 
 

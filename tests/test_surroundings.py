@@ -65,7 +65,7 @@ def test_a_setting_from_above_stays_one_from_above(unset):
     assert backends.cuda.matmul.fp32_precision == "none"
 
 
-@pytest.mark.parametrize("method", [jf.JPMAP(), jf.JPMAP(starts=5), jf.CSGM(restarts=3)], ids=repr)
+@pytest.mark.parametrize("method", [jf.JPMAP(), jf.JPMAP(starts=5), jf.CSGM(starts=3)], ids=repr)
 def test_random_starts_are_drawn_once(method):
     c, prior = case("inpainting"), small_mlp()
     torch.manual_seed(1)

@@ -19,7 +19,7 @@ def task() -> tuple[torch.Tensor, jf.Operator, jf.Prior]:
     return operator.measure(clean, SIGMA, generator), operator, jf.load_prior("mnist")
 
 
-@pytest.mark.parametrize("method", [jf.JPMAP(starts=4), jf.CSGM(restarts=4), jf.MAPz(alpha=5)])
+@pytest.mark.parametrize("method", [jf.JPMAP(starts=4), jf.CSGM(starts=4), jf.MAPz(alpha=5)])
 def test_a_solution_is_where_a_warm_start_stays(task, method):
     y, operator, prior = task
     generator = torch.Generator().manual_seed(0)

@@ -17,6 +17,13 @@ class Docstrings(griffe.Extension):
             lines = obj.docstring.value.splitlines()
             obj.docstring.value = "\n".join(map(_escaped, lines))
 
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **settings: Any) -> None:
+        """What a setting of an algorithm is by default, in place of all that is declared of it."""
+        value = attr.value
+        if isinstance(value, griffe.ExprCall) and str(value.function) == "setting":
+            given = [a for a in value.arguments if not isinstance(a, griffe.ExprKeyword)]
+            attr.value = given[0] if given else None
+
 
 def _escaped(line: str) -> str:
     """<A u, v> and "count: >= 1" as text; code as it is, and Example the section Examples."""

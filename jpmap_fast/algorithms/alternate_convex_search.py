@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from jpmap_fast._validate import count, positive
-from jpmap_fast.algorithms.base import Algorithm, check_image_setting, check_starts
+from jpmap_fast._validate import positive
+from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.joint import nothing_left
+from jpmap_fast.algorithms.loop import until_done
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import (
     CONVERGED,
@@ -20,8 +22,9 @@ from jpmap_fast.algorithms.outcome import (
     Outcome,
     Start,
 )
-from jpmap_fast.algorithms.problem import Problem, State
-from jpmap_fast.algorithms.step import distance
+from jpmap_fast.algorithms.problem import Problem
+from jpmap_fast.algorithms.settings import at_least, positive_numbers, precision, setting
+from jpmap_fast.algorithms.step import Work, begin, counted, distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,73 +48,43 @@ class AlternateConvexSearch(Algorithm):
     Source: arXiv 2103.01648, Algorithm 2.1.
     """
 
-    beta: Any = None
-    max_iterations: int = 500
-    tolerance: float = 1 / 2550
-    starts: int = 1
-
-    def __post_init__(self) -> None:
-        check_image_setting("AlternateConvexSearch: beta", self.beta)
-        count("AlternateConvexSearch: max_iterations", self.max_iterations, 1)
-        positive("AlternateConvexSearch: tolerance", self.tolerance)
-        check_starts("AlternateConvexSearch", self.starts, None)
-
-    @property
-    def number_of_starts(self) -> int:
-        return self.starts
-
-    @property
-    def image_settings(self) -> tuple[str, ...]:
-        return ("beta",)
-
-    def image_default(self, name: str, problem: Problem) -> float:
-        return problem.prior.gamma**-2
+    beta: Any = setting(None, positive_numbers, per_image=True, of_problem=precision)
+    max_iterations: int = setting(500, at_least(1))
+    tolerance: float = setting(1 / 2550, positive)
+    starts: int = setting(1, at_least(1))
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
-        batch, device = problem.batch, problem.y.device
-        beta = self.beta
-        state = problem.minimise_x(start.z, beta)
-        if start.encoder is not None:
-            published = problem.evaluate(problem.operator.A_adjoint(problem.y), start.z, beta)
-            state = published.where(start.encoder, state)
-        counts = torch.zeros(batch, dtype=torch.int64, device=device)
-        final = Outcome(
-            State(*(t.clone() for t in vars(state).values())),
-            beta,
-            torch.full_like(counts, ITERATION_LIMIT),
-            counts.clone(),
-            torch.zeros(batch, 3, dtype=torch.int64, device=device),
+        work = begin(problem, start, self.beta, asks=False)
+        return until_done(work, self._step, self._advance, monitor)
+
+    def _step(self, work: Work) -> tuple[Work, Tensor, Tensor]:
+        """What the encoder says of x_n, taken where J1 falls; where it does not, the image ends."""
+        before = work.state
+        found = work.problem.minimise_x(work.problem.encode(before.x), work.beta)
+        better = found.objective < before.objective
+        # A rise in the last digits is rounding, not the encoder.
+        level = 8 * torch.finfo(work.beta.dtype).eps * before.objective.abs()
+        still = distance(found, before) < self.tolerance
+        still |= (found.objective - before.objective).abs() <= level
+        taken, inner = better.long(), work.inner + 1
+        going = torch.where(inner < self.max_iterations, RUNNING, ITERATION_LIMIT)
+        new = replace(
+            work,
+            state=found.where(better, before),
+            status=torch.where(better, going, ENCODER_LIMIT),
+            iterations=work.iterations + taken,
+            inner=inner,
+            candidates=counted(work.candidates, taken),
         )
-        index = torch.arange(batch, device=device)
-        monitor.step(index, state.z, state.objective, beta, state.gap, counts)
-        for _ in range(self.max_iterations):
-            found = problem.minimise_x(problem.encode(state.x), beta)
-            better = found.objective < state.objective
-            # A rise in the last digits is rounding, not the encoder.
-            level = 8 * torch.finfo(beta.dtype).eps * state.objective.abs()
-            still = distance(found, state) < self.tolerance
-            still |= (found.objective - state.objective).abs() <= level
-            state = found.where(better, state)
-            final.iterations[index] += better
-            final.candidates[index, 0] += better.long()
-            monitor.step(index, state.z, state.objective, beta, state.gap, better)
-            final.state.put(index, state)
-            status = torch.full_like(index, RUNNING)
-            status = torch.where(~better, ENCODER_LIMIT, status)
-            if bool(still.any()):
-                rows = still.nonzero()[:, 0]
-                proved = nothing_left(problem.select(rows), state.select(rows), beta[rows])
-                status[rows] = torch.where(proved, CONVERGED, ENCODER_LIMIT)
-            status = torch.where(torch.isfinite(state.objective), status, FAILED)
-            done = status != RUNNING
-            if bool(done.any()):
-                final.status[index[done]] = status[done]
-                monitor.finished(int(done.sum()))
-                keep = (~done).nonzero()[:, 0]
-                if keep.numel() == 0:
-                    break
-                problem, state = problem.select(keep), state.select(keep)
-                index, beta = index[keep], beta[keep]
-        else:
-            monitor.finished(int(index.numel()))
-        return final
+        return new, taken, still
+
+    def _advance(self, work: Work, still: Tensor) -> Work:
+        """The images with what is to be said of those that stand still, and of failed ones."""
+        status = work.status
+        if bool(still.any()):
+            rows = still.nonzero()[:, 0]
+            part = work.select(rows)
+            proved = nothing_left(part.problem, part.state, part.beta)
+            status = status.index_copy(0, rows, torch.where(proved, CONVERGED, ENCODER_LIMIT))
+        finite = torch.isfinite(work.state.objective)
+        return replace(work, status=torch.where(finite, status, FAILED))

@@ -10,25 +10,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import choice, count, per_image
+from jpmap_fast._validate import per_image
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome, Start
 from jpmap_fast.algorithms.problem import Problem
 from jpmap_fast.algorithms.rounds import Fixed
+from jpmap_fast.algorithms.settings import as_solver, check_settings, declared
 from jpmap_fast.priors.protocol import restoration_of
-from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
+from jpmap_fast.solvers import GaussNewton, LatentSolver
 from jpmap_fast.solvers.plan import Plan
-
-SOLVERS: dict[str, type[GaussNewton] | type[Adam]] = {"gauss-newton": GaussNewton, "adam": Adam}
 
 
 class Algorithm(ABC):
-    """A loop over candidates, betas and stopping tests; a frozen dataclass of its settings."""
+    """A loop over candidates, betas and stopping tests; a frozen dataclass of its settings.
+
+    What a field declares by ``settings.setting`` is checked, bound and selected here. One with the
+    name ``starts`` is the number of starts, one with the name ``z_solver`` makes the descents.
+    """
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @property
     def number_of_starts(self) -> int:
-        """K."""
-        return 1
+        """K: its ``starts``; 1 for an algorithm without."""
+        found = self.value_of("starts")
+        return 1 if found is None else found
+
+    def value_of(self, name: str) -> Any:
+        """A setting; where it is None, what it is with a prior that does not choose it.
+
+        None for a setting that the algorithm does not have.
+        """
+        value = getattr(self, name, None)
+        return self.prior_settings.get(name) if value is None else value
+
+    @property
+    def solver(self) -> LatentSolver | None:
+        """What makes its descents, its ``z_solver``; None for an algorithm without any."""
+        solver = getattr(self, "z_solver", None)
+        return None if solver is None else as_solver(f"{type(self).__name__}: z_solver", solver)
 
     @property
     def uses_encoder(self) -> bool:
@@ -43,12 +64,13 @@ class Algorithm(ABC):
     @property
     def image_settings(self) -> tuple[str, ...]:
         """Names of the settings that may be given one an image."""
-        return ()
+        return tuple(name for name, found in declared(type(self)).items() if found.per_image)
 
     @property
     def prior_settings(self) -> dict[str, int]:
         """Settings that a prior may choose where they are None, and what they are otherwise."""
-        return {}
+        found = declared(type(self)).items()
+        return {name: of.of_prior for name, of in found if of.of_prior is not None}
 
     def bind(self, problem: Problem) -> Algorithm:
         """These settings for a problem: for its prior, and for each of its images.
@@ -72,7 +94,8 @@ class Algorithm(ABC):
 
     def image_default(self, name: str, problem: Problem) -> float | None:
         """What one of ``image_settings`` is where it is None; None for a method that says later."""
-        return None
+        found = declared(type(self)).get(name)
+        return None if found is None or found.of_problem is None else found.of_problem(problem)
 
     def select(self, index: Tensor) -> Algorithm:
         """The bound settings of the images ``index``; an index may repeat."""
@@ -104,10 +127,9 @@ class Algorithm(ABC):
 
     def plan(self, problem: Problem) -> Plan:
         """How its descents run; with an empty path for a method without any."""
-        solver = getattr(self, "z_solver", None)
+        solver = self.solver
         if solver is None:
             return Plan("", "it makes no descents")
-        solver = as_solver(type(self).__name__, solver)
         if not isinstance(solver, GaussNewton):
             return Plan("torch", f"{type(solver).__name__} is not compiled", waits=True)
         f, _ = problem.latent_objective("projected", problem.y, torch.ones_like(problem.sigma))
@@ -146,45 +168,7 @@ class Algorithm(ABC):
         return codes
 
 
-# Starts and encoder proposals of a prior that says nothing of its own: benchmarks/encoder.py.
-STARTS, PROPOSALS = 2, 3
-
-
-def check_image_setting(name: str, value: Any) -> None:
-    """Raise unless ``value`` is None, a finite number > 0 or a vector of them.
-
-    Raises:
-        ValueError, TypeError: it is none of these.
-    """
-    if value is None:
-        return
-    like = value if isinstance(value, Tensor) else torch.empty(0)
-    count = value.numel() if isinstance(value, Tensor) else np.size(value)
-    per_image(name, value, count, like.double())
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, (Tensor, np.ndarray)):
         return tuple(value.reshape(-1).tolist()) if value.ndim else value.item()
     return tuple(value) if isinstance(value, list) else value
-
-
-def check_starts(owner: str, starts: int | None, n2: int | None) -> None:
-    """Raise unless ``starts`` >= 1 and ``n2`` >= 0, or None."""
-    if starts is not None:
-        count(f"{owner}: starts", starts, 1)
-    if n2 is not None:
-        count(f"{owner}: n2", n2, 0)
-
-
-def as_solver(owner: str, solver: LatentSolver | str) -> LatentSolver:
-    """A solver of a solver or of its name."""
-    if isinstance(solver, str):
-        choice(f"{owner}: z_solver", solver, tuple(SOLVERS))
-        return SOLVERS[solver]()
-    if not isinstance(solver, LatentSolver):
-        raise TypeError(
-            f"{owner}: expected z_solver to be GaussNewton(...), Adam(...) or a name, "
-            f"got {solver!r}"
-        )
-    return solver

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import InitVar, dataclass
 
 import torch
 
-from jpmap_fast._validate import count
-from jpmap_fast.algorithms.base import Algorithm, as_solver
+from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.joint import nothing_left
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import CONVERGED, FAILED, ITERATION_LIMIT, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.rounds import Fixed
+from jpmap_fast.algorithms.settings import as_solver, at_least, setting
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
@@ -22,13 +23,14 @@ class CSGM(Algorithm):
 
         ||A G(z) - y||^2 / (2 sigma^2) + 1/2 ||z||^2,      x = G(z).
 
-    Descent starts at z = 0 and, for restarts > 1, at draws from N(0, I); the end with the least
+    Descent starts at z = 0 and, for starts > 1, at draws from N(0, I); the end with the least
     objective is kept per image.
 
     Args:
-        restarts: number of starts, >= 1. Bora et al. use 10.
+        starts: K >= 1. Bora et al. use 10.
         z_solver: ``GaussNewton()``, ``Adam(max_steps=5000, tolerance=1e-5)`` as in the JPMAP
             authors' code, or a name.
+        restarts: the former name of ``starts``, to be given as that.
 
     Raises:
         ValueError: a setting is out of range. TypeError: of the wrong kind.
@@ -37,16 +39,15 @@ class CSGM(Algorithm):
     ICML 2017.
     """
 
-    restarts: int = 1
-    z_solver: LatentSolver | str = GaussNewton()
+    starts: int = setting(1, at_least(1))
+    z_solver: LatentSolver | str = setting(GaussNewton(), as_solver)
+    restarts: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
-        count("CSGM: restarts", self.restarts, 1)
-        as_solver("CSGM", self.z_solver)
-
-    @property
-    def number_of_starts(self) -> int:
-        return self.restarts
+    def __post_init__(self, restarts: int | None = None) -> None:
+        if restarts is not None:
+            warnings.warn("CSGM: restarts is called starts", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "starts", restarts)
+        super().__post_init__()
 
     @property
     def uses_encoder(self) -> bool:
@@ -54,18 +55,22 @@ class CSGM(Algorithm):
 
     @property
     def runs_fixed(self) -> bool:
-        return isinstance(as_solver("CSGM", self.z_solver), GaussNewton)
+        return isinstance(self.solver, GaussNewton)
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
-        solver = as_solver("CSGM", self.z_solver)
-        return minimise_latent(problem, start.z, solver, monitor)
+        return self._descend(problem, start, monitor, None)
 
     def run_fixed(
         self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor
     ) -> list[Outcome]:
-        solver = as_solver("CSGM", self.z_solver)
-        end = minimise_latent(problem, start.z, solver, monitor, fixed)
+        end = self._descend(problem, start, monitor, fixed)
         return end.split(start.batch or problem.batch)
+
+    def _descend(
+        self, problem: Problem, start: Start, monitor: Monitor, fixed: Fixed | None
+    ) -> Outcome:
+        solver = as_solver("CSGM: z_solver", self.z_solver)
+        return minimise_latent(problem, start.z, solver, monitor, fixed)
 
 
 def minimise_latent(

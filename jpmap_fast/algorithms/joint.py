@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from jpmap_fast.algorithms.loop import until_done
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import (
     CONVERGED,
@@ -49,7 +50,7 @@ def stop_when_stationary(stage: Tensor, beta: Tensor, gap: Tensor) -> tuple[Tens
     return beta, torch.full_like(stage, CONVERGED)
 
 
-def until_done(
+def descend(
     problem: Problem,
     start: Start,
     beta: Tensor,
@@ -58,40 +59,12 @@ def until_done(
     monitor: Monitor,
 ) -> Outcome:
     """Run Algorithm 2.3 (or 2.2) on every image, through the betas of ``schedule``."""
-    work = begin(problem, start, beta, settings)
-    final = _Ends(work)
-    monitor.step(work.index, work.state.z, work.state.objective, beta, work.state.gap, work.inner)
-    while work.index.numel():
-        work, taken, still = step(work, start, settings, monitor)
-        state = work.state
-        monitor.step(work.index, state.z, state.objective, work.beta, state.gap, taken)
-        work = _advance(work, still, settings, schedule)
-        done = work.status != RUNNING
-        if bool(done.any()):
-            final.put(work.select(done.nonzero()[:, 0]))
-            monitor.finished(int(done.sum()))
-            work = work.select((~done).nonzero()[:, 0])
-    return final.outcome()
-
-
-class _Ends:
-    """The last states of images that finish at different times."""
-
-    def __init__(self, work: Work) -> None:
-        self._state = State(*(value.clone() for value in vars(work.state).values()))
-        self._beta, self._status = work.beta.clone(), work.status.clone()
-        self._iterations, self._candidates = work.iterations.clone(), work.candidates.clone()
-
-    def put(self, work: Work) -> None:
-        """These images are done."""
-        rows = work.index
-        self._state.put(rows, work.state)
-        self._beta[rows], self._status[rows] = work.beta, work.status
-        self._iterations[rows], self._candidates[rows] = work.iterations, work.candidates
-
-    def outcome(self) -> Outcome:
-        """All of them."""
-        return Outcome(self._state, self._beta, self._status, self._iterations, self._candidates)
+    return until_done(
+        begin(problem, start, beta, asks=settings.proposals > 0),
+        lambda work: step(work, start, settings, monitor),
+        lambda work, still: _advance(work, still, settings, schedule),
+        monitor,
+    )
 
 
 def _advance(work: Work, still: Tensor, settings: JointSettings, schedule: Schedule) -> Work:

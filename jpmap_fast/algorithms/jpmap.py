@@ -5,26 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jpmap_fast._validate import choice, count, positive
-from jpmap_fast.algorithms.base import (
-    PROPOSALS,
-    STARTS,
-    Algorithm,
-    as_solver,
-    check_image_setting,
-    check_starts,
-)
-from jpmap_fast.algorithms.joint import stop_when_stationary, until_done
+from jpmap_fast._validate import positive
+from jpmap_fast.algorithms.joint import descend, stop_when_stationary
+from jpmap_fast.algorithms.joint_map import PROPOSALS, STARTS, JointMAP
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome, Start
 from jpmap_fast.algorithms.problem import Coupling, Problem
 from jpmap_fast.algorithms.rounds import Fixed, for_rounds
-from jpmap_fast.algorithms.step import JointSettings, Selection
+from jpmap_fast.algorithms.settings import (
+    as_solver,
+    at_least,
+    one_of,
+    positive_numbers,
+    precision,
+    setting,
+)
+from jpmap_fast.algorithms.step import Selection
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
 @dataclass(frozen=True, eq=False)
-class JPMAP(Algorithm):
+class JPMAP(JointMAP):
     r"""Joint MAP over image and latent code: the minimum of
 
         J1(x, z) = ||A x - y||^2 / (2 sigma^2) + beta/2 ||x - G(z)||^2 + 1/2 ||z||^2.
@@ -65,57 +66,15 @@ class JPMAP(Algorithm):
     Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648, Algorithms 2.2 and 2.3.
     """
 
-    beta: Any = None
-    coupling: Coupling = "projected"
-    z_solver: LatentSolver | str = GaussNewton()
-    selection: Selection = "adaptive"
-    n1: int = 0
-    n2: int | None = None
-    max_iterations: int = 500
-    tolerance: float = 1 / 2550
-    starts: int | None = None
-
-    def __post_init__(self) -> None:
-        check_image_setting("JPMAP: beta", self.beta)
-        choice("JPMAP: coupling", self.coupling, ("projected", "alternating"))
-        choice("JPMAP: selection", self.selection, ("adaptive", "exhaustive"))
-        as_solver("JPMAP", self.z_solver)
-        count("JPMAP: n1", self.n1, 0)
-        count("JPMAP: max_iterations", self.max_iterations, 1)
-        positive("JPMAP: tolerance", self.tolerance)
-        check_starts("JPMAP", self.starts, self.n2)
-
-    @property
-    def number_of_starts(self) -> int:
-        return STARTS if self.starts is None else self.starts
-
-    @property
-    def uses_encoder(self) -> bool:
-        # Without proposals a projected descent begins at z = 0, which is the next start as well.
-        return self.coupling != "projected" or self.n1 > 0 or self.n2 != 0
-
-    @property
-    def prior_settings(self) -> dict[str, int]:
-        return {"starts": STARTS, "n2": PROPOSALS}
-
-    @property
-    def image_settings(self) -> tuple[str, ...]:
-        return ("beta",)
-
-    def image_default(self, name: str, problem: Problem) -> float:
-        return problem.prior.gamma**-2
-
-    def settings(self) -> JointSettings:
-        """What the shared loop needs of this."""
-        return JointSettings(
-            self.coupling,
-            as_solver("JPMAP", self.z_solver),
-            self.selection,
-            self.n1,
-            PROPOSALS if self.n2 is None else self.n2,
-            self.max_iterations,
-            self.tolerance,
-        )
+    beta: Any = setting(None, positive_numbers, per_image=True, of_problem=precision)
+    coupling: Coupling = setting("projected", one_of("projected", "alternating"))
+    z_solver: LatentSolver | str = setting(GaussNewton(), as_solver)
+    selection: Selection = setting("adaptive", one_of("adaptive", "exhaustive"))
+    n1: int = setting(0, at_least(0))
+    n2: int | None = setting(None, at_least(0), of_prior=PROPOSALS)
+    max_iterations: int = setting(500, at_least(1))
+    tolerance: float = setting(1 / 2550, positive)
+    starts: int | None = setting(None, at_least(1), of_prior=STARTS)
 
     @property
     def runs_fixed(self) -> bool:
@@ -124,7 +83,7 @@ class JPMAP(Algorithm):
         return settings.descents_prove and self.selection == "adaptive" and self.n1 == 0
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
-        return until_done(problem, start, self.beta, self.settings(), stop_when_stationary, monitor)
+        return descend(problem, start, self.beta, self.settings(), stop_when_stationary, monitor)
 
     def run_fixed(
         self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor

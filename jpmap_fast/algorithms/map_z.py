@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import choice, count, positive
-from jpmap_fast.algorithms.base import (
-    PROPOSALS,
-    STARTS,
-    Algorithm,
-    as_solver,
-    check_image_setting,
-    check_starts,
-)
-from jpmap_fast.algorithms.joint import Schedule, until_done
+from jpmap_fast._validate import positive
+from jpmap_fast.algorithms.joint import Schedule, descend
+from jpmap_fast.algorithms.joint_map import PROPOSALS, STARTS, JointMAP
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import BETA_LIMIT, CONVERGED, RUNNING, Outcome, Start
 from jpmap_fast.algorithms.problem import Coupling, Problem
-from jpmap_fast.algorithms.step import JointSettings
+from jpmap_fast.algorithms.settings import (
+    as_solver,
+    at_least,
+    one_of,
+    positive_numbers,
+    precision,
+    setting,
+)
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
@@ -37,8 +37,31 @@ def _with_latent_objective(outcome: Outcome, problem: Problem) -> Outcome:
     )
 
 
+def _first_beta(problem: Problem) -> float:
+    return 0.1 * precision(problem)
+
+
+def _least_and_largest(name: str, growth: Any) -> None:
+    owner, _, what = name.rpartition(": ")
+    pair = isinstance(growth, Sequence) and len(growth) == 2
+    if not (pair and all(isinstance(factor, (int, float)) for factor in growth)):
+        raise TypeError(f"{owner}: expected {what} = (least, largest), got {growth!r}")
+    if not 1 < growth[0] <= growth[1] < math.inf:
+        raise ValueError(
+            f"{owner}: expected {what} = (least, largest) with 1 < least <= largest, got {growth}"
+        )
+
+
+def _increasing(name: str, betas: Any) -> None:
+    owner, _, what = name.rpartition(": ")
+    values = tuple(float(beta) for beta in betas)
+    increasing = all(a < b for a, b in zip(values, values[1:], strict=False))
+    if not values or not increasing or not all(0 < b < math.inf for b in values):
+        raise ValueError(f"{owner}: expected positive, increasing {what}, got {betas!r}")
+
+
 @dataclass(frozen=True, eq=False)
-class MAPz(Algorithm):
+class MAPz(JointMAP):
     r"""MAP-z by an exponential multiplier: minimise F(x) + 1/2 ||z||^2 such that x is near G(z).
 
     JPMAP at beta_0; then, with C = ||G(z) - x||^2 - epsilon, while C > 0: multiply beta by
@@ -62,56 +85,17 @@ class MAPz(Algorithm):
     Source: arXiv 2103.01648, Algorithm 2.4.
     """
 
-    alpha: float = 1.0
-    rho: float | None = None
-    beta0: Any = None
-    growth: tuple[float, float] = (1.5, 4.0)
-    coupling: Coupling = "projected"
-    z_solver: LatentSolver | str = GaussNewton()
-    n1: int = 0
-    n2: int | None = None
-    max_iterations: int = 500
-    tolerance: float = 1 / 2550
-    starts: int | None = None
-
-    def __post_init__(self) -> None:
-        positive("MAPz: alpha", self.alpha)
-        if self.rho is not None:
-            positive("MAPz: rho", self.rho)
-        check_image_setting("MAPz: beta0", self.beta0)
-        growth = self.growth
-        pair = isinstance(growth, Sequence) and len(growth) == 2
-        if not (pair and all(isinstance(factor, (int, float)) for factor in growth)):
-            raise TypeError(f"MAPz: expected growth = (least, largest), got {growth!r}")
-        if not 1 < growth[0] <= growth[1] < math.inf:
-            raise ValueError(
-                f"MAPz: expected growth = (least, largest) with 1 < least <= largest, got {growth}"
-            )
-        choice("MAPz: coupling", self.coupling, ("projected", "alternating"))
-        as_solver("MAPz", self.z_solver)
-        count("MAPz: n1", self.n1, 0)
-        count("MAPz: max_iterations", self.max_iterations, 1)
-        positive("MAPz: tolerance", self.tolerance)
-        check_starts("MAPz", self.starts, self.n2)
-
-    @property
-    def number_of_starts(self) -> int:
-        return STARTS if self.starts is None else self.starts
-
-    @property
-    def uses_encoder(self) -> bool:
-        return self.coupling != "projected" or self.n1 > 0 or self.n2 != 0
-
-    @property
-    def prior_settings(self) -> dict[str, int]:
-        return {"starts": STARTS, "n2": PROPOSALS}
-
-    @property
-    def image_settings(self) -> tuple[str, ...]:
-        return ("beta0",)
-
-    def image_default(self, name: str, problem: Problem) -> float:
-        return 0.1 * problem.prior.gamma**-2
+    alpha: float = setting(1.0, positive)
+    rho: float | None = setting(None, positive)
+    beta0: Any = setting(None, positive_numbers, per_image=True, of_problem=_first_beta)
+    growth: tuple[float, float] = setting((1.5, 4.0), _least_and_largest)
+    coupling: Coupling = setting("projected", one_of("projected", "alternating"))
+    z_solver: LatentSolver | str = setting(GaussNewton(), as_solver)
+    n1: int = setting(0, at_least(0))
+    n2: int | None = setting(None, at_least(0), of_prior=PROPOSALS)
+    max_iterations: int = setting(500, at_least(1))
+    tolerance: float = setting(1 / 2550, positive)
+    starts: int | None = setting(None, at_least(1), of_prior=STARTS)
 
     def _schedule(self, pixels: int, ceiling: float) -> Schedule:
         epsilon = (self.alpha / 255) ** 2 * pixels
@@ -128,24 +112,15 @@ class MAPz(Algorithm):
         return advance
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
-        settings = JointSettings(
-            self.coupling,
-            as_solver("MAPz", self.z_solver),
-            "adaptive",
-            self.n1,
-            PROPOSALS if self.n2 is None else self.n2,
-            self.max_iterations,
-            self.tolerance,
-        )
         # Far beyond any beta at which x and G(z) still differ, far from overflow.
         ceiling = torch.finfo(self.beta0.dtype).max ** 0.5
         schedule = self._schedule(math.prod(problem.image_shape), ceiling)
-        outcome = until_done(problem, start, self.beta0, settings, schedule, monitor)
+        outcome = descend(problem, start, self.beta0, self.settings(), schedule, monitor)
         return _with_latent_objective(outcome, problem)
 
 
 @dataclass(frozen=True, eq=False)
-class MAPzSplitting(Algorithm):
+class MAPzSplitting(JointMAP):
     r"""MAP-z by quadratic splitting: J1 is minimised at each of a fixed, increasing row of betas.
 
     Args:
@@ -163,31 +138,22 @@ class MAPzSplitting(Algorithm):
     Source: arXiv 2103.01648, Algorithm 1.1.
     """
 
-    betas: Sequence[float] | None = None
-    coupling: Coupling = "projected"
-    z_solver: LatentSolver | str = GaussNewton()
-    max_iterations: int = 500
-    tolerance: float = 1 / 2550
-    starts: int = 2
+    betas: Sequence[float] | None = setting(None, _increasing)
+    coupling: Coupling = setting("projected", one_of("projected", "alternating"))
+    z_solver: LatentSolver | str = setting(GaussNewton(), as_solver)
+    max_iterations: int = setting(500, at_least(1))
+    tolerance: float = setting(1 / 2550, positive)
+    starts: int = setting(2, at_least(1))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.betas is not None:
-            values = tuple(float(beta) for beta in self.betas)
-            increasing = all(a < b for a, b in zip(values, values[1:], strict=False))
-            if not values or not increasing or not all(0 < b < math.inf for b in values):
-                raise ValueError(
-                    f"MAPzSplitting: expected positive, increasing betas, got {self.betas!r}"
-                )
-            object.__setattr__(self, "betas", values)
-        choice("MAPzSplitting: coupling", self.coupling, ("projected", "alternating"))
-        as_solver("MAPzSplitting", self.z_solver)
-        count("MAPzSplitting: max_iterations", self.max_iterations, 1)
-        positive("MAPzSplitting: tolerance", self.tolerance)
-        check_starts("MAPzSplitting", self.starts, None)
+            object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
 
     @property
-    def number_of_starts(self) -> int:
-        return self.starts
+    def uses_encoder(self) -> bool:
+        # Once, for where its first start begins.
+        return True
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         betas = self.betas
@@ -200,21 +166,10 @@ class MAPzSplitting(Algorithm):
             following = row[(stage + 1).clamp_max(len(row) - 1)]
             return following, torch.where(last, CONVERGED, RUNNING)
 
-        settings = JointSettings(
-            self.coupling,
-            as_solver("MAPzSplitting", self.z_solver),
-            "adaptive",
-            0,
-            0,
-            self.max_iterations,
-            self.tolerance,
-        )
         z = start.z
         if start.encoder is not None:
             code = problem.encode(problem.operator.A_adjoint(problem.y))
             z = torch.where(start.encoder[:, None], code, z)
-        begin = Start(z)
-        outcome = until_done(
-            problem, begin, row[:1].expand(problem.batch).clone(), settings, advance, monitor
-        )
+        first = row[:1].expand(problem.batch).clone()
+        outcome = descend(problem, Start(z), first, self.settings(), advance, monitor)
         return _with_latent_objective(outcome, problem)

@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import count, positive
+from jpmap_fast._validate import positive
+from jpmap_fast._working_set import WorkingSet
 from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.problem import Problem
+from jpmap_fast.algorithms.settings import at_least, setting
+
+
+def _denoiser(name: str, denoiser: Any) -> None:
+    owner, _, what = name.rpartition(": ")
+    if not callable(denoiser):
+        raise TypeError(f"{owner}: expected a {what} D(x, sigma), got {denoiser!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,34 +59,26 @@ class PnPADMM(PixelSpace):
     converge with properly trained denoisers", ICML 2019, Theorem 2.
     """
 
-    denoiser: Callable[[Tensor, float], Tensor]
-    denoiser_sigma: float = 25 / 255
-    weight: float = 1.0
-    max_iterations: int = 200
-    tolerance: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if not callable(self.denoiser):
-            raise TypeError(f"PnPADMM: expected a denoiser D(x, sigma), got {self.denoiser!r}")
-        positive("PnPADMM: denoiser_sigma", self.denoiser_sigma)
-        positive("PnPADMM: weight", self.weight)
-        count("PnPADMM: max_iterations", self.max_iterations, 1)
-        positive("PnPADMM: tolerance", self.tolerance)
+    denoiser: Callable[[Tensor, float], Tensor] = setting(check=_denoiser)
+    denoiser_sigma: float = setting(25 / 255, positive)
+    weight: float = setting(1.0, positive)
+    max_iterations: int = setting(200, at_least(1))
+    tolerance: float = setting(1e-4, positive)
 
     def estimate(self, problem: Problem) -> Estimate:
         y, sigma = problem.y, problem.sigma
         beta = torch.full_like(sigma, self.weight / self.denoiser_sigma**2)
         start = problem.operator.A_adjoint(y)
         root = math.sqrt(start[0].numel()) if len(start) else 1.0
-        final = start.clone()
         iterations = torch.zeros(problem.batch, dtype=torch.int64, device=y.device)
         converged = torch.zeros(problem.batch, dtype=torch.bool, device=y.device)
-        index = torch.arange(problem.batch, device=y.device)
-        v, u = start, torch.zeros_like(start)
-        # On a GPU looking at who has converged waits for the device; frozen rows cost less.
-        interval = 1 if y.device.type == "cpu" else 10
         active = torch.ones_like(converged)
-        for step in range(1, self.max_iterations + 1 if len(index) else 0):
+        v, u = start, torch.zeros_like(start)
+        # Frozen rows cost less than the wait for the device.
+        working = WorkingSet(problem.batch, y.device, every=10)
+        for step in range(1, self.max_iterations + 1):
+            if not working.left:
+                break
             x = self.denoiser(v - u, self.denoiser_sigma)
             target = (x + u).contiguous()
             fitted = problem.nearest(target, beta)
@@ -86,19 +87,16 @@ class PnPADMM(PixelSpace):
             rows = active.reshape(-1, 1, 1, 1)
             u = torch.where(rows, target - fitted, u)
             v = torch.where(rows, fitted, v)
-            iterations[index] += active
-            converged[index] |= active & still
+            iterations = iterations + active
+            converged = converged | (active & still)
             active = active & ~still
-            if step % interval == 0 or step == self.max_iterations:
-                if bool(active.all()) and step < self.max_iterations:
-                    continue
-                final[index] = v
-                keep = active.nonzero()[:, 0]
-                if keep.numel() == 0:
-                    break
-                problem = problem.select(keep)
-                index, active, v, u, beta = (t[keep] for t in (index, active, v, u, beta))
-        return Estimate(final, iterations, converged, torch.full_like(sigma, torch.nan))
+            if working.due(step) and working.finish(active, v, iterations, converged):
+                problem = working.select(problem)
+                v, u, beta, iterations, converged, active = map(
+                    working.select, (v, u, beta, iterations, converged, active)
+                )
+        v, iterations, converged = working.results(v, iterations, converged)
+        return Estimate(v, iterations, converged, torch.full_like(sigma, torch.nan))
 
 
 def largest_weight(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jpmap_fast import kernels
 from jpmap_fast.objective import LatentObjective, Projection, WeightedLeastSquares
-from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.decoder_base import Decoder
 
@@ -67,11 +67,6 @@ class State:
             )
         )
 
-    def put(self, index: Tensor, part: State) -> None:
-        """Write ``part`` to the rows ``index``, in place."""
-        for field in fields(self):
-            getattr(self, field.name)[index] = getattr(part, field.name)
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -91,7 +86,7 @@ class Problem:
     prior: Prior
     encoder: Callable[[Tensor], Tensor]
     decoder: Decoder
-    operator: Operator
+    operator: BoundOperator
     y: Tensor
     sigma: Tensor
     image_shape: tuple[int, ...]

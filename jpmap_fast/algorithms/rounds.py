@@ -1,6 +1,6 @@
 """Joint MAP in a fixed amount of work: one descent a candidate, nothing gathered.
 
-What ``joint.until_done`` does for JPMAP as published in Algorithm 2.3, with n1 = 0, laid out in
+What ``joint.descend`` does for JPMAP as published in Algorithm 2.3, with n1 = 0, laid out in
 advance: every start descends in one launch, then the encoder is asked up to n2 times for every
 image. Who is finished stays as it is. A descent that is cut short is not taken up again. Without
 questions to the device it can be recorded as a CUDA graph.

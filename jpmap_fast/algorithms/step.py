@@ -26,11 +26,11 @@ class JointSettings:
 
     coupling: Coupling
     z_solver: LatentSolver
-    selection: Selection
-    n1: int
-    n2: int
     max_iterations: int
     tolerance: float
+    selection: Selection = "adaptive"
+    n1: int = 0
+    n2: int = 0
 
     @property
     def proposals(self) -> int:
@@ -48,7 +48,6 @@ class Work:
     """Everything the loop knows of the images at work."""
 
     problem: Problem
-    index: Tensor  # [B] their rows in the whole batch
     state: State
     beta: Tensor  # [B]
     status: Tensor  # [B] RUNNING, or why it is finished
@@ -69,11 +68,14 @@ class Work:
         return Work(**chosen)
 
 
-def begin(problem: Problem, start: Start, beta: Tensor, settings: JointSettings) -> Work:
-    """The images at their starts: x = A^T y for the encoder's, else the best x of z."""
+def begin(problem: Problem, start: Start, beta: Tensor, *, asks: bool) -> Work:
+    """The images at their starts: x = A^T y for the encoder's, else the best x of z.
+
+    With ``asks`` the encoder proposes to its own starts.
+    """
     batch, device = problem.batch, beta.device
     state = problem.minimise_x(start.z, beta)
-    asks = torch.zeros(batch, dtype=torch.bool, device=device)
+    open_ = torch.zeros(batch, dtype=torch.bool, device=device)
     if start.encoder is not None:
         rows = _rows(start.encoder)
         part = problem if rows is None else problem.select(rows)
@@ -81,16 +83,15 @@ def begin(problem: Problem, start: Start, beta: Tensor, settings: JointSettings)
         x = part.operator.A_adjoint(part.y)
         published = part.evaluate(x, z, taken_rows(beta, rows), drawn)
         state = state.put_where(rows, taken_rows(start.encoder, rows), published)
-        asks = start.encoder if settings.proposals else asks
+        open_ = start.encoder if asks else open_
     zeros = torch.zeros(batch, dtype=torch.int64, device=device)
     return Work(
         problem=problem,
-        index=torch.arange(batch, device=device),
         state=state,
         beta=beta,
         status=torch.full_like(zeros, RUNNING),
-        encoder_open=asks,
-        solved=torch.zeros_like(asks),
+        encoder_open=open_,
+        solved=torch.zeros_like(open_),
         iterations=zeros,
         inner=zeros,
         stage=zeros,
@@ -142,7 +143,6 @@ def step(
     status = work.status
     # What is left for these is the descent from their first z, which another start has made.
     status = torch.where(lost, COVERED, status)
-    numbers = torch.arange(1, 4, device=taken.device)
     new = replace(
         work,
         state=tried.state,
@@ -152,7 +152,7 @@ def step(
         solved=tried.solved,
         iterations=work.iterations + active,
         inner=work.inner + active,
-        candidates=work.candidates + (taken[:, None] == numbers),
+        candidates=counted(work.candidates, taken),
     )
     return new, taken, still & (taken != 1)
 
@@ -164,7 +164,7 @@ class _Proposals:
         self._before, self._settings, self._monitor = work, settings, monitor
         self._encoded = work.state.z
         self.state, self.solved = work.state, work.solved
-        self.taken = torch.zeros_like(work.index)
+        self.taken = torch.zeros_like(work.iterations)
 
     def encode(self, which: Tensor) -> None:
         """Ask the encoder for mu_phi(x_n) of the images ``which``."""
@@ -239,6 +239,11 @@ def put_where(value: Tensor, rows: Tensor | None, condition: Tensor, new: Tensor
     if rows is None:
         return torch.where(condition, new, value)
     return value.index_copy(0, rows, torch.where(condition, new, value[rows]))
+
+
+def counted(candidates: Tensor, taken: Tensor) -> Tensor:
+    """How often each candidate was taken [B, 3], with those ``taken`` now [B], 0 for none."""
+    return candidates + (taken[:, None] == torch.arange(1, 4, device=taken.device))
 
 
 def distance(a: State, b: State) -> Tensor:

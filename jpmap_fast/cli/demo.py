@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from jpmap_fast.cli._common import pick_device, told_in_one_line
+from jpmap_fast.cli._common import told_in_one_line
+from jpmap_fast.jobs.device import pick_device
 
 
 def demo(

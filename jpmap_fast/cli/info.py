@@ -4,15 +4,6 @@ from __future__ import annotations
 
 import typer
 
-# Names as `restore --operator` takes them, and what y is.
-OPERATORS = {
-    "denoising": "y = x + noise",
-    "inpainting": "y = mask x + noise",
-    "compressed-sensing": "y = A x + noise, A a dense matrix",
-    "blur": "y = kernel * x + noise",
-    "super-resolution": "y = every FACTOR-th pixel of kernel * x, + noise",
-}
-
 
 def info() -> None:
     """Show the build, the devices, and the names of priors, methods and operators."""
@@ -21,6 +12,7 @@ def info() -> None:
     from jpmap_fast import available_priors, build_info
     from jpmap_fast._versions import versions
     from jpmap_fast.algorithms import ALGORITHMS
+    from jpmap_fast.operators.registry import named_operator, operator_names
 
     _section("versions", versions())
     _section("compiled kernels", {key: str(value) for key, value in build_info().items()})
@@ -32,7 +24,7 @@ def info() -> None:
     _section("bundled priors", {name: _way(name) for name in available_priors()})
     methods = {name: algorithm.__name__ for name, algorithm in ALGORITHMS.items()}
     _section("methods", methods)
-    _section("operators", OPERATORS)
+    _section("operators", {name: named_operator(name).formula for name in operator_names()})
 
 
 def _way(prior: str) -> str:

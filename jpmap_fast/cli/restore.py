@@ -1,109 +1,40 @@
-"""``jpmap-fast restore``."""
+"""``jpmap-fast restore``: a request of its flags, and a report on the terminal."""
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
+from jpmap_fast.cli import _restore_flags as flags
 from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
-from jpmap_fast.cli._restore_options import OperatorName, RestoreOptions
+from jpmap_fast.jobs import RestoreReport, RestoreRequest, run
+from jpmap_fast.operators.registry import all_options, owners
 
 
+@flags.WithOperators
 def restore(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="INPUT...",
-            exists=True,
-            help="Picture files and folders, or one .npz, .npy or IDX file. For compressed-sensing "
-            "an .npz or .npy file with y [N, m], unless --simulate.",
-        ),
-    ],
-    operator: Annotated[OperatorName, typer.Option(help="How the measurements were made.")],
-    sigma: Annotated[
-        float, typer.Option(help="Standard deviation of the noise, in 255ths: 10 is 10/255.")
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for what is written.")
-    ] = Path("restored"),
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="For inpainting: a picture (white = observed), or .npy or .npz (1 = observed).",
-        ),
-    ] = None,
-    matrix: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="For compressed-sensing: A [m, n], .npy or .npz."
-        ),
-    ] = None,
-    kernel: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KERNEL",
-            help="For blur and super-resolution: gaussian:SIGMA, box:SIZE, motion:LENGTH:ANGLE, "
-            "a picture (over its sum), or .npy or .npz. For super-resolution also box, the mean of "
-            "each block, or bicubic, as picture programs reduce.",
-        ),
-    ] = None,
-    boundary: Annotated[
-        str,
-        typer.Option(
-            help="For blur: what the picture is beyond its border: circular, zero, reflect, "
-            "replicate, or valid, if only what needs nothing from beyond was measured. A "
-            "photograph's blur is none of these exactly; replicate comes close."
-        ),
-    ] = "circular",
-    factor: Annotated[
-        int | None,
-        typer.Option(
-            help="For super-resolution: one pixel of FACTOR x FACTOR is kept; without --kernel, "
-            "their mean."
-        ),
-    ] = None,
-    simulate: Annotated[
-        bool,
-        typer.Option(
-            "--simulate", help="INPUT are clean images: degrade them first, and report the PSNR."
-        ),
-    ] = False,
-    missing: Annotated[
-        float | None,
-        typer.Option(help="With --simulate: fraction of pixels to hide, instead of --mask."),
-    ] = None,
-    measurements: Annotated[
-        int | None,
-        typer.Option(help="With --simulate: rows of a random matrix, instead of --matrix."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of simulated degradations and random starts.")] = 0,
-    prior: Annotated[str, typer.Option(help="Name of a bundled prior, or a path.")] = "mnist",
-    method: Annotated[str, typer.Option(help="See `jpmap-fast info`.")] = "jpmap",
-    starts: Annotated[
-        int | None, typer.Option(help="Starting points; the best end of each image is kept.")
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option(help="For map-z: allowed distance of x to G(z), in grey levels."),
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="Name of the array in an .npz INPUT.")] = None,
-    background: Annotated[
-        float, typer.Option(help="Grey level behind transparent pixels, 0 black to 1 white.")
-    ] = 1.0,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run in --output that was interrupted."),
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    progress: Annotated[
-        bool | None,
-        typer.Option("--progress/--no-progress", help="Progress bar; by default on a terminal."),
-    ] = None,
+    inputs: flags.Inputs,
+    operator: flags.OperatorName,
+    sigma: flags.Sigma,
+    output: flags.Output = Path("restored"),
+    simulate: flags.Simulate = False,
+    seed: flags.Seed = 0,
+    prior: flags.Prior = "mnist",
+    method: flags.Method = "jpmap",
+    starts: flags.Starts = None,
+    alpha: flags.Alpha = None,
+    key: flags.Key = None,
+    background: flags.Background = 1.0,
+    resume: flags.Resume = False,
+    device: flags.Device = "auto",
+    progress: flags.Progress = None,
+    **options: Any,
 ) -> None:
     """Restore images from measurements.
 
@@ -114,33 +45,87 @@ def restore(
     inputs failed (named, the others are done), 2 bad usage.
     """
     with told_in_one_line():
-        options = RestoreOptions(
-            inputs=tuple(inputs),
+        request = RestoreRequest(
+            inputs=tuple(map(str, inputs)),
             operator=operator,
-            sigma=sigma,
-            output=output,
-            mask=mask,
-            matrix=matrix,
-            kernel=kernel,
-            boundary=boundary,
-            factor=factor,
+            sigma=_of_255ths(sigma),
+            options=_options(operator, options),
+            output=str(output),
             simulate=simulate,
-            missing=missing,
-            measurements=measurements,
             seed=seed,
             prior=prior,
             method=method,
-            starts=starts,
-            alpha=alpha,
+            settings=_settings(method, starts, alpha),
             key=key,
             background=background,
             resume=resume,
             device=device,
         )
-        from jpmap_fast.cli._restore_job import run
-
-        failures = run(options, sys.stderr.isatty() if progress is None else progress)
-    for name, reason in failures:
-        typer.echo(f"Error: {name}: {reason}", err=True)
-    if failures:
+        with _bar(sys.stderr.isatty() if progress is None else progress) as tell:
+            report = run(request, progress=tell)
+    _tell(report)
+    if report.failures:
         raise typer.Exit(FAILED_INPUTS)
+
+
+def _of_255ths(sigma: float) -> float:
+    """The noise level in the units of the library."""
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"--sigma: expected a number > 0, in 255ths, got {sigma}")
+    return sigma / 255
+
+
+def _options(operator: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, a default of another operator's being none."""
+    defaults = {option.name: option.default for option in all_options()}
+    return {
+        name: value
+        for name, value in given.items()
+        if value is not None and (value != defaults[name] or operator in owners(name))
+    }
+
+
+def _settings(method: str, starts: int | None, alpha: float | None) -> dict[str, Any]:
+    """The settings of a method, by its own names for them."""
+    settings: dict[str, Any] = {}
+    if starts is not None:
+        if starts < 1:
+            raise ValueError(f"--starts: expected at least 1, got {starts}")
+        settings["starts"] = starts
+    if alpha is not None:
+        if method != "map-z":
+            raise ValueError(f"--alpha: only for --method map-z, got {method}")
+        settings["alpha"] = alpha
+    return settings
+
+
+@contextmanager
+def _bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """What moves a progress bar over files."""
+    from tqdm.auto import tqdm
+
+    with tqdm(desc="restore", unit="file", disable=not shown) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+def _tell(report: RestoreReport) -> None:
+    """Say what was done, what is to be known of the images, and what failed."""
+    if report.output is not None:
+        told = (
+            f"{len(report.restored)} restored, {report.converged} converged, "
+            f"{len(report.failures)} failed"
+        )
+        if report.means:
+            told += f"; mean PSNR {report.means['psnr']:.2f} dB"
+            told += f" (G(z): {report.means['psnr_decoded']:.2f} dB)"
+        typer.echo(f"{told}; {report.seconds:.2f} s. Written to {report.output}")
+    for picture in report.pictures:
+        for note in picture.notes:
+            typer.echo(f"Note: {picture.source}: {note}", err=True)
+    for name, reason in report.failures:
+        typer.echo(f"Error: {name}: {reason}", err=True)

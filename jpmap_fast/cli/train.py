@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jpmap_fast.cli._common import BAD_USAGE, fail, pick_device, told_in_one_line
+from jpmap_fast.cli._common import BAD_USAGE, fail, told_in_one_line
+from jpmap_fast.jobs.device import pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -70,7 +70,7 @@ def _composed(physics: Any, image_shape: _Shape) -> Operator | None:
         operator = closed_form(member, shape)
         if operator is None:
             return None
-        shape = operator.bind(shape).measurement_shape(shape, torch.zeros(1))
+        shape = operator.bind(shape).measurement_shape
         found = operator if found is None else Composition(operator, found)
     return found
 

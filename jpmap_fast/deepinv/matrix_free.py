@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jpmap_fast.deepinv.layout import Layout
 from jpmap_fast.deepinv.snapshot import converted, tensors
+from jpmap_fast.operators.bound import Place
 from jpmap_fast.operators.matrix_free import MatrixFree
 
 # <A u, v> and <u, A^T v> agree to so many roundings of |A u| |v|, or A_adjoint is no transpose.
@@ -189,7 +190,9 @@ class PhysicsOperator(MatrixFree):
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
         return self.layout.shape
 
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> PhysicsOperator:
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> PhysicsOperator:
         if tuple(image_shape) != self.image_shape:
             raise ValueError(
                 f"{self!r}: made for images of shape {list(self.image_shape)}, got "

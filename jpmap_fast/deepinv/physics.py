@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jpmap_fast._validate import per_image
 from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.bound import BoundOperator
 
 
 class OperatorPhysics(LinearPhysics):
@@ -36,8 +37,8 @@ class OperatorPhysics(LinearPhysics):
         0.5
     """
 
-    def __init__(self, operator: Operator, sigma: Any) -> None:
-        if not isinstance(operator, Operator):
+    def __init__(self, operator: Operator | BoundOperator, sigma: Any) -> None:
+        if not isinstance(operator, (Operator, BoundOperator)):
             raise TypeError(f"operator: expected one of jpmap_fast, got {type(operator).__name__}")
         like = torch.zeros((), device=operator.device)
         count = len(sigma) if getattr(sigma, "ndim", isinstance(sigma, (list, tuple))) else 1

@@ -17,6 +17,7 @@ from jpmap_fast._result import Result
 from jpmap_fast._validate import choice
 from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import fixed_image_shape
 
@@ -120,8 +121,8 @@ class Reconstructor(_Base):  # type: ignore[misc]
             record: as in ``jpmap_fast.restore``.
         """
         sigma = self.sigma if sigma is None else sigma
-        operator = physics
-        if not isinstance(physics, Operator) and isinstance(physics, nn.Module):
+        operator = unbound(physics)
+        if not isinstance(operator, Operator) and isinstance(physics, nn.Module):
             y, operator, sigma = self._translation(y, physics).problem(y, physics, sigma)
         return restore(
             y,
@@ -149,7 +150,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
         parameters = self.prior.parameters() if isinstance(self.prior, nn.Module) else iter(())
         like = next(iter(parameters), None)
         dtype = None if like is None else like.dtype
-        made = Translation(made.operator.to(dtype=dtype).bind(shape), made.layout)
+        made = Translation(made.operator.to(dtype=dtype).bind(shape).operator, made.layout)
         self._known[physics] = (Signature(physics), made)
         return made
 

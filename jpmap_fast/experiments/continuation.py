@@ -118,10 +118,10 @@ def _record(context: Context, prior: Prior, problem: Problem) -> dict[str, Any]:
 
     def csgm() -> dict[str, Any]:
         found: dict[str, Any] = {"latent": {}, "psnr_csgm": {}}
-        for restarts in (1, 10):
-            result = solve(CSGM(restarts))
-            found["latent"][f"CSGM({restarts})"] = result.objective
-            found["psnr_csgm"][f"CSGM({restarts})"] = psnr(result.decoded, problem.clean)
+        for starts in (1, 10):
+            result = solve(CSGM(starts))
+            found["latent"][f"CSGM({starts})"] = result.objective
+            found["psnr_csgm"][f"CSGM({starts})"] = psnr(result.decoded, problem.clean)
         found["latent"]["MAPz()"] = solve(MAPz()).objective
         return found
 

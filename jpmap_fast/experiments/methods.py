@@ -47,7 +47,7 @@ def latent_methods() -> dict[str, Algorithm]:
     """The methods that search in the latent space, in the order of the paper's figures."""
     return {
         CSGM_1: CSGM(),
-        CSGM_10: CSGM(restarts=10),
+        CSGM_10: CSGM(starts=10),
         JPMAP_X: JPMAP(),
         JPMAP_10: JPMAP(starts=10),
         **{f"MAP-z, alpha = {alpha}": MAPz(alpha=alpha) for alpha in (10, 5, 1)},

@@ -43,7 +43,7 @@ def run(context: Context, name: str) -> Section:
         context.step(f"search {label}", partial(measure, problem, method))
         for label, method in (
             ("J1", JPMAP(starts=STARTS)),
-            ("latent", CSGM(restarts=STARTS)),
+            ("latent", CSGM(starts=STARTS)),
         )
     ]
     best = best_known([*runs.values(), *searches])

@@ -65,7 +65,7 @@ def methods(name: str) -> dict[str, Algorithm]:
     published = JPMAP(coupling="alternating", starts=1, n1=25, n2=50)
     return {
         CSGM_1: CSGM(),
-        CSGM_10: CSGM(restarts=10),
+        CSGM_10: CSGM(starts=10),
         ENCODER: AlternateConvexSearch(),
         ONE_START: published,
         JPMAP_X: JPMAP(),

@@ -85,7 +85,7 @@ def run(context: Context, name: str) -> Section:
     methods: dict[str, Algorithm] = {
         SUPERVISED: Supervised(load_network("mnist", context.device)),
         JPMAP_X: JPMAP(),
-        CSGM_10: CSGM(restarts=10),
+        CSGM_10: CSGM(starts=10),
     }
     measure = Measure(prior, context.generator)
     problems = {case: case.make(context, clean) for case in CASES}

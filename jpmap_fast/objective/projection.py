@@ -6,7 +6,7 @@ from torch import Tensor
 
 from jpmap_fast.objective.least_squares import LatentObjective, WeightedLeastSquares
 from jpmap_fast.objective.matrix_free import MatrixFreeLeastSquares
-from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.operators.data_term import Action, Whitening
 from jpmap_fast.priors.decoder_base import Decoder
 
@@ -22,7 +22,7 @@ class Projection:
         decoder: G.
     """
 
-    def __init__(self, operator: Operator, decoder: Decoder) -> None:
+    def __init__(self, operator: BoundOperator, decoder: Decoder) -> None:
         self._term = operator.data_term()
         rows = None if isinstance(self._term, Action) else self._term.rows
         self._decoder = decoder if rows is None else decoder.restrict(rows)

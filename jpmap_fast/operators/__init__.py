@@ -1,5 +1,6 @@
 """Measurement operators."""
 
+import jpmap_fast.operators.named  # noqa: F401  (registers them by name)
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.blur import Blur
 from jpmap_fast.operators.blur_kernels import (
@@ -8,6 +9,7 @@ from jpmap_fast.operators.blur_kernels import (
     gaussian_kernel,
     motion_kernel,
 )
+from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.operators.composition import Composition
 from jpmap_fast.operators.compressed_sensing import CompressedSensing
 from jpmap_fast.operators.diagonal import Denoising, Inpainting
@@ -19,6 +21,7 @@ from jpmap_fast.operators.super_resolution import SuperResolution
 
 __all__ = [
     "Blur",
+    "BoundOperator",
     "Composition",
     "CompressedSensing",
     "Denoising",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -13,22 +12,24 @@ from torch import Tensor
 
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, per_image, same_device
-from jpmap_fast.operators import measured_range
-from jpmap_fast.operators.data_term import DataTerm
+from jpmap_fast.operators.bound import BoundOperator, Place
 from jpmap_fast.operators.kept import Kept
 
-# Measurements so small are not looked at where nothing is known of A: its norm takes products.
-_USUAL = 8.0
-_POWER_ITERATIONS = 12
-
 # What users call, and what therefore must not depend on autocast or a default device around it.
-_PUBLIC = ("__init__", "A", "A_adjoint", "bind", "measurement_shape", "x_update", "data_term")
+_PUBLIC = ("__init__", "A", "A_adjoint", "measurement_shape", "image_shape_of")
+
+# What no subclass changes: its bound form does.
+_OF_BOUND = ("bind", "x_update", "data_term", "check_range")
 
 _Self = TypeVar("_Self", bound="Operator")
+_Value = TypeVar("_Value")
 
 
 class Operator(ABC):
     r"""A linear A from images x [B, C, H, W] to measurements y, the noise model y = A x + noise.
+
+    What a user writes. Bound to the shape of images it is a ``BoundOperator``, which restorations
+    work with.
 
     Operators are immutable: ``to``, ``bind`` and ``select`` return new ones. What they make once,
     such as a factorisation, they keep, and leave out of their pickles.
@@ -40,6 +41,7 @@ class Operator(ABC):
     """
 
     image_shape: tuple[int, ...] | None = None  # (C, H, W) once bound, where it matters
+    _learned = False  # whether what is made of it has a gradient to go through
     _kept: Kept
 
     def __new__(cls, *args: Any, **settings: Any) -> Any:
@@ -50,6 +52,13 @@ class Operator(ABC):
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
+        for name in _OF_BOUND:
+            # It would never be asked.
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}: expected no {name} of its own, which a BoundOperator has; "
+                    "write A, A_adjoint and measurement_shape of a subclass of MatrixFree"
+                )
         for name in _PUBLIC:
             method = vars(cls).get(name)
             if callable(method):
@@ -71,43 +80,43 @@ class Operator(ABC):
         """
 
     @abstractmethod
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Operator:
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> Operator:
+        """This operator with what it holds written out for such images, see ``bind``.
+
+        Itself where it is so already; of another class where that has a closed form.
+        """
+
+    @abstractmethod
+    def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
+        """The bound form of a fitted operator."""
+
+    @steady
+    def bind(
+        self, image_shape: Sequence[int], batch: int | None = None, *, like: Tensor | None = None
+    ) -> BoundOperator:
         """This operator for ``batch`` images (None: any number) of ``image_shape`` (C, H, W).
+
+        It takes the precision of ``like``, or keeps its own; its tensors stay on their device. An
+        operator known only as a function is asked in the type and on the device of ``like``.
 
         Raises:
             ValueError: it cannot act on such images, or not on so many.
         """
+        operator, place = self, None
+        if like is not None:
+            operator, place = self.to(dtype=like.dtype), (like.dtype, like.device)
+        shape = tuple(image_shape)
+        return operator._fitted(shape, batch, place)._bound(shape, place)
 
-    @abstractmethod
+    @steady
     def x_update(
         self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        r"""The exact minimiser of J1 over x, in innovation form.
-
-            x = G + A^T (A A^T + beta sigma^2 I)^{-1} (y - A G)
-
-        Args:
-            decoded: G(z) [B, C, H, W].
-            y: measurements.
-            z: latent codes [B, k]; they enter J1 alone.
-            beta: coupling weights [B]; inf gives x = G.
-            sigma: noise standard deviations [B].
-
-        Returns:
-            x [B, C, H, W], J1(x, z) [B] and the coupling gap ||x - G||^2 [B].
-        """
-
-    @abstractmethod
-    def data_term(self) -> DataTerm:
-        """The data term with the best x put in; of a bound operator.
-
-        Nothing in it depends on y, beta or sigma.
-        """
-
-    @property
-    def stays_on_device(self) -> bool:
-        """Whether ``x_update`` and what is made of ``data_term`` never wait for the device."""
-        return True
+        """``BoundOperator.x_update`` of the operator bound to these images, anew at every call."""
+        bound = self.bind(decoded.shape[1:], len(decoded), like=decoded)
+        return bound.x_update(decoded, y, z, beta, sigma)
 
     @property
     def batch(self) -> int | None:
@@ -149,35 +158,17 @@ class Operator(ABC):
         )
         return clean + deviation.reshape(-1, *[1] * (clean.dim() - 1)) * noise
 
-    def check_range(self, y: Tensor, sigma: Tensor) -> None:
-        """Raise ValueError where y cannot be measurements of images with values in [0, 1].
-
-        Values of 0 to 255 or of -1 to 1, and a sigma in other units than y. See
-        ``measured_range`` for what is refused. Of a bound operator; waits for the device.
+    def image_shape_of(self, measured: Sequence[int]) -> tuple[int, ...] | None:
+        """The shape (C, H, W) of images whose measurements have a shape; None if that tells none.
 
         Args:
-            y: measurements [B, ...].
-            sigma: noise deviations > 0 [B].
+            measured: shape of one image's measurements, without the batch dimension.
         """
-        if y.numel():
-            measured_range.check_noise(y, sigma)
-            self._check_values(y, sigma)
+        return self.image_shape
 
-    def _check_values(self, y: Tensor, sigma: Tensor) -> None:
-        low, high = (float(end) for end in torch.aminmax(y))
-        sums, norm = self._row_sums(), self._norm()
-        # Most measurements are passed by these two numbers alone; NaN is not.
-        if sums is not None:
-            usual = measured_range.BEYOND * max(sums)
-        elif norm is not None:
-            usual = measured_range.BEYOND * norm * math.sqrt(self._pixels(y) / y[0].numel())
-        else:
-            usual = _USUAL
-        if not max(high, -low) <= usual:
-            reach, top = self._reach(y, sums, norm), None if sums is None else sums[0]
-            measured_range.check_size(y, sigma, reach, top, self._seen())
-        if sums is not None and y.dim() == 4 and not low >= measured_range.least(sums):
-            measured_range.check_sign(y, sigma, sums, self._seen())
+    def _measured_apart(self, y: Tensor, sigma: Tensor) -> list[tuple[Operator, Tensor, Tensor]]:
+        """Operators, measurements and noise deviations whose ranges are looked at one by one."""
+        return [(self, y, sigma)]
 
     def _seen(self) -> Tensor | None:
         """Booleans, where y depends on x at all, [...] or [B, ...]; None for everywhere."""
@@ -195,40 +186,9 @@ class Operator(ABC):
         """A bound on the norm of A, None if not known."""
         return None
 
-    def _reach(self, y: Tensor, sums: tuple[float, float] | None, norm: float | None) -> Tensor:
-        """The largest norm of A x [B] for x in [0, 1], without what nobody observed."""
-        reach = torch.full((len(y),), torch.inf, dtype=torch.float64, device=y.device)
-        if sums is not None:
-            seen = self._seen()
-            entries = torch.ones_like(y[0]) if seen is None else seen
-            count = entries.expand_as(y).flatten(1).sum(dim=1, dtype=torch.float64)
-            reach = count.sqrt() * max(sums)
-        if norm is None and sums is None:
-            norm = self._estimated_norm(y)
-        return reach if norm is None else reach.clamp_max(norm * math.sqrt(self._pixels(y)))
-
-    def _pixels(self, y: Tensor) -> int:
-        """How many numbers an image has."""
-        return math.prod(self.image_shape or self.A_adjoint(y).shape[1:])
-
-    def _estimated_norm(self, y: Tensor) -> float:
-        """The norm of A by power iteration, at most a little too small; of measurements as y."""
-
-        def estimate() -> float:
-            generator = torch.Generator(y.device).manual_seed(0)
-            options = {"dtype": y.dtype, "device": y.device, "generator": generator}
-            x = self.A_adjoint(y if self.batch is not None else y[:1])
-            x = torch.rand(x.shape, **options)  # type: ignore[call-overload]
-            norm = 0.0
-            for _ in range(_POWER_ITERATIONS):
-                measured = self.A(x / x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.dim() - 1)))
-                norm = max(norm, float(measured.flatten(1).norm(dim=1).nan_to_num().max()))
-                x = self.A_adjoint(measured)
-            return norm
-
-        if self.batch is not None:
-            return estimate()
-        return self._kept.get(("norm", tuple(y.shape[1:]), y.dtype, y.device), estimate)
+    def _keep(self, key: Any, make: Callable[[], _Value]) -> _Value:
+        """``make()``, made once; but for what is learned, whose gradient goes through it."""
+        return make() if self._learned else self._kept.get(key, make)
 
     def _taken(self, name: str, value: Any) -> Tensor:
         """What ``A`` or ``A_adjoint`` is applied to, as this class says."""

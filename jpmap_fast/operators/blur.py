@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, image_batch
+from jpmap_fast.operators.bound import BoundOperator, Place
 from jpmap_fast.operators.boundary import BOUNDARIES, extend, extend_adjoint
 from jpmap_fast.operators.convolution import Convolution, as_kernel
-from jpmap_fast.operators.data_term import DataTerm
 from jpmap_fast.operators.fourier import irfft2, kernel_spectrum, product, rfft2
 from jpmap_fast.operators.matrix_free import MatrixFree
 
@@ -61,18 +61,9 @@ class Blur(Convolution, MatrixFree):
     def _circular(self) -> bool:
         return self.boundary == "circular"
 
-    def x_update(
-        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        solve = Convolution.x_update if self._circular else MatrixFree.x_update
-        return solve(self, decoded, y, z, beta, sigma)
-
-    def data_term(self) -> DataTerm:
-        return Convolution.data_term(self) if self._circular else MatrixFree.data_term(self)
-
-    @property
-    def stays_on_device(self) -> bool:
-        return self._circular
+    def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
+        form = Convolution._bound if self._circular else MatrixFree._bound
+        return form(self, image_shape, place)
 
     def _norm(self) -> float | None:
         return super()._norm() if self._circular else None
@@ -84,15 +75,22 @@ class Blur(Convolution, MatrixFree):
         kh, kw = self.kernel.shape[-2:]
         return (channels, height - kh + 1, width - kw + 1)
 
+    def image_shape_of(self, measured: Sequence[int]) -> tuple[int, ...] | None:
+        if self.boundary != "valid" or len(measured) != 3:
+            return super().image_shape_of(measured)
+        channels, height, width = measured
+        kh, kw = self.kernel.shape[-2:]
+        return (channels, height + kh - 1, width + kw - 1)
+
     def A(self, x: Tensor) -> Tensor:
         if self._circular:
             return super().A(x)
         x = image_batch("x", self._taken("x", x))
-        bound = self.to(dtype=x.dtype).bind(x.shape[1:], x.shape[0])
+        fitted = self.to(dtype=x.dtype)._fitted(x.shape[1:], x.shape[0])
         if self.boundary != "valid":
             for dim, size in ((-2, self.kernel.shape[-2]), (-1, self.kernel.shape[-1])):
                 x = extend(x, dim, (size - 1) // 2, size // 2, self.boundary)
-        spectrum, (height, width), rows, columns = bound._padded()
+        spectrum, (height, width), rows, columns = fitted._padded()
         wide = irfft2(product(spectrum, rfft2(x)), height, width)
         return wide[..., rows, columns]
 
@@ -104,8 +102,8 @@ class Blur(Convolution, MatrixFree):
         shape = list(y.shape[1:])
         if self.boundary == "valid":
             shape = [shape[0], shape[1] + kh - 1, shape[2] + kw - 1]
-        bound = self.to(dtype=y.dtype).bind(shape, y.shape[0])
-        spectrum, (height, width), rows, columns = bound._padded()
+        fitted = self.to(dtype=y.dtype)._fitted(tuple(shape), y.shape[0])
+        spectrum, (height, width), rows, columns = fitted._padded()
         margins = (columns.start, width - columns.stop, rows.start, height - rows.stop)
         wide = torch.nn.functional.pad(y, margins)
         x = irfft2(product(spectrum, rfft2(wide), conjugate=True), height, width)

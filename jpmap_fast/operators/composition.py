@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.bound import Place, unbound
 from jpmap_fast.operators.compressed_sensing import CompressedSensing
 from jpmap_fast.operators.diagonal import Denoising, Inpainting
 from jpmap_fast.operators.matrix_free import MatrixFree
@@ -45,6 +46,7 @@ class Composition(MatrixFree):
         tolerance: float | None = None,
         max_iterations: int = 500,
     ) -> None:
+        outer, inner = unbound(outer), unbound(inner)
         for name, part in (("outer", outer), ("inner", inner)):
             if not isinstance(part, Operator):
                 raise TypeError(f"{name}: expected an operator, got {type(part).__name__}")
@@ -65,20 +67,29 @@ class Composition(MatrixFree):
         return self.inner.A_adjoint(back)
 
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
-        middle = self.inner.bind(image_shape).measurement_shape(image_shape, like)
-        return self.outer.bind(middle).measurement_shape(middle, like)
+        middle = self.inner._fitted(tuple(image_shape)).measurement_shape(image_shape, like)
+        return self.outer._fitted(middle).measurement_shape(middle, like)
 
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Operator:
+    def image_shape_of(self, measured: Sequence[int]) -> tuple[int, ...] | None:
+        if self.image_shape is not None:
+            return self.image_shape
+        middle = self.outer.image_shape_of(measured)
+        return self.inner.image_shape if middle is None else self.inner.image_shape_of(middle)
+
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> Operator:
         shape = tuple(image_shape)
         if self.image_shape == shape and (batch is None or self.batch in (None, batch)):
             return self
-        inner = self.inner.bind(shape, batch)
-        like = torch.zeros((), dtype=self._dtype, device=self.device or self._device)
+        inner = self.inner._fitted(shape, batch, place)
+        dtype, device = place or (self._dtype, self.device or self._device)
+        like = torch.zeros((), dtype=dtype, device=device)
         middle = inner.measurement_shape(shape, like)
-        outer = self.outer.bind(middle, batch)
+        outer = self.outer._fitted(middle, batch, place)
         closed = self._closed_form(outer, inner, shape, middle)
         if closed is not None:
-            return closed.bind(shape, batch)
+            return closed._fitted(shape, batch, place)
         return self._changed(outer=outer, inner=inner, _middle=middle, image_shape=shape)
 
     def _closed_form(

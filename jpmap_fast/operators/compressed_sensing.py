@@ -14,6 +14,7 @@ from torch import Tensor
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, count, counts
 from jpmap_fast.kernels.products import RowProduct
+from jpmap_fast.operators.bound import Place
 from jpmap_fast.operators.spectral import Diagonalised
 
 
@@ -147,11 +148,13 @@ class CompressedSensing(Diagonalised):
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
         return (self.matrix.shape[0],)
 
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> CompressedSensing:
-        if self.image_shape == tuple(image_shape):
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> CompressedSensing:
+        if self.image_shape == image_shape:
             return self
         new = copy.copy(self)  # with what is kept
-        new.image_shape = self._fitting(tuple(image_shape))
+        new.image_shape = self._fitting(image_shape)
         return new
 
     @property
@@ -168,7 +171,7 @@ class CompressedSensing(Diagonalised):
             return new
 
         new = self._converted(self.matrix, device, dtype, make)
-        return new if self.image_shape is None else new.bind(self.image_shape)
+        return new if self.image_shape is None else new._fitted(self.image_shape)
 
     def _norm(self) -> float:
         return self._kept.get("norm", lambda: math.sqrt(float(self.factor.values.max())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from jpmap_fast import kernels
 from jpmap_fast._validate import as_float_tensor, image_batch
+from jpmap_fast.operators.bound import BoundOperator, Place
 from jpmap_fast.operators.fourier import FourierMap, irfft2, kernel_spectrum, rfft2
-from jpmap_fast.operators.spectral import Diagonalised
+from jpmap_fast.operators.spectral import BoundDiagonalised, Diagonalised
 
 _Self = TypeVar("_Self", bound="Convolution")
-_Value = TypeVar("_Value")
 
 
 def as_kernel(kernel: Any) -> Tensor:
@@ -57,7 +57,12 @@ class Convolution(Diagonalised):
         self.centre = (kh // 2, kw // 2) if centre is None else centre
         self.image_shape = None
 
-    def bind(self: _Self, image_shape: Sequence[int], batch: int | None = None) -> _Self:
+    def _fitted(
+        self: _Self,
+        image_shape: tuple[int, ...],
+        batch: int | None = None,
+        place: Place | None = None,
+    ) -> _Self:
         shape = tuple(image_shape)
         if self.batch is not None and batch is not None and self.batch not in (1, batch):
             raise ValueError(
@@ -74,10 +79,6 @@ class Convolution(Diagonalised):
 
         # Kept, with its spectra: the same operator is bound again at every restoration.
         return self._keep(("bound", shape, shared), make)
-
-    def _keep(self, key: Any, make: Callable[[], _Value]) -> _Value:
-        """``make()``, made once; but for a kernel to be learned, whose gradient goes through it."""
-        return make() if self.kernel.requires_grad else self._kept.get(key, make)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 3 or self.kernel.shape[-3] not in (1, shape[0]):
@@ -123,36 +124,31 @@ class Convolution(Diagonalised):
     def _coordinates(self, y: Tensor) -> Tensor:
         return self._map().coordinates(y)
 
-    def x_update(
-        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        # What ``Diagonalised`` says, in one pass between the transforms.
-        h = self.bind(decoded.shape[1:], decoded.shape[0])._map()
-        step, objective, gap = kernels.x_update_spectral(
-            torch.view_as_real(rfft2(decoded, norm="backward")),
-            torch.view_as_real(rfft2(y, norm="backward")),
-            h.real_spectrum,
-            z,
-            beta,
-            sigma,
-            h.width,
-            h.factor,
-        )
-        added = irfft2(torch.view_as_complex(step), h.height, h.width, norm="forward")
-        return added.add_(decoded), objective, gap
+    def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
+        return _BoundConvolution(self, image_shape, place)
 
     def A(self, x: Tensor) -> Tensor:
         x = image_batch("x", self._taken("x", x))
-        return self.to(dtype=x.dtype).bind(x.shape[1:], x.shape[0])._map().measure(x)
+        return self.to(dtype=x.dtype)._fitted(x.shape[1:], x.shape[0])._map().measure(x)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         y = image_batch("y", self._taken("y", y))
         shape = (y.shape[1], y.shape[2] * self.factor, y.shape[3] * self.factor)
-        return self.to(dtype=y.dtype).bind(shape, y.shape[0])._map().measure_adjoint(y)
+        return self.to(dtype=y.dtype)._fitted(shape, y.shape[0])._map().measure_adjoint(y)
 
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
         channels, height, width = image_shape
         return (channels, height // self.factor, width // self.factor)
+
+    def image_shape_of(self, measured: Sequence[int]) -> tuple[int, ...] | None:
+        if len(measured) != 3:
+            return None
+        channels, height, width = measured
+        return (channels, height * self.factor, width * self.factor)
+
+    @property
+    def _learned(self) -> bool:  # type: ignore[override]
+        return self.kernel.requires_grad
 
     @property
     def batch(self) -> int | None:
@@ -175,6 +171,29 @@ class Convolution(Diagonalised):
         def make() -> _Self:
             return self._changed(kernel=self.kernel.to(device=device, dtype=dtype))
 
-        if self.kernel.requires_grad:
+        if self._learned:
             return make()
         return self._converted(self.kernel, device, dtype, make)
+
+
+class _BoundConvolution(BoundDiagonalised):
+    """What ``BoundDiagonalised`` says, in one pass between the transforms."""
+
+    operator: Convolution
+
+    def _x_update(
+        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.operator._map()
+        step, objective, gap = kernels.x_update_spectral(
+            torch.view_as_real(rfft2(decoded, norm="backward")),
+            torch.view_as_real(rfft2(y, norm="backward")),
+            h.real_spectrum,
+            z,
+            beta,
+            sigma,
+            h.width,
+            h.factor,
+        )
+        added = irfft2(torch.view_as_complex(step), h.height, h.width, norm="forward")
+        return added.add_(decoded), objective, gap

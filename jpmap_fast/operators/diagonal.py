@@ -13,6 +13,7 @@ from jpmap_fast import kernels
 from jpmap_fast._arrays import as_float_tensor, as_tensor
 from jpmap_fast._validate import image_batch
 from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.bound import BoundOperator, Place
 from jpmap_fast.operators.data_term import Whitening
 
 
@@ -20,7 +21,9 @@ class _Diagonal(Operator):
     """A = diag(m), m shared by all images, one an image, or all ones."""
 
     @abstractmethod
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> _Diagonal: ...
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> _Diagonal: ...
 
     def _weight(self) -> Tensor | None:
         """M as [n] or [B, n]; None for the identity."""
@@ -29,17 +32,31 @@ class _Diagonal(Operator):
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
         return tuple(image_shape)
 
-    def x_update(
+    def image_shape_of(self, measured: Sequence[int]) -> tuple[int, ...] | None:
+        return tuple(measured) if len(measured) == 3 else None
+
+    def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
+        return _BoundDiagonal(self, image_shape, place)
+
+    def _row_sums(self) -> tuple[float, float]:
+        return 1.0, 0.0
+
+
+class _BoundDiagonal(BoundOperator):
+    """The x-update in one pass over the pixels."""
+
+    operator: _Diagonal
+
+    def _x_update(
         self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        weight = self.bind(decoded.shape[1:], decoded.shape[0])._weight()
         x, objective, gap = kernels.x_update_diagonal(
-            decoded.flatten(1), y.flatten(1), weight, z, beta, sigma
+            decoded.flatten(1), y.flatten(1), self.operator._weight(), z, beta, sigma
         )
         return x.reshape(decoded.shape), objective, gap
 
-    def data_term(self) -> Whitening:
-        weight = self._weight()
+    def _data_term(self) -> Whitening:
+        weight = self.operator._weight()
         if weight is None:
             return Whitening(1.0, lambda y: y.flatten(1))
         unseen = weight == 0
@@ -64,9 +81,6 @@ class _Diagonal(Operator):
             lost=lambda y: y.flatten(1) * unseen,
         )
 
-    def _row_sums(self) -> tuple[float, float]:
-        return 1.0, 0.0
-
 
 class Denoising(_Diagonal):
     """A = I: y = x + noise, y [B, C, H, W]."""
@@ -77,7 +91,9 @@ class Denoising(_Diagonal):
     def A_adjoint(self, y: Tensor) -> Tensor:
         return image_batch("y", self._taken("y", y))
 
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Denoising:
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> Denoising:
         return self
 
     def __repr__(self) -> str:
@@ -125,7 +141,12 @@ class Inpainting(_Diagonal):
         return self.mask != 0
 
     def _weight(self) -> Tensor | None:
-        return self.mask.flatten(1) if self.mask.dim() == 4 else self.mask.flatten()
+        first = 1 if self.mask.dim() == 4 else 0
+        return self._keep("weight", lambda: self.mask.flatten(first))
+
+    @property
+    def _learned(self) -> bool:  # type: ignore[override]
+        return self.mask.requires_grad
 
     def A(self, x: Tensor) -> Tensor:
         return self._masked("x", x)
@@ -145,9 +166,10 @@ class Inpainting(_Diagonal):
             )
         return self.mask.to(x.dtype) * x
 
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Inpainting:
-        shape = tuple(image_shape)
-        mask = self.mask
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> Inpainting:
+        shape, mask = image_shape, self.mask
         if mask.shape == shape or (batch is not None and mask.shape == (batch, *shape)):
             return self
         if tuple(mask.shape[-2:]) != shape[-2:] or (
@@ -177,6 +199,8 @@ class Inpainting(_Diagonal):
         return self._changed(mask=self.mask[index]) if self.mask.dim() == 4 else self
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Inpainting:
+        if device is None and dtype in (None, self.mask.dtype):
+            return self
         mask = self.mask.to(device=device, dtype=dtype)
         return self if mask is self.mask else self._changed(mask=mask)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +12,8 @@ from jpmap_fast import kernels
 from jpmap_fast._conjugate_gradient import conjugate_gradient
 from jpmap_fast._validate import count, positive
 from jpmap_fast.operators.base import Operator
-from jpmap_fast.operators.data_term import Action, DataTerm
+from jpmap_fast.operators.bound import BoundOperator, Place
+from jpmap_fast.operators.data_term import Action
 
 
 class MatrixFree(Operator):
@@ -54,25 +54,28 @@ class MatrixFree(Operator):
 
     image_shape: tuple[int, ...] | None = None
 
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Operator:
-        """See ``Operator.bind``; an operator with a closed form may be returned where there is one.
-
-        Raises:
-            ValueError: this operator is made for another number of images.
-        """
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> Operator:
         if self.batch is not None and batch is not None and self.batch != batch:
             raise ValueError(f"{self!r}: expected {self.batch} images, got {batch}")
         new = copy.copy(self)
-        new.image_shape = tuple(image_shape)
+        new.image_shape = image_shape
         return new
 
-    def x_update(
+    def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
+        return BoundMatrixFree(self, image_shape, place)
+
+
+class BoundMatrixFree(BoundOperator):
+    """The x-update by one system an image."""
+
+    operator: MatrixFree
+
+    def _x_update(
         self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        bound = self.bind(decoded.shape[1:], decoded.shape[0])
-        if not isinstance(bound, MatrixFree):
-            return bound.x_update(decoded, y, z, beta, sigma)
-        system = _System(bound, tuple(decoded.shape[1:]), tuple(y.shape[1:]), sigma, beta)
+        system = self._system(tuple(y.shape[1:]), beta, sigma)
         flat = decoded.flatten(1)
         innovation = y.flatten(1) - system.measure(flat)
         solved, left = (rows[:, 0] for rows in system.solve(innovation[:, None], None))
@@ -82,15 +85,11 @@ class MatrixFree(Operator):
         objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
         return x.reshape(decoded.shape), objective, gap
 
-    def data_term(self) -> DataTerm:
-        shape = self._bound_shape()
-        return Action(lambda measured, beta, sigma: _System(self, shape, measured, sigma, beta))
+    def _data_term(self) -> Action:
+        return Action(self._system)
 
-    def _bound_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of a bound operator."""
-        if self.image_shape is None:
-            raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
-        return self.image_shape
+    def _system(self, measured_shape: tuple[int, ...], beta: Tensor, sigma: Tensor) -> _System:
+        return _System(self.operator, self.image_shape, measured_shape, sigma, beta)
 
     @property
     def stays_on_device(self) -> bool:

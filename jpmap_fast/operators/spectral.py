@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
 from jpmap_fast.operators.base import Operator
-from jpmap_fast.operators.data_term import DataTerm, LinearMap, Whitening
+from jpmap_fast.operators.bound import BoundOperator, Place
+from jpmap_fast.operators.data_term import LinearMap, Whitening
 
 
 class Diagonalised(Operator):
@@ -26,7 +27,9 @@ class Diagonalised(Operator):
     """
 
     @abstractmethod
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Diagonalised: ...
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> Diagonalised: ...
 
     @abstractmethod
     def _map(self) -> LinearMap:
@@ -44,21 +47,31 @@ class Diagonalised(Operator):
         """Y to what it has outside of the range of U, [B, q]; None where U is complete."""
         return None
 
-    def x_update(
+    def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
+        return BoundDiagonalised(self, image_shape, place)
+
+
+class BoundDiagonalised(BoundOperator):
+    """The x-update is a division in the coordinates, for any beta and sigma."""
+
+    operator: Diagonalised
+
+    def _x_update(
         self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        bound = self.bind(decoded.shape[1:], decoded.shape[0])
-        h, values = bound._map(), bound._values()
+        a = self.operator
+        h, values = a._map(), a._values()
         flat = decoded.flatten(1)
-        innovation = bound._coordinates(y) - h(flat)
+        innovation = a._coordinates(y) - h(flat)
         gain = innovation / (values + (beta * sigma.square())[:, None])
         x = flat + h.adjoint(gain)
         residual = innovation - values * gain
-        lost = bound._lost_part()
+        lost = a._lost_part()
         if lost is not None:
             residual = torch.cat((residual, lost(y)), dim=1)
         objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
         return x.reshape(decoded.shape), objective, gap
 
-    def data_term(self) -> DataTerm:
-        return Whitening(self._values(), self._coordinates, map=self._map(), lost=self._lost_part())
+    def _data_term(self) -> Whitening:
+        a = self.operator
+        return Whitening(a._values(), a._coordinates, map=a._map(), lost=a._lost_part())

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from jpmap_fast._validate import positive
 from jpmap_fast.operators.base import Operator
-from jpmap_fast.operators.matrix_free import MatrixFree
+from jpmap_fast.operators.bound import Place, unbound
+from jpmap_fast.operators.matrix_free import BoundMatrixFree, MatrixFree
 
 
 class Stack(MatrixFree):
@@ -50,7 +51,7 @@ class Stack(MatrixFree):
         max_iterations: int = 500,
     ) -> None:
         super().__init__(tolerance=tolerance, max_iterations=max_iterations)
-        self.operators = tuple(operators)
+        self.operators: tuple[Operator, ...] = tuple(unbound(part) for part in operators)
         if not self.operators:
             raise ValueError("operators: expected at least one, got none")
         for part in self.operators:
@@ -95,30 +96,44 @@ class Stack(MatrixFree):
         return self.join(*(part.A(x) for part in self.operators))
 
     def A_adjoint(self, y: Tensor) -> Tensor:
+        pieces = zip(self.operators, self._parts(y), self.noise, strict=True)
+        shape = self.image_shape
+        assert shape is not None
         images = [
-            part.A_adjoint(piece / deviation).reshape(-1, *self._bound_shape())
-            for part, piece, deviation in zip(
-                self.operators, self._parts(y), self.noise, strict=True
-            )
+            part.A_adjoint(piece / deviation).reshape(-1, *shape)
+            for part, piece, deviation in pieces
         ]
         return torch.stack(images).sum(dim=0)
 
     def measurement_shape(self, image_shape: Sequence[int], like: Tensor) -> tuple[int, ...]:
-        parts = [part.bind(image_shape) for part in self.operators]
+        parts = [part._fitted(tuple(image_shape)) for part in self.operators]
         return (sum(math.prod(part.measurement_shape(image_shape, like)) for part in parts),)
 
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> Stack:
+    def image_shape_of(self, measured: Sequence[int]) -> tuple[int, ...] | None:
+        # Joined measurements do not say where one ends: the shape is that of a part that knows it.
+        known = [self.image_shape, *(part.image_shape for part in self.operators)]
+        return next((shape for shape in known if shape is not None), None)
+
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> Stack:
         shape = tuple(image_shape)
         if self.image_shape == shape and (batch is None or self.batch in (None, batch)):
             return self
-        like = torch.zeros((), dtype=self._dtype, device=self.device or self._device)
-        parts = tuple(part.bind(shape, batch) for part in self.operators)
+        dtype, device = place or (self._dtype, self.device or self._device)
+        like = torch.zeros((), dtype=dtype, device=device)
+        parts = tuple(part._fitted(shape, batch, place) for part in self.operators)
         shapes = tuple(part.measurement_shape(shape, like) for part in parts)
         return self._changed(operators=parts, _shapes=shapes, image_shape=shape)
 
-    def _check_values(self, y: Tensor, sigma: Tensor) -> None:
+    def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundStack:
+        return BoundStack(self, image_shape, place)
+
+    def _measured_apart(self, y: Tensor, sigma: Tensor) -> list[tuple[Operator, Tensor, Tensor]]:
+        found: list[tuple[Operator, Tensor, Tensor]] = []
         for part, piece, deviation in zip(self.operators, self.split(y), self.noise, strict=True):
-            part._check_values(piece, sigma * deviation)
+            found += part._measured_apart(piece, sigma * deviation)
+        return found
 
     def _norm(self) -> float | None:
         norms = [part._norm() for part in self.operators]
@@ -156,3 +171,17 @@ class Stack(MatrixFree):
 
     def __repr__(self) -> str:
         return f"Stack({list(self.operators)!r}, noise={list(self.noise)})"
+
+
+class BoundStack(BoundMatrixFree):
+    """Several measurements of one image of known shape."""
+
+    operator: Stack
+
+    def join(self, *measurements: Tensor) -> Tensor:
+        """See ``Stack.join``."""
+        return self.operator.join(*measurements)
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        """See ``Stack.split``."""
+        return self.operator.split(y)

@@ -13,6 +13,7 @@ from torch import Tensor
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, as_tensor, choice, count, counts
 from jpmap_fast.kernels.products import RowProduct
+from jpmap_fast.operators.bound import Place
 from jpmap_fast.operators.fourier import DENSE_ENTRIES
 from jpmap_fast.operators.spectral import Diagonalised
 from jpmap_fast.operators.transforms import (
@@ -155,7 +156,9 @@ class StructuredSensing(Diagonalised):
         rows = torch.randperm(n, generator=generator, device=device)[:m].sort().values
         return cls(kind, image_shape, signs.to(dtype), rows)
 
-    def bind(self, image_shape: Sequence[int], batch: int | None = None) -> StructuredSensing:
+    def _fitted(
+        self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
+    ) -> StructuredSensing:
         if tuple(image_shape) != self.image_shape:
             raise ValueError(
                 f"A: expected images of shape {list(self.image_shape)}, which it was made for, "
@@ -168,7 +171,7 @@ class StructuredSensing(Diagonalised):
 
     def A(self, x: Tensor) -> Tensor:
         x = self._taken("x", x)
-        self.bind(x.shape[1:])
+        self._fitted(x.shape[1:])
         return self.to(dtype=x.dtype)._map()(x.flatten(1))
 
     def A_adjoint(self, y: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import count, positive
+from jpmap_fast._working_set import WorkingSet
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers.base import LatentSolution
 
@@ -55,46 +56,36 @@ class Adam:
     ) -> LatentSolution:
         """Descend from z [B, k] on ``scale`` [B] times the objective (1 if None)."""
         batch, k = z.shape
-        final_z = z.clone()
-        final_f = torch.zeros(batch, dtype=torch.float64, device=z.device)
         steps = torch.zeros(batch, dtype=torch.int64, device=z.device)
+        last = torch.zeros(batch, dtype=torch.float64, device=z.device)
         converged = torch.zeros(batch, dtype=torch.bool, device=z.device)
-        if batch == 0:
-            return LatentSolution(final_z, final_f, steps, converged)
         factor = z.new_ones(batch) if scale is None else scale.to(z.dtype)
-
-        index = torch.arange(batch, device=z.device)
-        active = torch.ones(batch, dtype=torch.bool, device=z.device)
+        active = torch.ones_like(converged)
         first, second = torch.zeros_like(z), torch.zeros_like(z)
-        last = torch.zeros_like(final_f)
-        count = torch.zeros_like(index)
-        # Looking at `active` from Python waits for the device: look rarely there, and freeze
-        # finished images at their own step meanwhile, so that the result does not depend on it.
-        interval = 1 if z.device.type == "cpu" else 50
-        for step in range(self.max_steps + 1):
+        # Finished images are frozen at their own step until the device is asked.
+        working = WorkingSet(batch, z.device, every=50)
+        for step in range(self.max_steps + 1 if batch else 0):
             f, gradient = objective.gradient(z)
             last = torch.where(active, f, last)
             gradient = gradient * factor[:, None]
             small = torch.linalg.vector_norm(gradient, dim=-1) / k < self.tolerance
-            finished = small | ~torch.isfinite(f)
-            converged[index] |= active & small
-            active = active & ~finished
-            if step % interval == 0 or step == self.max_steps:
-                stop = torch.ones_like(active) if step == self.max_steps else ~active
-                if bool(stop.any()):
-                    left = index[stop]
-                    final_z[left], final_f[left], steps[left] = z[stop], last[stop], count[stop]
-                    keep = (~stop).nonzero()[:, 0]
-                    if keep.numel() == 0:
-                        break
-                    objective = objective.select(keep)
-                    index, active, z, last = index[keep], active[keep], z[keep], last[keep]
-                    first, second = first[keep], second[keep]
-                    gradient, factor, count = gradient[keep], factor[keep], count[keep]
+            converged = converged | (active & small)
+            active = active & ~(small | ~torch.isfinite(f))
+            if step == self.max_steps:
+                break
+            if working.due(step) and working.finish(active, z, last, steps, converged):
+                objective = working.select(objective)
+                z, last, steps, converged, active, factor, gradient, first, second = map(
+                    working.select,
+                    (z, last, steps, converged, active, factor, gradient, first, second),
+                )
+            if not working.left:
+                break
             first.lerp_(gradient, 1 - self.betas[0])
             second.lerp_(gradient.square(), 1 - self.betas[1])
             corrected = first / (1 - self.betas[0] ** (step + 1))
             root = (second / (1 - self.betas[1] ** (step + 1))).sqrt() + self.epsilon
             z = torch.where(active[:, None], z - self.learning_rate * corrected / root, z)
-            count = count + active
-        return LatentSolution(final_z, final_f, steps, converged)
+            steps = steps + active
+        z, last, steps, converged = working.results(z, last, steps, converged)
+        return LatentSolution(z, last, steps, converged)

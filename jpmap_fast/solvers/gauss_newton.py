@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, count, positive, switch
+from jpmap_fast._working_set import WorkingSet
 from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_restore
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers.base import LatentSolution
@@ -200,44 +201,38 @@ class GaussNewton:
     def _minimise(self, objective: LatentObjective, z: Tensor, way: Plan) -> LatentSolution:
         batch = z.shape[0]
         resolution, said = 8 * torch.finfo(z.dtype).eps, (way.path, way.reason)
-        final_z = z.clone()
-        final_f = torch.empty(batch, dtype=torch.float64, device=z.device)
-        steps = torch.zeros(batch, dtype=torch.int64, device=z.device)
+        count = torch.zeros(batch, dtype=torch.int64, device=z.device)
         converged = torch.zeros(batch, dtype=torch.bool, device=z.device)
         if batch == 0:
-            return LatentSolution(final_z, final_f, steps, converged, *said)
+            return LatentSolution(z.clone(), z.new_empty(0).double(), count, converged, *said)
 
-        # Everything below is indexed by the images in the working set; `index` says which they are
-        # and `alive` which of them are still at work.
-        index = torch.arange(batch, device=z.device)
-        alive = torch.ones_like(index, dtype=torch.bool)
+        # Everything below is a row an image of the working set; `alive` are those still at work.
+        full = FULL_ON_GPU if z.is_cuda else 1.0
+        working = WorkingSet(batch, z.device, full=full)
+        alive = torch.ones_like(converged)
         f, model = self._model(objective, z, way)
         mu = self.initial_damping * model.largest
         growth = torch.full_like(mu, 2.0)
-        count = torch.zeros_like(index)
-        full = FULL_ON_GPU if z.is_cuda else 1.0
-        while True:
+        for number in range(self._limit + 1):
             step = model.step(mu)
             finite = torch.isfinite(f) & torch.isfinite(step.size)
             done = step.size <= self.tolerance
             done |= step.decrement <= resolution * f.abs()
             # A damping this large moves z by less than its last digit: no descent is left.
             done |= mu > model.largest / resolution
-            stop = alive & (done | ~finite | (count >= self._limit))
+            done &= finite
+            converged = converged | (alive & done)
+            if number == self._limit:
+                break
+            alive = alive & finite & ~done
             d, promised = step.d, step.promised
-            stopped, left = torch.stack((stop.sum(), (alive & ~stop).sum())).tolist()
-            if stopped:
-                ended = index[stop]
-                final_z[ended], final_f[ended] = z[stop], f[stop]
-                steps[ended], converged[ended] = count[stop], (done & finite)[stop]
-                alive = alive & ~stop
-            if left == 0:
-                return LatentSolution(final_z, final_f, steps, converged, *said)
-            if left <= full * alive.numel() and left < alive.numel():
-                keep = alive.nonzero()[:, 0]
-                objective, model = objective.select(keep), model.select(keep)
-                index, z, f, d, promised = index[keep], z[keep], f[keep], d[keep], promised[keep]
-                mu, growth, count, alive = mu[keep], growth[keep], count[keep], alive[keep]
+            if working.finish(alive, z, f, count, converged):
+                objective, model = working.select(objective), working.select(model)
+                z, f, d, promised, mu, growth, count, converged, alive = map(
+                    working.select, (z, f, d, promised, mu, growth, count, converged, alive)
+                )
+            if not working.left:
+                break
 
             trial = torch.where(alive[:, None], z + d.to(z.dtype), z)
             f_new = objective.value(trial)
@@ -248,13 +243,15 @@ class GaussNewton:
             shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
             mu = torch.where(accept, mu * shrink, mu * growth)
             growth = torch.where(accept, 2.0, 2 * growth)
-            count = count + 1
+            count = count + alive
             # A refused step costs one decode: only what moved is expanded again.
             moved = accept.nonzero()[:, 0]
             if moved.numel() > full * accept.numel():
                 moved = torch.arange(accept.numel(), device=z.device)
             if moved.numel():
                 model = model.renewed(moved, z, objective)
+        z, f, count, converged = working.results(z, f, count, converged)
+        return LatentSolution(z, f, count, converged, *said)
 
     def _model(
         self, objective: LatentObjective, z: Tensor, way: Plan

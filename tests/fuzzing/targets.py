@@ -14,8 +14,8 @@ import torch
 import jpmap_fast as jf
 from fuzzing import containers, pictures, weights
 from jpmap_fast._checkpoint import read_checkpoint
-from jpmap_fast.cli._degradation import read_matrix
 from jpmap_fast.data import load_images, load_kernel, load_mask, read_pictures
+from jpmap_fast.operators.named import read_matrix
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import count, positive
+from jpmap_fast._validate import positive
+from jpmap_fast._working_set import WorkingSet
 from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.problem import Problem
+from jpmap_fast.algorithms.settings import at_least, setting
 from jpmap_fast.experiments.baselines._deepinv import deepinv_module
 
 # Of the residuals, which cost as much as a step and, on a GPU, a wait for the device.
@@ -55,14 +57,9 @@ class TotalVariation(PixelSpace):
     1998.
     """
 
-    weight: float
-    max_iterations: int = 2000
-    tolerance: float = 1e-3
-
-    def __post_init__(self) -> None:
-        positive("TotalVariation: weight", self.weight)
-        count("TotalVariation: max_iterations", self.max_iterations, 1)
-        positive("TotalVariation: tolerance", self.tolerance)
+    weight: float = setting(check=positive)
+    max_iterations: int = setting(2000, at_least(1))
+    tolerance: float = setting(1e-3, positive)
 
     def estimate(self, problem: Problem) -> Estimate:
         """Restore every image, each to its own end."""
@@ -73,12 +70,13 @@ class TotalVariation(PixelSpace):
         x = problem.operator.A_adjoint(problem.y)
         u = torch.zeros((*x.shape, 2), dtype=x.dtype, device=x.device)
         beta = torch.full_like(problem.sigma, 1 / tau)
-        final = x.clone()
-        objective = torch.full_like(problem.sigma, torch.nan)
-        iterations = torch.zeros(problem.batch, dtype=torch.int64, device=x.device)
-        converged = torch.zeros(problem.batch, dtype=torch.bool, device=x.device)
-        index = torch.arange(problem.batch, device=x.device)
-        for step in range(1, self.max_iterations + 1 if len(index) else 0):
+        new_x, value = x, torch.full_like(problem.sigma, torch.nan)
+        steps = torch.zeros(problem.batch, dtype=torch.int64, device=x.device)
+        done = torch.zeros(problem.batch, dtype=torch.bool, device=x.device)
+        working = WorkingSet(problem.batch, x.device)
+        for step in range(1, self.max_iterations + 1):
+            if not working.left:
+                break
             target = (x - tau * adjoint(u)).contiguous()
             new_x, _, _ = problem.operator.x_update(
                 target, problem.y, target.new_zeros(len(target), 1), beta, problem.sigma
@@ -96,15 +94,13 @@ class TotalVariation(PixelSpace):
             # A minimum of 0 is never reached but for the rounding of the step in x.
             rounding = ROUNDINGS * torch.finfo(x.dtype).eps * _norm(new_x).square() / tau
             done = primal + dual <= self.tolerance * value + rounding
-            final[index], objective[index], iterations[index] = new_x, value, step
-            converged[index] = done
-            keep = (~done).nonzero()[:, 0]
-            if keep.numel() == 0:
-                break
-            if keep.numel() < len(index):
-                problem = problem.select(keep)
-                index, x, u, beta = (t[keep] for t in (index, x, u, beta))
-        return Estimate(final, iterations, converged, objective)
+            steps = torch.full_like(steps, step)
+            if working.finish(~done, new_x, steps, done, value):
+                problem = working.select(problem)
+                x, u, beta, new_x, steps, done, value = map(
+                    working.select, (x, u, beta, new_x, steps, done, value)
+                )
+        return Estimate(*working.results(new_x, steps, done, value))
 
     def _objective(self, problem: Problem, x: Tensor, gradient: Tensor) -> Tensor:
         residual = (problem.operator.A(x) - problem.y).flatten(1)

@@ -1,4 +1,4 @@
-"""Blur kernels as ``jpmap-fast restore --kernel`` names them."""
+"""Blur kernels by a text: a formula, or a file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from jpmap_fast._messages import FieldError
 from jpmap_fast.data.marks import load_kernel
-from jpmap_fast.operators import box_kernel, gaussian_kernel, motion_kernel
+from jpmap_fast.operators.blur_kernels import box_kernel, gaussian_kernel, motion_kernel
 
 FORMS = "gaussian:SIGMA, box:SIZE, motion:LENGTH:ANGLE or a file"
 # Of super-resolution, whose factor they take their size from.
@@ -33,14 +34,19 @@ def read_kernel(text: str) -> Tensor | str:
     if name in makers and numbers:
         count, make = makers[name]
         if len(numbers) != count:
-            raise ValueError(f"--kernel: expected {FORMS}, got {text!r}")
+            raise _unknown(text)
         try:
             return make(*numbers)
         except ValueError as error:
-            raise ValueError(f"--kernel {text}: {error}") from error
+            values = {"text": text, "error": str(error)}
+            raise FieldError("{kernel} {text}: {error}", values) from error
     if text in NAMED:
         return text
     path = Path(text)
     if not path.is_file():
-        raise ValueError(f"--kernel: expected {FORMS}, got {text!r}")
+        raise _unknown(text)
     return load_kernel(path)
+
+
+def _unknown(text: str) -> FieldError:
+    return FieldError("{kernel}: expected {forms}, got {text!r}", {"forms": FORMS, "text": text})

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jpmap_fast._files import written_whole
-from jpmap_fast.cli._rows import Rows
+from jpmap_fast._messages import FieldError
+from jpmap_fast.jobs._rows import Rows
 
 FOLDER = ".unfinished"
 
@@ -87,18 +88,20 @@ class Journal:
         if entry is None:
             return False
         if entry.stamp != stamp:
-            raise ValueError(
-                f"--resume: {source} has changed since it was restored; begin anew, without "
-                "--resume"
+            raise FieldError(
+                "{resume}: {source} has changed since it was restored; begin anew, without "
+                "{resume}",
+                {"source": source},
             )
         return True
 
     def check_inputs(self, sources: set[str]) -> None:
         """Raise ValueError where something is done that is none of these sources."""
         for source in sorted(self.done.keys() - sources):
-            raise ValueError(
-                f"--resume: the run in {self._folder.parent} has restored {source}, which is not "
-                "among the inputs now; begin anew, without --resume"
+            raise FieldError(
+                "{resume}: the run in {folder} has restored {source}, which is not among the "
+                "inputs now; begin anew, without {resume}",
+                {"folder": self._folder.parent, "source": source},
             )
 
     def _read(self) -> None:
@@ -117,7 +120,13 @@ class Journal:
         now = json.loads(json.dumps(settings))
         for name in now:
             if before.get(name) != now[name]:
-                raise ValueError(
-                    f"--resume: the run in {self._folder.parent} had {name} = "
-                    f"{before.get(name)!r}, now it is {now[name]!r}; begin anew, without --resume"
+                raise FieldError(
+                    "{resume}: the run in {folder} had {setting} = {before!r}, now it is {now!r}; "
+                    "begin anew, without {resume}",
+                    {
+                        "folder": self._folder.parent,
+                        "setting": name,
+                        "before": before.get(name),
+                        "now": now[name],
+                    },
                 )

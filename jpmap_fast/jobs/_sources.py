@@ -1,7 +1,8 @@
-"""What ``jpmap-fast restore`` restores: files of pictures, or slices of one array."""
+"""What a run restores: files of pictures, or slices of one array."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jpmap_fast._messages import FieldError
 from jpmap_fast.data.arrays import (
     ARRAY_SUFFIXES,
     as_pictures,
@@ -68,14 +70,16 @@ def sources(
     *,
     key: str | None,
     background: float,
+    batch: int | None = None,
 ) -> tuple[list[Source], bool]:
-    """The sources of INPUT, and whether they are rows of an array.
+    """The sources of the inputs, and whether they are rows of an array.
 
     Args:
         paths: picture files and folders, or one .npz, .npy or IDX file.
         shape: of one image, (C, H, W), or of its measurements, (m,).
         key: name of the array in an .npz file.
         background: grey level behind transparent pixels.
+        batch: images of an array in one source.
 
     Raises:
         ValueError: inputs that do not go together, or an array of another shape.
@@ -83,23 +87,42 @@ def sources(
     """
     arrays = [path for path in paths if path.is_file() and _is_array(path)]
     if arrays and len(paths) > 1:
-        raise ValueError(
-            f"INPUT: expected picture files and folders, or one {' or '.join(ARRAY_SUFFIXES)} "
-            f"file, got {len(paths)} inputs with {arrays[0].name} among them"
+        raise FieldError(
+            "{inputs}: expected picture files and folders, or one {suffixes} file, got {count} "
+            "inputs with {name} among them",
+            {
+                "suffixes": " or ".join(ARRAY_SUFFIXES),
+                "count": len(paths),
+                "name": arrays[0].name,
+            },
         )
     if arrays:
-        return list(_slices(arrays[0], key, shape)), True
+        (path,) = arrays
+        array = _content(path, key)
+        names = str(path.resolve()), path.name, path.stem
+        return list(_slices(array, names, _stamp(path), shape, batch)), True
     files = [file for path in paths for file in (picture_files(path) if path.is_dir() else [path])]
     unique = list({file.resolve(): file for file in files}.values())
     return [_pictures(file, shape, background) for file in unique], False
 
 
-def check_vectors(paths: Sequence[Path]) -> None:
-    """Raise ValueError where INPUT cannot be measurements of compressed sensing."""
+def array_sources(array: Array, shape: tuple[int, ...], batch: int | None = None) -> list[Source]:
+    """The sources of an array that is in memory.
+
+    Raises:
+        ValueError, TypeError: as ``sources``.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return list(_slices(array, ("images", "images", "images"), [digest], shape, batch))
+
+
+def check_vectors(paths: Sequence[Path], operator: str) -> None:
+    """Raise ValueError where files cannot be measurements [N, m] of such an operator."""
     if len(paths) != 1 or not paths[0].is_file() or not _is_array(paths[0]):
-        raise ValueError(
-            "INPUT: compressed sensing restores measurements y [N, m] from one .npz or .npy file; "
-            "to try it on images, add --simulate"
+        raise FieldError(
+            "{inputs}: {name} restores measurements y [N, m] from one .npz or .npy file; "
+            "to try it on images, add {simulate}",
+            {"name": operator.replace("-", " ")},
         )
 
 
@@ -124,26 +147,36 @@ def _pictures(file: Path, shape: tuple[int, ...], background: float) -> Source:
     return Source(str(file.resolve()), file, _stamp(file), read)
 
 
-def _slices(path: Path, key: str | None, shape: tuple[int, ...]) -> Iterator[Source]:
-    usual = ("y", "measurements", *USUAL_KEYS)
-    array = (
-        read_array(path, key, usual) if path.suffix.lower() in ARRAY_SUFFIXES else read_idx(path)
-    )
+def _content(path: Path, key: str | None) -> Array:
+    if path.suffix.lower() not in ARRAY_SUFFIXES:
+        return read_idx(path)
+    return read_array(path, key, ("y", "measurements", *USUAL_KEYS))
+
+
+def _slices(
+    array: Array,
+    names: tuple[str, str, str],
+    stamp: list[Any],
+    shape: tuple[int, ...],
+    batch: int | None,
+) -> Iterator[Source]:
+    """Slices of an array; ``names`` are those of the sources, for errors, and of its rows."""
+    size = batch or BATCH
     rows = _vectors(array, shape[0]) if len(shape) == 1 else _images(array, shape)
-    for begin in range(0, len(rows), BATCH):
-        part = rows[begin : begin + BATCH]
+    for begin in range(0, len(rows), size):
+        part = rows[begin : begin + size]
 
         def read(part: Array = part, begin: int = begin) -> list[Item]:
             if part.ndim > 2:
-                part = pixel_values(path.name, part)
+                part = pixel_values(names[1], part)
                 part = np.stack([with_channels(image, shape[0]) for image in part])
             return [
-                Item(f"{path.stem}[{row}]", values.astype(np.float32), row)
+                Item(f"{names[2]}[{row}]", values.astype(np.float32), row)
                 for row, values in enumerate(part, begin)
             ]
 
-        name = f"{path.resolve()}[{begin}:{begin + len(part)}]"
-        yield Source(name, None, _stamp(path), read, len(rows))
+        name = f"{names[0]}[{begin}:{begin + len(part)}]"
+        yield Source(name, None, stamp, read, len(rows))
 
 
 def _vectors(array: Array, size: int) -> Array:

@@ -1,0 +1,110 @@
+"""The flags of ``jpmap-fast restore``: its own, and those of the registered operators."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jpmap_fast.cli._common import flag
+from jpmap_fast.operators.registry import Option, all_options, operator_names, owners
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        exists=True,
+        help="Picture files and folders, or one .npz, .npy or IDX file. For compressed-sensing "
+        "an .npz or .npy file with y [N, m], unless --simulate.",
+    ),
+]
+OperatorName = Annotated[str, typer.Option(help="How the measurements were made.")]
+Sigma = Annotated[
+    float, typer.Option(help="Standard deviation of the noise, in 255ths: 10 is 10/255.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for what is written.")]
+Simulate = Annotated[
+    bool,
+    typer.Option(
+        "--simulate", help="INPUT are clean images: degrade them first, and report the PSNR."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of simulated degradations and random starts.")]
+Prior = Annotated[str, typer.Option(help="Name of a bundled prior, or a path.")]
+Method = Annotated[str, typer.Option(help="See `jpmap-fast info`.")]
+Starts = Annotated[
+    int | None, typer.Option(help="Starting points; the best end of each image is kept.")
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(help="For map-z: allowed distance of x to G(z), in grey levels."),
+]
+Key = Annotated[str | None, typer.Option(help="Name of the array in an .npz INPUT.")]
+Background = Annotated[
+    float, typer.Option(help="Grey level behind transparent pixels, 0 black to 1 white.")
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the run in --output that was interrupted."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Progress = Annotated[
+    bool | None,
+    typer.Option("--progress/--no-progress", help="Progress bar; by default on a terminal."),
+]
+
+
+class WithOperators:
+    """A command that takes a flag for each option of the operators there are when it is parsed.
+
+    Args:
+        command: its parameters are the flags of its own. It gets the others by their names; those
+            of an operator that are drawn come after --simulate, the rest after --output.
+    """
+
+    def __init__(self, command: Callable[..., None]) -> None:
+        self._command = command
+        self.__doc__, self.__name__ = command.__doc__, command.__name__
+        self.__annotations__: dict[str, Any] = {}  # typer looks for more of them than are used
+
+    def __call__(self, **given: Any) -> None:
+        name = given.pop("operator")
+        self._command(operator=getattr(name, "value", name), **given)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        own = inspect.signature(self._command, eval_str=True).parameters.values()
+        found = []
+        for parameter in own:
+            if parameter.name == "operator":
+                names = Enum("OperatorName", {name: name for name in operator_names()})  # type: ignore[misc]
+                (details,) = parameter.annotation.__metadata__
+                parameter = parameter.replace(annotation=Annotated[names, details])
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            if parameter.name in ("output", "simulate"):
+                drawn = parameter.name == "simulate"
+                found += [_flag(o) for o in all_options() if bool(o.draws) == drawn]
+        return inspect.Signature(found)
+
+
+def _flag(option: Option) -> inspect.Parameter:
+    """The parameter of the command for an option of an operator."""
+    if option.draws:
+        text = f"With --simulate: {option.help}, instead of {flag(option.draws)}."
+    else:
+        text = f"For {' and '.join(owners(option.name))}: {option.help}"
+    details: dict[str, Any] = {"help": text, "metavar": option.metavar}
+    if option.kind is Path:
+        details |= {"exists": True, "dir_okay": False}
+    kind: Any = option.kind if option.default is not None else option.kind | None
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=option.default,
+        annotation=Annotated[kind, typer.Option(flag(option.name), **details)],
+    )

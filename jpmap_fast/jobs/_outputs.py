@@ -1,0 +1,92 @@
+"""The files that a run writes for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jpmap_fast._messages import FieldError
+from jpmap_fast.data.writing import TIFF_SUFFIXES, answer_suffix
+
+# What a file may turn out to hold: one picture that PNG can hold, or anything.
+_ONE, _MORE = ("uint8",), ("uint8", "uint8")
+_TYPES = {8: "uint8", 16: "uint16", 32: "float32"}
+
+
+class Targets:
+    """The file that answers each picture file, all of them different.
+
+    A file keeps its name where its answer has its suffix; "photo.jpg" and "photo.png" in one folder
+    become "photo_2.png" and "photo.png".
+
+    Args:
+        output: their folder.
+        files: picture files that may be restored.
+        kind: "png" or "tiff"; None for that of the file where it can hold the answer.
+        bits: of a pixel, 8, 16 or 32; None for as many as the picture had.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        files: Sequence[Path],
+        kind: str | None = None,
+        bits: int | None = None,
+    ) -> None:
+        self._output, self._kind, self._bits = output, kind, bits
+        self._names: dict[tuple[Path, str], str] = {}
+        wanted = [(file, self._suffix(file, stored)) for stored in (_ONE, _MORE) for file in files]
+        taken: set[str] = set()
+        # What is inside is not known yet: every name a file may get is taken, its own ones first.
+        for file, suffix in sorted(wanted, key=lambda pair: pair[0].suffix != pair[1]):
+            if (file, suffix) in self._names:
+                continue
+            name, count = f"{file.stem}{suffix}", 1
+            while name.lower() in taken:
+                count += 1
+                name = f"{file.stem}_{count}{suffix}"
+            taken.add(name.lower())
+            self._names[file, suffix] = name
+
+    def of(self, file: Path, stored: Sequence[str]) -> Path:
+        """Where the restored pages of a file go, by the types that they were stored in."""
+        return self._output / self._names[file, self._suffix(file, stored)]
+
+    def written(self, stored: Sequence[str]) -> list[str]:
+        """The types that pages are written in, by the types that they were stored in.
+
+        Raises:
+            ValueError: the format asked for cannot hold them.
+        """
+        types = self._types(stored)
+        if self._kind == "png" and answer_suffix(".png", types) != ".png":
+            values = {"got": f"{len(types)} pages" if len(types) > 1 else types[0]}
+            raise FieldError(
+                "{format}: expected one picture of at most 16 bits for png, got {got}; choose "
+                "tiff, or {bits} 8 or 16 for one page",
+                values,
+            )
+        return types
+
+    def _types(self, stored: Sequence[str]) -> list[str]:
+        return list(stored) if self._bits is None else [_TYPES[self._bits]] * len(stored)
+
+    def _suffix(self, file: Path, stored: Sequence[str]) -> str:
+        """Of the answer to a file."""
+        if self._kind is None:
+            return answer_suffix(file.suffix, self._types(stored))
+        own = TIFF_SUFFIXES if self._kind == "tiff" else (".png",)
+        return file.suffix if file.suffix.lower() in own else own[0]
+
+    def check_inputs(self, inputs: Sequence[Path]) -> None:
+        """Raise ValueError where a picture would be written over in a folder of inputs."""
+        folders = {(path if path.is_dir() else path.parent).resolve() for path in inputs}
+        if self._output.resolve() not in folders:
+            return
+        for name in self._names.values():
+            if (self._output / name).exists():
+                raise FieldError(
+                    "{output}: {path} is in the folder of the inputs and would be overwritten; "
+                    "choose another folder",
+                    {"path": self._output / name},
+                )

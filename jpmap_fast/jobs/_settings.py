@@ -1,0 +1,60 @@
+"""All that the results of a request depend on, for a run to go on and for its summary."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jpmap_fast as jf
+from jpmap_fast._arrays import as_tensor
+from jpmap_fast.jobs.request import RestoreRequest
+from jpmap_fast.operators.registry import all_options
+
+# What no result depends on.
+_FREE = ("output", "device", "resume", "inputs")
+
+
+def flat(request: RestoreRequest) -> dict[str, Any]:
+    """The request without folders in folders: options and settings stand among the others."""
+    return _flat(request, request.options)
+
+
+def settings(request: RestoreRequest, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What another run must have in common with this one to go on with it.
+
+    Files are told by what is in them, and so are arrays beside the request.
+    """
+    options = {name: _with_content(value) for name, value in request.options.items()}
+    for name, array in arrays.items():
+        values = as_tensor(name, array).detach().cpu().contiguous().numpy()
+        options[name] = f"{values.dtype} {list(values.shape)}, sha256 {_digest(values.tobytes())}"
+    content = {**_flat(request, options), "prior": _with_content(request.prior)}
+    kept = {name: value for name, value in content.items() if name not in _FREE}
+    return {**kept, "version": jf.__version__}
+
+
+def _flat(request: RestoreRequest, options: Mapping[str, Any]) -> dict[str, Any]:
+    content = request.to_dict()
+    for name in ("version", "options", "settings"):
+        del content[name]
+    known = {option.name: option.default for option in all_options()}
+    for owner, own in (
+        (request.operator, {**known, **options}),
+        (request.method, request.settings),
+    ):
+        # Another thing may have the name already.
+        content |= {f"{owner} {n}" if n in content else n: value for n, value in own.items()}
+    return content
+
+
+def _with_content(value: Any) -> Any:
+    """A text that names a file with what tells its content; anything else as it is."""
+    if isinstance(value, str) and Path(value).is_file():
+        return f"{value}, sha256 {_digest(Path(value).read_bytes())}"
+    return value
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

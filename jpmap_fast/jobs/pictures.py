@@ -1,0 +1,213 @@
+"""A request made ready, and pictures in memory restored by it: no files are written here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import jpmap_fast as jf
+from jpmap_fast._arrays import as_float_tensor, as_tensor
+from jpmap_fast._metrics import psnr
+from jpmap_fast.jobs._degradation import Degradation
+from jpmap_fast.jobs._sources import Item
+from jpmap_fast.jobs.device import pick_device
+from jpmap_fast.jobs.report import PictureReport
+from jpmap_fast.jobs.request import RestoreRequest
+
+
+@dataclass(frozen=True)
+class RestoredPicture:
+    """One picture, restored.
+
+    Attributes:
+        x: the restored picture [C, H, W], values about [0, 1] (not clipped); NaN where it failed.
+        z: its code [k].
+        decoded: G(z) [C, H, W].
+        y: what it was restored from, the simulated measurement where the request simulates.
+        report: how it went.
+    """
+
+    x: Tensor
+    z: Tensor
+    decoded: Tensor
+    y: Tensor
+    report: PictureReport
+
+
+@dataclass(frozen=True)
+class RestoredBatch:
+    """Images restored together.
+
+    Attributes:
+        result: of ``restore``.
+        y: measurements [B, ...], on the CPU.
+        own: arrays of the operator that each image has for itself, rows as of y.
+        reports: one for each image.
+    """
+
+    result: jf.Result
+    y: Tensor
+    own: dict[str, Any]
+    reports: list[PictureReport]
+
+
+class Restoring:
+    """A request made ready: prior and operator are there, and any number of images follow.
+
+    Args:
+        request: what to do with them; where it has ``inputs`` they are not looked at.
+        prior: the one that the request names, on its device, where it is loaded already.
+        arrays: options of the operator that the request leaves out, as arrays: "mask", "kernel" or
+            "matrix" as their operators take them.
+
+    Raises:
+        ValueError, TypeError, OSError: the request is not complete, or names what cannot be had.
+
+    Example:
+        >>> import jpmap_fast as jf
+        >>> from jpmap_fast.jobs import Restoring, RestoreRequest
+        >>> ready = Restoring(RestoreRequest(operator="denoising", sigma=0.4, simulate=True))
+        >>> digit = jf.mnist_test_digits(1)[0][0]
+        >>> ready.picture(digit).report.source
+        'picture'
+    """
+
+    def __init__(
+        self,
+        request: RestoreRequest,
+        *,
+        prior: Any = None,
+        arrays: Mapping[str, Any] | None = None,
+    ) -> None:
+        beside = {name: as_tensor(name, array).cpu() for name, array in (arrays or {}).items()}
+        request.check_complete(beside)
+        self.request = request
+        self.algorithm = request.algorithm()
+        self.device = pick_device(request.device)
+        self.prior = jf.load_prior(request.prior, device=self.device) if prior is None else prior
+        shape = tuple(self.prior.image_shape)
+        self.degradation = Degradation(request, shape, beside)
+        # Of one image as it comes, (C, H, W), or of its measurements.
+        self.shape = shape if request.simulate else self.degradation.measurement_shape()
+
+    def picture(self, picture: Any, name: str = "picture") -> RestoredPicture:
+        """Restore one picture.
+
+        Args:
+            picture: the measurement [C, H, W] or [m] of it, or the clean picture [C, H, W] where
+                the request simulates; a floating-point tensor or array, of pixel values in [0, 1].
+            name: of it, in the report; simulated measurements are drawn by it and the seed.
+
+        Raises:
+            ValueError, TypeError: another shape or type, values that are no pixel values, or masks
+                or kernels of several images.
+        """
+        tensor = as_float_tensor("picture", picture).detach().cpu()
+        if tuple(tensor.shape) != self.shape:
+            raise ValueError(
+                f"picture: expected shape {list(self.shape)}, got {list(tensor.shape)}"
+            )
+        items = [Item(name, tensor.numpy(), 0)]
+        self.degradation.check_count(1)
+        self.check_range(items)
+        done = self.batch(items)
+        result = done.result.unbatched()
+        return RestoredPicture(result.x, result.z, result.decoded, done.y[0], done.reports[0])
+
+    def check_range(self, items: Sequence[Item]) -> None:
+        """Raise ValueError where these cannot be (measurements of) images in [0, 1]."""
+        y = _stacked(items)
+        sigma = torch.full((len(items),), self.request.sigma)
+        operator = jf.Denoising() if self.request.simulate else self.degradation.operator(items)
+        finite = torch.isfinite(y.flatten(1)).all(dim=1)
+        bound = operator.bind(tuple(self.prior.image_shape), len(items))
+        rows = finite.nonzero()[:, 0]
+        bound.select(rows).check_range(y[rows], sigma[rows])
+
+    def batch(self, items: Sequence[Item]) -> RestoredBatch:
+        """Restore images that were read, all at once.
+
+        Raises:
+            ValueError, TypeError: as ``restore``.
+        """
+        begin = time.perf_counter()
+        images = _stacked(items)
+        operator = self.degradation.operator(items)
+        y = self.degradation.measure(images, items) if self.request.simulate else images
+        result = jf.restore(
+            y.to(self.device),
+            operator.to(self.device),
+            self.prior,
+            self.request.sigma,
+            method=self.algorithm,
+            generator=torch.Generator().manual_seed(self.request.seed),
+        )
+        reports = self._reports(items, result, images)
+        share = (time.perf_counter() - begin) / len(items)
+        own = self.degradation.own_arrays(operator)
+        return RestoredBatch(result, y, own, [PictureReport(**r, seconds=share) for r in reports])
+
+    def _reports(
+        self, items: Sequence[Item], result: jf.Result, images: Tensor
+    ) -> list[dict[str, Any]]:
+        quality = {}
+        if self.request.simulate:
+            for name, found in (("psnr", result.x), ("psnr_decoded", result.decoded)):
+                quality[name] = psnr(found.cpu(), images.to(found.dtype))
+        finite = torch.isfinite(result.x.flatten(1)).all(dim=1).tolist()
+        return [
+            {
+                "source": item.name,
+                "sigma": self.request.sigma,
+                "status": result.status[i],
+                "converged": bool(result.converged[i]),
+                "objective": _number(result.objective[i]),
+                "iterations": int(result.iterations[i]),
+                **{measure: _number(values[i]) for measure, values in quality.items()},
+                "notes": tuple(item.notes),
+                "failure": None if finite[i] else result.status[i],
+            }
+            for i, item in enumerate(items)
+        ]
+
+
+def restore_picture(
+    picture: Any,
+    request: RestoreRequest,
+    *,
+    prior: Any = None,
+    arrays: Mapping[str, Any] | None = None,
+    name: str = "picture",
+) -> RestoredPicture:
+    """Restore one picture in memory: ``Restoring(request).picture(picture)``.
+
+    Args:
+        picture, name: as ``Restoring.picture`` takes them.
+        request, prior, arrays: as ``Restoring`` takes them.
+
+    Raises:
+        ValueError, TypeError, OSError: as these.
+
+    Example:
+        >>> import jpmap_fast as jf
+        >>> digit = jf.mnist_test_digits(1)[0][0]
+        >>> request = RestoreRequest(operator="inpainting", sigma=0.04)
+        >>> mask = jf.random_masks(1, digit.shape, 0.5)[0]
+        >>> restore_picture(digit * mask, request, arrays={"mask": mask}).x.shape
+        torch.Size([1, 28, 28])
+    """
+    return Restoring(request, prior=prior, arrays=arrays).picture(picture, name)
+
+
+def _stacked(items: Sequence[Item]) -> Tensor:
+    return torch.from_numpy(np.stack([item.values for item in items]))
+
+
+def _number(value: Tensor) -> float | None:
+    return float(value) if bool(torch.isfinite(value)) else None

@@ -1,0 +1,192 @@
+"""What is to be restored, and how: everything a run depends on, as JSON can hold it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from jpmap_fast._messages import FieldError, typed
+from jpmap_fast.algorithms import ALGORITHMS, Algorithm
+from jpmap_fast.jobs._fields import given_fields, versioned
+from jpmap_fast.operators.registry import check_complete, checked_options
+
+FORMATS = ("png", "tiff")
+BITS = (8, 16, 32)
+
+_KINDS: dict[str, type] = {
+    "operator": str,
+    "sigma": float,
+    "simulate": bool,
+    "prior": str,
+    "method": str,
+    "seed": int,
+    "device": str,
+    "chunk_size": int,
+    "key": str,
+    "background": float,
+    "output": Path,
+    "format": str,
+    "bits": int,
+    "resume": bool,
+}
+# None is a value of these.
+_OPTIONAL = ("chunk_size", "key", "format", "bits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreRequest:
+    """A restoration to be run, here or elsewhere. Values of pixels and sigma are in [0, 1] units.
+
+    Attributes:
+        operator: name of A: "denoising", "inpainting", "compressed-sensing", "blur",
+            "super-resolution", or one that was registered.
+        sigma: standard deviation > 0 of the noise, for pixel values in [0, 1].
+        options: what the operator is made of, by name, such as {"kernel": "gaussian:2"}; the page
+            of the command line lists them. Files are named by their path. Defaults are filled in.
+        inputs: paths of picture files and folders, or of one .npz, .npy or IDX file; none where an
+            array is given beside the request.
+        simulate: the inputs are clean images: they are measured first, and the PSNR is known.
+        prior: name of a bundled prior, or a path.
+        method: name of the algorithm, as ``restore`` takes it.
+        settings: of the algorithm by name, such as {"starts": 8}: numbers, text and booleans.
+        seed: of simulated measurements and random starts.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        chunk_size: images in memory at a time, >= 1; None for 64. Results do not depend on it.
+        key: name of the array in an .npz file of ``inputs``.
+        background: grey level behind transparent pixels, 0 black to 1 white.
+        output: folder for what a run writes.
+        format: of restored pictures, "png" or "tiff"; None for that of their files where it can
+            hold them.
+        bits: of a restored pixel, 8, 16 or 32 (floating point, TIFF alone); None for as many as
+            the picture had.
+        resume: go on with the run in ``output`` that was interrupted.
+
+    Raises:
+        ValueError: a value is out of range, unknown, or does not go with another one.
+        TypeError: a value of the wrong kind.
+
+    Example:
+        >>> request = RestoreRequest(operator="blur", sigma=0.02, options={"kernel": "box:3"})
+        >>> request.options
+        {'kernel': 'box:3', 'boundary': 'circular'}
+        >>> RestoreRequest.from_dict(request.to_dict()) == request
+        True
+    """
+
+    operator: str
+    sigma: float
+    options: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    simulate: bool = False
+    prior: str = "mnist"
+    method: str = "jpmap"
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+    chunk_size: int | None = None
+    key: str | None = None
+    background: float = 1.0
+    output: str = "restored"
+    format: str | None = None
+    bits: int | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                self._set(name, typed(name, value, kind))
+        if isinstance(self.inputs, str) or not isinstance(self.inputs, (list, tuple)):
+            raise TypeError(f"inputs: expected a list of paths, got {self.inputs!r}")
+        self._set("inputs", tuple(typed("inputs", path, Path) for path in self.inputs))
+        for name in ("options", "settings"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise TypeError(f"{name}: expected a dictionary by name, got {value!r}")
+        self._check_ranges()
+        self._set("options", checked_options(self.operator, self.options, self.simulate))
+        self._set("settings", _plain_settings(self.settings))
+        self.algorithm()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_ranges(self) -> None:
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise FieldError(
+                "{sigma}: expected a finite number > 0, for values in [0, 1], got {got}",
+                {"got": self.sigma},
+            )
+        if not 0 <= self.background <= 1:
+            raise FieldError(
+                "{background}: expected a grey level from 0 (black) to 1 (white), got {got}",
+                {"got": self.background},
+            )
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise FieldError(
+                "{chunk_size}: expected at least 1, got {got}", {"got": self.chunk_size}
+            )
+        for name, allowed in (("format", FORMATS), ("bits", BITS)):
+            if getattr(self, name) not in (None, *allowed):
+                values = {"allowed": ", ".join(map(str, allowed)), "got": getattr(self, name)}
+                raise FieldError(f"{{{name}}}: expected one of {{allowed}}, got {{got!r}}", values)
+        if self.format == "png" and self.bits == 32:
+            raise FieldError("{bits}: expected 8 or 16 for {format} png, got 32")
+
+    def algorithm(self) -> Algorithm:
+        """The method with its settings.
+
+        Raises:
+            ValueError, TypeError: no such method or setting, or a value out of its range.
+        """
+        if self.method not in ALGORITHMS:
+            values = {"names": ", ".join(ALGORITHMS), "got": self.method}
+            raise FieldError("{method}: expected one of {names}, got {got!r}", values)
+        found = ALGORITHMS[self.method]
+        own = [setting.name for setting in fields(found)]  # type: ignore[arg-type]
+        for name in self.settings:
+            if name not in own:
+                raise ValueError(
+                    f"settings: expected settings of {self.method}, {', '.join(own)}; got {name!r}"
+                )
+        return found(**self.settings)
+
+    def check_complete(self, arrays: Collection[str] = ()) -> None:
+        """Raise ValueError unless the operator can be made.
+
+        Args:
+            arrays: names of the options that are given as arrays beside the request.
+        """
+        check_complete(self.operator, self.options, arrays)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON can hold them, behind the version of their form."""
+        content = {own.name: getattr(self, own.name) for own in fields(self)}
+        content |= {name: dict(content[name]) for name in ("options", "settings")}
+        return versioned({**content, "inputs": list(self.inputs)})
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RestoreRequest:
+        """The request of ``to_dict``.
+
+        Raises:
+            ValueError: a field is unknown or missing, a value out of range, or another version.
+            TypeError: a value of the wrong kind.
+        """
+        return cls(**given_fields(cls, content))
+
+
+def _plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that JSON can hold and that serve any number of images."""
+    found = {}
+    for name, value in settings.items():
+        plain = value.item() if getattr(value, "ndim", None) == 0 else value
+        if not isinstance(plain, (bool, int, float, str, type(None))):
+            raise TypeError(
+                f"settings: expected a number, a text or a boolean as {name}, got {value!r}"
+            )
+        found[name] = plain
+    return found

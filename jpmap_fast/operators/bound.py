@@ -1,0 +1,212 @@
+"""What a restoration asks of an operator: A for a batch of images of one shape."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from jpmap_fast._surroundings import steady
+from jpmap_fast.operators import reach
+from jpmap_fast.operators.data_term import DataTerm
+from jpmap_fast.operators.kept import Kept
+
+if TYPE_CHECKING:
+    from jpmap_fast.operators.base import Operator
+
+# What a function of the user is asked in: the type of its images and where they are.
+Place = tuple[torch.dtype, torch.device]
+
+
+class BoundOperator(ABC):
+    r"""An operator bound to images of one shape, made by ``operator.bind(image_shape, batch)``.
+
+    Made once for a restoration, and kept with what it makes once, such as its data term. Immutable,
+    as operators are.
+
+    Attributes:
+        operator: A with what it holds written out for such images; of another class than what was
+            bound where that has a closed form.
+        image_shape: (C, H, W).
+        batch: the number of images it is made for, None if any.
+    """
+
+    def __init__(
+        self, operator: Operator, image_shape: tuple[int, ...], place: Place | None = None
+    ) -> None:
+        self.operator = operator
+        self.image_shape = image_shape
+        self.batch = operator.batch
+        self._place = place
+        self._kept = Kept()
+
+    @abstractmethod
+    def _x_update(
+        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``x_update`` of images that fit."""
+
+    @abstractmethod
+    def _data_term(self) -> DataTerm:
+        """``data_term``, made anew."""
+
+    @property
+    def stays_on_device(self) -> bool:
+        """Whether ``x_update`` and what is made of ``data_term`` never wait for the device."""
+        return True
+
+    @property
+    def measurement_shape(self) -> tuple[int, ...]:
+        """Shape of one image's measurements, without the batch dimension."""
+
+        def measured() -> tuple[int, ...]:
+            dtype, device = self._place or (torch.get_default_dtype(), self.operator.device)
+            like = torch.zeros((), dtype=dtype, device=device or "cpu")
+            return self.operator.measurement_shape(self.image_shape, like)
+
+        return self._kept.get("measured", measured)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where its tensors live, None if it has none."""
+        return self.operator.device
+
+    def A(self, x: Tensor) -> Tensor:
+        """A x: measurements of images [B, C, H, W]."""
+        return self.operator.A(x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """A^T y: images [B, C, H, W] of measurements."""
+        return self.operator.A_adjoint(y)
+
+    def measure(
+        self, x: Tensor, sigma: float | Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """See ``Operator.measure``."""
+        return self.operator.measure(x, sigma, generator)
+
+    @steady
+    def x_update(
+        self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""The exact minimiser of J1 over x, in innovation form.
+
+            x = G + A^T (A A^T + beta sigma^2 I)^{-1} (y - A G)
+
+        Args:
+            decoded: G(z) [B, C, H, W].
+            y: measurements.
+            z: latent codes [B, k]; they enter J1 alone.
+            beta: coupling weights [B]; inf gives x = G.
+            sigma: noise standard deviations [B].
+
+        Returns:
+            x [B, C, H, W], J1(x, z) [B] and the coupling gap ||x - G||^2 [B].
+
+        Raises:
+            ValueError: images of another shape or number than bound to.
+        """
+        if decoded.shape[1:] != self.image_shape or self.batch not in (None, len(decoded)):
+            expected = ["B" if self.batch is None else self.batch, *self.image_shape]
+            raise ValueError(
+                f"decoded: expected images {expected}, to which {self.operator!r} is bound, got "
+                f"{list(decoded.shape)}; bind it to these".replace("'", "")
+            )
+        return self._x_update(decoded, y, z, beta, sigma)
+
+    @steady
+    def data_term(self) -> DataTerm:
+        """The data term with the best x put in.
+
+        Nothing in it depends on y, beta or sigma. Made once, but for a kernel to be learned, whose
+        gradient goes through it.
+        """
+        if self.operator._learned:
+            return self._data_term()
+        return self._kept.get("data term", self._data_term)
+
+    @steady
+    def sample_x(
+        self,
+        decoded: Tensor,
+        beta: Tensor,
+        sigma: Tensor,
+        y: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""A draw of x given z and y, independent from image to image,
+
+            p(x | z, y) ~ exp(-||A x - y||^2 / (2 sigma^2) - beta/2 ||x - G||^2),
+
+        the Gaussian of covariance (A^T A / sigma^2 + beta I)^{-1} about the x of ``x_update``: the
+        x-update at y + e_1, e_1 ~ N(0, sigma^2 I), and G + e_2, e_2 ~ N(0, I / beta). Exact; to the
+        tolerance of the solver where conjugate gradients are. What nobody observed varies as the
+        prior says, with variance 1 / beta.
+
+        Args:
+            decoded: G(z) [B, C, H, W].
+            beta: coupling weights > 0 [B]; inf gives x = G.
+            sigma: noise standard deviations > 0 [B].
+            y: measurements.
+            generator: source of e_1 and then e_2, on their device.
+
+        Returns:
+            x [B, C, H, W].
+
+        Raises:
+            ValueError: images of another shape or number than bound to.
+
+        Source: G. Papandreou, A. Yuille, "Gaussian sampling by local perturbations", NIPS 2010.
+        """
+
+        def noise(like: Tensor, deviation: Tensor) -> Tensor:
+            drawn = torch.randn(
+                like.shape, dtype=like.dtype, device=like.device, generator=generator
+            )
+            return deviation.reshape(-1, *[1] * (like.dim() - 1)) * drawn
+
+        measured = y + noise(y, sigma)
+        target = decoded + noise(decoded, beta.rsqrt())
+        none = decoded.new_zeros(len(decoded), 1)
+        return self.x_update(target, measured, none, beta, sigma)[0]
+
+    @steady
+    def check_range(self, y: Tensor, sigma: Tensor) -> None:
+        """Raise ValueError where y cannot be measurements of images with values in [0, 1].
+
+        Values of 0 to 255 or of -1 to 1, and a sigma in other units than y. See
+        ``measured_range`` for what is refused. Waits for the device.
+
+        Args:
+            y: measurements [B, ...].
+            sigma: noise deviations > 0 [B].
+        """
+        reach.check(self.operator, y, sigma)
+
+    def select(self, index: Tensor) -> BoundOperator:
+        """That of the images ``index`` of a batch (an index may repeat)."""
+        operator = self.operator.select(index)
+        if operator is self.operator:
+            return self
+        return operator._bound(self.image_shape, self._place)
+
+    def bind(
+        self, image_shape: Sequence[int], batch: int | None = None, *, like: Tensor | None = None
+    ) -> BoundOperator:
+        """See ``Operator.bind``."""
+        return self.operator.bind(image_shape, batch, like=like)
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> BoundOperator:
+        """The same with its tensors on another device or in another precision."""
+        return self.operator.to(device, dtype).bind(self.image_shape, self.batch)
+
+    def __repr__(self) -> str:
+        return f"{self.operator!r} for images {list(self.image_shape)}"
+
+
+def unbound(operator: Any) -> Any:
+    """The operator of a bound one; anything else as it is."""
+    return operator.operator if isinstance(operator, BoundOperator) else operator
