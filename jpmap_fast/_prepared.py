@@ -18,7 +18,7 @@ from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
-from jpmap_fast.priors.protocol import bound, fixed_image_shape, make_decoder, make_encoder
+from jpmap_fast.priors.protocol import bound, make_decoder, make_encoder
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,27 @@ class Task:
     batched: bool
 
 
-def as_algorithm(method: str | Algorithm) -> Algorithm:
-    """An algorithm of itself or of its name."""
+def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
+    """An algorithm of itself or of its name; the prior's own of None.
+
+    Raises:
+        ValueError: no such name, or a method that descends in codes for a prior that has none.
+        TypeError: neither a name nor an algorithm.
+    """
+    if method is None:
+        method = "jpmap" if prior.latent_dim else "encoder"
     if isinstance(method, str):
         choice("method", method, tuple(ALGORITHMS))
-        return ALGORITHMS[method]()
+        method = ALGORITHMS[method]()
     if not isinstance(method, Algorithm):
         raise TypeError(
             f"method: expected one of {', '.join(ALGORITHMS)} or an algorithm object such as "
             f"JPMAP(), got {method!r}"
+        )
+    if method.uses_codes and not prior.latent_dim:
+        raise ValueError(
+            f"method: expected 'encoder' (or one without codes) for a {type(prior).__name__}, "
+            f"which has no latent codes, got {type(method).__name__}, which descends in them"
         )
     return method
 
@@ -72,7 +84,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     foreign = translator_of(operator)
     if foreign is not None:
         physics = operator
-        shape = fixed_image_shape(prior, "a physics")
+        shape = prior.image_shape or foreign.image_shape_of(physics, y)
         translation = foreign.translate(physics, shape, foreign.count_of(y))
         y, operator, sigma = translation.problem(y, physics, sigma)
     operator = unbound(operator)

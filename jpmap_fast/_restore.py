@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from jpmap_fast._prepared import as_algorithm, checked_codes, prepare
+from jpmap_fast._prepared import as_algorithm, checked_codes, prepare, prior_of
 from jpmap_fast._result import Result
 from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
@@ -24,7 +24,7 @@ def restore(
     prior: Prior | str,
     sigma: Any = None,
     *,
-    method: str | Algorithm = "jpmap",
+    method: str | Algorithm | None = None,
     z0: Any = None,
     generator: torch.Generator | None = None,
     record: bool = False,
@@ -51,8 +51,9 @@ def restore(
         sigma: standard deviation of the noise, > 0, for pixel values in [0, 1]; a number or one an
             image [B]. Of complex measurements it is that of the real and imaginary part each. None
             reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian.
-        method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", or an
-            algorithm object such as ``JPMAP(starts=8)``.
+        method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", "encoder",
+            or an algorithm object such as ``JPMAP(starts=8)``. None for "jpmap", and for "encoder"
+            where the prior has no latent codes, such as ``photos``.
         z0: codes to descend from, of the shape of ``Result.z``, such as those of the frame before,
             in place of the starts of the method. Methods without codes refuse it.
         generator: source of random starts, if there are any; torch's default generator if None.
@@ -83,7 +84,8 @@ def restore(
 
     Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648.
     """
-    algorithm = as_algorithm(method)
+    prior = prior_of(prior, shared=True)
+    algorithm = as_algorithm(method, prior)
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
     with full_precision():
         task = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes)

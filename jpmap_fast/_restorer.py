@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from jpmap_fast.algorithms.settings import as_solver
 from jpmap_fast.operators import Operator
 from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.priors.protocol import fixed_image_shape
+from jpmap_fast.priors.protocol import bound
 
 # Up to so many descents at a time every one gets a cluster of blocks of its own.
 LOW_LATENCY_DESCENTS = 16
@@ -64,6 +64,7 @@ class Restorer:
         steps: the most steps of a descent, in place of the solver's ``max_steps``. For a decoder
             without a compiled solve all of them are executed on a GPU, the price of not waiting for
             the device; there None is 25 unless the solver says otherwise.
+        image_shape: (C, H, W), for a prior of any image size that is not bound to one.
         generator: source of random starts, drawn once.
         device, dtype: of y, for a prior without parameters; otherwise those of its parameters.
 
@@ -97,15 +98,18 @@ class Restorer:
         sigma: Any = None,
         *,
         batch_size: int,
-        method: str | Algorithm = "jpmap",
+        method: str | Algorithm | None = None,
         steps: int | None = None,
+        image_shape: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         count("batch_size", batch_size, 1)
-        algorithm = with_steps(as_algorithm(method), steps)
         given, prior = prior, prior_of(prior)
+        if image_shape is not None:
+            prior = bound(prior, image_shape)
+        algorithm = with_steps(as_algorithm(method, prior), steps)
         operator, sigma = _of_physics(operator, prior, sigma, batch_size)
         # Of a physics what it was at this time: it may change.
         self._made_from = {
@@ -115,6 +119,7 @@ class Restorer:
             "batch_size": batch_size,
             "method": method,
             "steps": steps,
+            "image_shape": image_shape,
             "device": device,
             "dtype": dtype,
         }
@@ -123,8 +128,7 @@ class Restorer:
             device, dtype = parameter.device, parameter.dtype
         device = operator.device if device is None else device
         blank = torch.zeros(1, device=device, dtype=dtype)
-        image_shape = fixed_image_shape(prior, "a Restorer")
-        shape = operator.bind(image_shape, like=blank).measurement_shape
+        shape = operator.bind(_image_shape(prior), like=blank).measurement_shape
         y = blank.new_zeros(batch_size, *shape)
         problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]
@@ -270,11 +274,20 @@ def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
     return algorithm
 
 
+def _image_shape(prior: Prior) -> tuple[int, ...]:
+    if prior.image_shape is None:
+        raise ValueError(
+            f"image_shape: expected (C, H, W), since a {type(prior).__name__} takes images of any "
+            "size and a Restorer is for one, got None"
+        )
+    return tuple(prior.image_shape)
+
+
 def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Operator, Any]:
     """The operator and the noise level of a deepinv physics, or these themselves."""
     foreign = translator_of(operator)
     if foreign is not None:
-        translation = foreign.translate(operator, fixed_image_shape(prior, "a physics"), batch)
+        translation = foreign.translate(operator, _image_shape(prior), batch)
         operator, _, sigma = translation.levelled(operator, sigma)
     operator = unbound(operator)
     if not isinstance(operator, Operator):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from jpmap_fast._validate import count, positive
+from jpmap_fast._validate import positive
 from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.encoder_schedule import levels_of
 from jpmap_fast.algorithms.first_guess import first_guess
@@ -15,6 +15,7 @@ from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import COMPLETED, FAILED, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.rounds import Fixed
+from jpmap_fast.algorithms.settings import at_least, setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +55,10 @@ class EncoderContinuation(Algorithm):
     denoiser prior", 2021, from where the relation of beta and s is taken.
     """
 
-    steps: int | None = None
-    first: float | None = None
-    last: float | None = None
-    weight: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.steps is not None:
-            count("EncoderContinuation: steps", self.steps, 1)
-        for name in ("first", "last", "weight"):
-            value = getattr(self, name)
-            if value is not None:
-                positive(f"EncoderContinuation: {name}", value)
+    steps: int | None = setting(None, at_least(1))
+    first: float | None = setting(None, positive)
+    last: float | None = setting(None, positive)
+    weight: float | None = setting(None, positive)
 
     @property
     def uses_encoder(self) -> bool:
@@ -86,7 +79,7 @@ class EncoderContinuation(Algorithm):
                 "'encoder', which needs a prior that is told the noise level (autoencode(x, s)), "
                 f"such as 'photos'; this is a {type(problem.prior).__name__}"
             )
-        chosen = levels_of(problem.operator)
+        chosen = levels_of(problem.operator.operator)
         mine = {name: getattr(self, name) for name in ("steps", "first", "last", "weight")}
         return replace(self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()})
 
@@ -112,12 +105,12 @@ class EncoderContinuation(Algorithm):
 
     def _outcome(self, x: Tensor, decoded: Tensor, start: Start) -> Outcome:
         gap = (x - decoded).flatten(1).double().square().sum(dim=1).to(x.dtype)
-        finite = gap < torch.inf
-        codes = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        steps = none + (self.steps or 0)
         return Outcome(
             State(decoded, start.z, decoded, torch.full_like(gap, torch.nan), gap),
             torch.full_like(gap, torch.inf),
-            torch.where(finite, COMPLETED, FAILED),
-            codes + self.steps,
-            torch.stack((codes + self.steps, codes, codes), dim=1),
+            torch.where(gap < torch.inf, COMPLETED, FAILED),
+            steps,
+            torch.stack((steps, none, none), dim=1),
         )

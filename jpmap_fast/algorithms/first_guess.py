@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jpmap_fast.operators import Denoising
-from jpmap_fast.operators.base import Operator
+from jpmap_fast.operators.bound import BoundOperator
 
 # Weight of what the next coarser level says, beside a pixel that is seen as often as any.
 _COARSER = 0.02
 _GREY = 0.5
 
 
-def first_guess(operator: Operator, y: Tensor) -> Tensor:
+def first_guess(operator: BoundOperator, y: Tensor) -> Tensor:
     r"""Images [B, C, H, W] from a weighted mean of what was measured about each place.
 
     With b = A^T y and w = A^T A 1, an image that is constant where A looks is b / w. Over a pyramid
@@ -26,11 +26,11 @@ def first_guess(operator: Operator, y: Tensor) -> Tensor:
     negative weights, such as a random matrix, grey; for ``Denoising`` y itself.
 
     Args:
-        operator: bound.
+        operator: A.
         y: measurements [B, ...].
     """
     b = operator.A_adjoint(y)
-    if isinstance(operator, Denoising):
+    if isinstance(operator.operator, Denoising):
         return b
     w = operator.A_adjoint(operator.A(torch.ones_like(b)))
     top = w.amax(dim=(1, 2, 3), keepdim=True)

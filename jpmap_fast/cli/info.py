@@ -37,6 +37,8 @@ def _way(prior: str) -> str:
     found = []
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         network = load_prior(prior, device=device)
+        if network.image_shape is None:
+            return "pictures of any size, by the encoder alone"
         blank = torch.zeros(1, *network.image_shape, device=device)
         plan = JPMAP().plan(prepare(blank, Denoising(), network, 0.1).problem)
         found.append(f"{device}: {plan.path}" + (f" ({plan.reason})" if plan.reason else ""))

@@ -48,6 +48,10 @@ class Layout:
             (1.0,) * len(members),
         )
 
+    def fits(self, measured: Any) -> bool:
+        """Whether measurements with a batch dimension are of these shapes."""
+        return Layout.of(measured).shapes == self.shapes
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one image's packed measurements."""

@@ -19,7 +19,6 @@ from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.priors.protocol import fixed_image_shape
 
 if TYPE_CHECKING:
     from jpmap_fast.deepinv.snapshot import Signature
@@ -63,7 +62,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
     def __init__(
         self,
         prior: Prior | str,
-        method: str | Algorithm = "jpmap",
+        method: str | Algorithm | None = None,
         sigma: Any = None,
         *,
         which: str = "x",
@@ -73,7 +72,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
         super().__init__()
         choice("which", which, ("x", "decoded"))
         self.prior = prior_of(prior)
-        self.method = as_algorithm(method)
+        self.method = as_algorithm(method, self.prior)
         self.sigma = sigma
         self.which = which
         self.generator = generator
@@ -137,14 +136,20 @@ class Reconstructor(_Base):  # type: ignore[misc]
 
     def _translation(self, y: Any, physics: nn.Module) -> Translation:
         from jpmap_fast.deepinv.snapshot import Signature
-        from jpmap_fast.deepinv.translation import Translation, count_of, translate
+        from jpmap_fast.deepinv.translation import (
+            Translation,
+            count_of,
+            image_shape_of,
+            translate,
+        )
 
         batch = count_of(y)
         known = self._known.get(physics)
         if known is not None and known[0].matches(physics):
-            if known[1].operator.batch in (None, 1, batch):
+            fits = self.prior.image_shape is not None or known[1].layout.fits(y)
+            if fits and known[1].operator.batch in (None, 1, batch):
                 return known[1]
-        shape = fixed_image_shape(self.prior, "a physics")
+        shape = self.prior.image_shape or image_shape_of(physics, y)
         made = translate(physics, shape, batch)
         # In the prior's precision once, so that factorisations are made once.
         parameters = self.prior.parameters() if isinstance(self.prior, nn.Module) else iter(())

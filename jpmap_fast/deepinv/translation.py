@@ -82,6 +82,12 @@ def count_of(y: Any) -> int | None:
     return int(first.shape[0]) if getattr(first, "ndim", 0) else None
 
 
+def image_shape_of(physics: Physics, y: Any) -> tuple[int, ...]:
+    """(C, H, W) of the images that measurements of a physics are of, for a prior of any size."""
+    with torch.no_grad():
+        return tuple(physics.A_adjoint(y).shape[1:])
+
+
 def _agree(special: Operator, own: PhysicsOperator) -> bool:
     """Whether both have the same A: a subclass may have changed it."""
     images = own.images(own.batch or 1)

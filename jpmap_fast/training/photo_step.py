@@ -115,8 +115,9 @@ class PhotoStep:
             capturable=self._on_gpu,
         )
         # What the fused Adam divides gradients by, and whether it leaves the step out.
-        self.optimiser.grad_scale = torch.ones((), device=self.device)
-        self.optimiser.found_inf = torch.zeros((), device=self.device)
+        self._cut = torch.ones((), device=self.device)
+        self._left_out = torch.zeros((), device=self.device)
+        vars(self.optimiser).update(grad_scale=self._cut, found_inf=self._left_out)
         self.typical = torch.zeros((), device=self.device)  # norm of the gradient, of late
         self._capture = cuda_graph and self._on_gpu
         self._seen = 0
@@ -182,7 +183,7 @@ class PhotoStep:
         norm = nn.utils.get_total_norm(gradients)
         finite = torch.isfinite(norm)
         usual = torch.where(self.typical > 0, self.typical, norm)
-        self.optimiser.grad_scale.copy_((norm / (_LARGE * usual)).clamp_min(1).nan_to_num(1.0))
-        self.optimiser.found_inf.copy_((~finite).float())
+        self._cut.copy_((norm / (_LARGE * usual)).clamp_min(1).nan_to_num(1.0))
+        self._left_out.copy_((~finite).float())
         seen = torch.where(finite, norm.clamp_max(_LARGE * usual), usual)
         self.typical.copy_(torch.where(torch.isfinite(usual), usual.lerp(seen, 0.02), 0.0))

@@ -65,7 +65,7 @@ def train_photos(
     crops = Crops(_checked(pictures), recipe.crop, recipe.scales, place)
     with DrawingFrom(torch.Generator().manual_seed(recipe.seed)):
         network = recipe.build(crops.channels)
-    network = network.to(place, memory_format=torch.channels_last)
+    network = network.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = PhotoStep(network, crops, recipe, cuda_graph)
     path, done = None if checkpoint is None else Path(checkpoint), 0
     if resume and path is not None and path.exists():
