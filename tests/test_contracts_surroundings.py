@@ -104,7 +104,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "numpy": lambda: (
         jf.restore(np.full((2, 1, 28, 28), 0.25, np.float32), jf.Denoising(), "mnist", [0.1, 0.2]).x
     ),
-    "PSNR": lambda: jf.metrics.psnr(*jf.mnist_test_digits(2)[0].split(1)),
+    "PSNR": lambda: jf.psnr(*jf.mnist_test_digits(2)[0].split(1)),
 }
 
 
