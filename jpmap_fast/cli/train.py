@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jpmap_fast.cli._common import BAD_USAGE, fail, told_in_one_line
+from jpmap_fast.cli._train_photos import PHOTOS, PhotoRun, train_on_photographs
 from jpmap_fast.jobs.device import pick_device
 
 if TYPE_CHECKING:
@@ -24,11 +25,30 @@ _Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
 _LatentDim = Annotated[int, typer.Option(help="Size of the latent code.")]
 _Hidden = Annotated[str, typer.Option(help="Widths of the encoder's layers.")]
 _SigmaDvae = Annotated[float, typer.Option(help="Noise on the encoder's input, in 255ths.")]
-_BatchSize = Annotated[int, typer.Option(help="Images a step.")]
-_LearningRate = Annotated[float, typer.Option(help="Of Adam.")]
+_BatchSize = Annotated[
+    int | None, typer.Option(help="Images a step: 128, or 48 crops of photographs by default.")
+]
+_LearningRate = Annotated[
+    float | None, typer.Option(help="Of Adam: 1e-4, or 7e-4 for photographs by default.")
+]
 _Schedule = Annotated[str, typer.Option(help="Learning rate over the epochs: constant or cosine.")]
 _WeightDecay = Annotated[float, typer.Option(help="Decoupled weight decay (AdamW).")]
-_Network = Annotated[str, typer.Option(help="mlp, conv-residual or conv-plain (the paper's).")]
+_Network = Annotated[
+    str,
+    typer.Option(
+        help="mlp, conv-residual or conv-plain (the paper's); photos or photos-grey, for pictures "
+        "of any size from a folder."
+    ),
+]
+_Steps = Annotated[int, typer.Option(help="For photographs: steps of Adam, in all.")]
+_Crop = Annotated[int, typer.Option(help="For photographs: side of a crop, in pixels.")]
+_Minutes = Annotated[
+    float | None,
+    typer.Option(help="For photographs: stop after that time, to go on with --resume."),
+]
+_Initial = Annotated[
+    Path | None, typer.Option("--from", help="For photographs: weights to begin with.")
+]
 _Channels = Annotated[
     str, typer.Option(help="Channels of a convolutional network's levels, finest first.")
 ]
@@ -65,11 +85,15 @@ def train(
     latent_dim: _LatentDim = 8,
     hidden: _Hidden = "512,512",
     sigma_dvae: _SigmaDvae = 15.0,
-    batch_size: _BatchSize = 128,
-    learning_rate: _LearningRate = 1e-4,
+    batch_size: _BatchSize = None,
+    learning_rate: _LearningRate = None,
     schedule: _Schedule = "constant",
     weight_decay: _WeightDecay = 0.0,
     network: _Network = "mlp",
+    steps: _Steps = 112_000,
+    crop: _Crop = 96,
+    minutes: _Minutes = None,
+    initial: _Initial = None,
     channels: _Channels = "32,64,128,256",
     gamma: _Gamma = "learned",
     augment: _Augment = False,
@@ -91,8 +115,20 @@ def train(
     if resume and checkpoint is None:
         fail("--resume: name the file with --checkpoint")
     with told_in_one_line():
-        widths = _widths("--hidden", hidden)
         where = pick_device(device, kernels=False)
+        if network in PHOTOS:
+            given = {"batch_size": batch_size, "learning_rate": learning_rate}
+            train_on_photographs(
+                PhotoRun(data, output, network, validation, initial, checkpoint, resume, minutes),
+                {name: value for name, value in given.items() if value is not None}
+                | {"steps": steps, "crop": crop, "seed": seed},
+                where,
+                card=card or output.with_suffix(".md"),
+                terms=terms,
+                progress=progress,
+            )
+            return
+        widths = _widths("--hidden", hidden)
         from jpmap_fast.priors.weights import save_prior
         from jpmap_fast.training import train as train_prior
 
@@ -104,8 +140,8 @@ def train(
             "latent_dim": latent_dim,
             "hidden": widths,
             "sigma_dvae": sigma_dvae / 255,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
+            "batch_size": 128 if batch_size is None else batch_size,
+            "learning_rate": 1e-4 if learning_rate is None else learning_rate,
             "schedule": schedule,
             "weight_decay": weight_decay,
             "seed": seed,

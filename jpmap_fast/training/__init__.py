@@ -1,7 +1,17 @@
 """Training of priors."""
 
 from jpmap_fast.training.evaluation import reconstruction_psnr
+from jpmap_fast.training.photo_evaluation import denoising_psnr
+from jpmap_fast.training.photo_step import PhotoRecipe
+from jpmap_fast.training.photo_trainer import train_photos
 from jpmap_fast.training.recipe import Recipe
 from jpmap_fast.training.trainer import train
 
-__all__ = ["Recipe", "reconstruction_psnr", "train"]
+__all__ = [
+    "PhotoRecipe",
+    "Recipe",
+    "denoising_psnr",
+    "reconstruction_psnr",
+    "train",
+    "train_photos",
+]

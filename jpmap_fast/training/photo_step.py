@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from jpmap_fast._capture import on_side_stream
 from jpmap_fast._validate import choice, count, positive
 from jpmap_fast.priors.photo_network import PhotoNetwork
+from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.training.crops import Crops
 from jpmap_fast.training.step import WARM_UP_STEPS
 
@@ -35,11 +36,11 @@ class PhotoRecipe:
         widths, encoder_blocks, decoder_blocks: see ``PhotoNetwork``.
     """
 
-    steps: int = 60_000
-    batch_size: int = 64
-    crop: int = 64
-    learning_rate: float = 5e-4
-    warm_up: int = 500
+    steps: int = 112_000
+    batch_size: int = 48
+    crop: int = 96
+    learning_rate: float = 7e-4
+    warm_up: int = 1000
     noise: float = 130 / 255
     skew: float = 1.7
     ema: float = 0.999
@@ -69,9 +70,9 @@ class PhotoRecipe:
         rise = min(1.0, (step + 1) / (self.warm_up + 1))
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
-    def build(self, channels: int) -> PhotoNetwork:
-        """An untrained network, from torch's current seed."""
-        return PhotoNetwork(channels, self.widths, self.encoder_blocks, self.decoder_blocks)
+    def build(self, channels: int) -> PhotoPrior:
+        """An untrained prior, from torch's current seed."""
+        return PhotoPrior(channels, self.widths, self.encoder_blocks, self.decoder_blocks)
 
 
 # Grey levels at which the error of a noise level that is nearly 0 is taken for what it would be.

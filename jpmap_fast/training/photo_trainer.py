@@ -14,12 +14,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from jpmap_fast._surroundings import DrawingFrom
-from jpmap_fast.priors.photo_network import PhotoNetwork
+from jpmap_fast.priors.photo_prior import PhotoPrior
+from jpmap_fast.priors.weights import Network
 from jpmap_fast.training.crops import Crops
+from jpmap_fast.training.photo_evaluation import denoising_psnr
 from jpmap_fast.training.photo_step import PhotoRecipe, PhotoStep
 from jpmap_fast.training.shards import read_shards, write_shards
 
 FORMAT = "jpmap-fast photo checkpoint 1"
+GAMMA_LEVEL = 25 / 255  # the noise level whose error is the prior's gamma
 _EACH = 100  # steps between looks at the loss and the clock
 _CHECKPOINT_SECONDS = 120.0
 
@@ -33,9 +36,10 @@ def train_photos(
     seconds: float = math.inf,
     progress: bool = True,
     cuda_graph: bool = True,
+    initial: Network | None = None,
     **settings: Any,
-) -> tuple[PhotoNetwork, int]:
-    """Train the noise-conditional network of the priors for photographs.
+) -> tuple[PhotoPrior, int]:
+    """Train a prior for photographs: its noise-conditional network, by the denoising criterion.
 
     Minimises the mean of ||D(x + s n, s) - x||^2 / (s + 2/255) over random crops x, noise n and
     levels s by Adam; what is returned is the running mean of the weights.
@@ -48,10 +52,12 @@ def train_photos(
         seconds: stop after that time, with a checkpoint to go on from.
         progress: show a bar.
         cuda_graph: on a GPU, capture the step in a CUDA graph.
+        initial: weights to begin with, in place of random ones; of the recipe's network.
         settings: those of ``PhotoRecipe``.
 
     Returns:
-        The network, on ``device``, gradients off, and how many steps of the recipe are done.
+        The prior, on ``device``, in evaluation mode, gradients off, and how many steps of the
+        recipe are done. Its gamma is that of a few training pictures.
 
     Raises:
         ValueError, TypeError: settings or pictures do not fit; a checkpoint of another recipe; the
@@ -64,8 +70,11 @@ def train_photos(
     place = torch.device("cpu" if device is None else device)
     crops = Crops(_checked(pictures), recipe.crop, recipe.scales, place)
     with DrawingFrom(torch.Generator().manual_seed(recipe.seed)):
-        network = recipe.build(crops.channels)
-    network = network.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        prior = recipe.build(crops.channels)
+    if initial is not None:
+        _begin_with(prior, initial)
+    prior = prior.to(place)
+    network = prior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = PhotoStep(network, crops, recipe, cuda_graph)
     path, done = None if checkpoint is None else Path(checkpoint), 0
     if resume and path is not None and path.exists():
@@ -93,7 +102,18 @@ def train_photos(
     with torch.no_grad():
         for own, mean_value in zip(step.parameters, step.mean, strict=True):
             own.copy_(mean_value)
-    return network.requires_grad_(False).eval(), done
+        prior.requires_grad_(False).eval()
+        psnr = denoising_psnr(prior, pictures[:: max(1, len(pictures) // 8)][:8], GAMMA_LEVEL)
+        prior.log_gamma.fill_(-psnr / 20 * math.log(10))
+    return prior, done
+
+
+def _begin_with(prior: PhotoPrior, initial: Network) -> None:
+    if prior.settings != initial.settings:
+        raise ValueError(
+            f"initial: expected weights of a network with {prior.settings}, got {initial.settings}"
+        )
+    prior.load_state_dict(initial.state_dict())
 
 
 def _checked(pictures: Sequence[Tensor]) -> Sequence[Tensor]:

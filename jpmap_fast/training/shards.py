@@ -97,5 +97,5 @@ def _joined(folder: Path, name: str, pieces: list[Tensor], shape: list[int]) -> 
 
     try:
         return torch.cat(pieces).reshape(shape)
-    except (RuntimeError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"{folder}: the tensor {name} is damaged ({error})") from error
