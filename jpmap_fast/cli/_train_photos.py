@@ -16,75 +16,88 @@ LEVELS = (15, 25, 50)  # of noise that the card has figures for, in 255ths
 
 
 @dataclass(frozen=True)
-class PhotoRun:
-    """What is read and written.
+class PhotoPaths:
+    """Where things are read and written.
 
     Attributes:
         data: folder of pictures.
         output: weights file.
-        network: of ``PHOTOS``.
         validation: folder of pictures to judge by; None for the training pictures.
         initial: weights file to begin with.
         checkpoint: folder for what another run goes on from.
-        resume: whether to go on.
-        minutes: to stop after.
+        card: model card; None for beside the weights.
     """
 
     data: Path
     output: Path
-    network: str
     validation: Path | None
     initial: Path | None
     checkpoint: Path | None
+    card: Path | None
+
+
+@dataclass(frozen=True)
+class PhotoRun:
+    """What is asked for.
+
+    Attributes:
+        network: of ``PHOTOS``.
+        paths: of files.
+        given: settings of ``PhotoRecipe``, None where nothing was said.
+        resume: whether to go on.
+        minutes: to stop after.
+        terms: source and terms of the data.
+        progress: show a bar.
+    """
+
+    network: str
+    paths: PhotoPaths
+    given: dict[str, Any]
     resume: bool
     minutes: float | None
+    terms: str
+    progress: bool
 
 
-def train_on_photographs(
-    run: PhotoRun,
-    recipe: dict[str, Any],
-    device: torch.device,
-    *,
-    card: Path,
-    terms: str,
-    progress: bool,
-) -> None:
+def train_on_photographs(run: PhotoRun, device: torch.device) -> None:
     """Train, and write weights with their card."""
     from jpmap_fast.data.any_size import load_pictures
     from jpmap_fast.priors.load import load_prior
     from jpmap_fast.priors.weights import save_prior
     from jpmap_fast.training import PhotoRecipe, denoising_psnr, train_photos
 
-    if not run.output.parent.is_dir():
-        raise ValueError(f"--output: expected an existing folder, got {run.output.parent}")
+    paths = run.paths
+    if not paths.output.parent.is_dir():
+        raise ValueError(f"--output: expected an existing folder, got {paths.output.parent}")
     if run.minutes is not None and not run.minutes > 0:
         raise ValueError(f"--minutes: expected a number > 0, got {run.minutes}")
     channels = PHOTOS[run.network]
-    found = load_pictures(run.data, channels)
-    judged = found if run.validation is None else load_pictures(run.validation, channels)
-    for name, reason in (*found.failures, *(judged.failures if run.validation else ())):
+    found = load_pictures(paths.data, channels)
+    judged = found if paths.validation is None else load_pictures(paths.validation, channels)
+    for name, reason in (*found.failures, *(judged.failures if paths.validation else ())):
         typer.echo(f"left out {name}: {reason}", err=True)
+    recipe = {name: value for name, value in run.given.items() if value is not None}
     prior, done = train_photos(
         found.pictures,
         device=device,
-        checkpoint=run.checkpoint,
+        checkpoint=paths.checkpoint,
         resume=run.resume,
         seconds=math.inf if run.minutes is None else 60 * run.minutes,
-        progress=progress,
-        initial=None if run.initial is None else load_prior(run.initial),
+        progress=run.progress,
+        initial=None if paths.initial is None else load_prior(paths.initial),
         **recipe,
     )
     figures = {s: denoising_psnr(prior, judged.pictures, s / 255) for s in LEVELS}
     with torch.no_grad():
         prior.log_gamma.fill_(-figures[25] / 20 * math.log(10))
     settings = {**asdict(PhotoRecipe(**recipe)), "steps_done": done}
-    save_prior(prior, run.output, {**settings, "pictures": len(found.pictures)}, half=True)
-    kind = "training" if run.validation is None else "validation"
-    text = _card(run, settings, len(found.pictures), figures, len(judged.pictures), kind, terms)
-    card.write_text(text, encoding="utf-8")
+    save_prior(prior, paths.output, {**settings, "pictures": len(found.pictures)}, half=True)
+    kind = "training" if paths.validation is None else "validation"
+    text = _card(run, settings, len(found.pictures), figures, f"{len(judged.pictures)} {kind}")
+    (paths.card or paths.output.with_suffix(".md")).write_text(text, encoding="utf-8")
     for s, psnr in figures.items():
         typer.echo(f"denoising at {s}/255, PSNR of {len(judged.pictures)} {kind}: {psnr:.2f} dB")
-    typer.echo(f"{done} of {settings['steps']} steps; written: {run.output}")
+    typer.echo(f"{done} of {settings['steps']} steps; written: {paths.output}")
 
 
 def _card(
@@ -92,18 +105,16 @@ def _card(
     settings: dict[str, Any],
     pictures: int,
     figures: dict[int, float],
-    judged: int,
-    kind: str,
-    terms: str,
+    judged: str,
 ) -> str:
     lines = [
-        f"# Prior `{run.output.stem}`",
+        f"# Prior `{run.paths.output.stem}`",
         "",
         "A noise-conditional autoencoder for pictures of any size, for `jpmap_fast.load_prior`.",
         "",
         "## Data",
         "",
-        f"{pictures} pictures of `{run.data.name}`. {terms}".rstrip(),
+        f"{pictures} pictures of `{run.paths.data.name}`. {run.terms}".rstrip(),
         "",
         "## Recipe",
         "",
@@ -114,7 +125,7 @@ def _card(
         "",
         "## Figures",
         "",
-        f"Mean PSNR in dB of {judged} {kind} pictures with Gaussian noise:",
+        f"Mean PSNR in dB of {judged} pictures with Gaussian noise:",
         "",
         *(f"- {s}/255: {psnr:.2f}" for s, psnr in figures.items()),
         "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jpmap_fast.cli._common import BAD_USAGE, fail, told_in_one_line
-from jpmap_fast.cli._train_photos import PHOTOS, PhotoRun, train_on_photographs
+from jpmap_fast.cli._train_photos import PHOTOS, PhotoPaths, PhotoRun, train_on_photographs
 from jpmap_fast.jobs.device import pick_device
 
 if TYPE_CHECKING:
@@ -115,30 +115,23 @@ def train(
     if resume and checkpoint is None:
         fail("--resume: name the file with --checkpoint")
     with told_in_one_line():
-        where = pick_device(device, kernels=False)
-        if network in PHOTOS:
-            given = {"batch_size": batch_size, "learning_rate": learning_rate}
-            train_on_photographs(
-                PhotoRun(data, output, network, validation, initial, checkpoint, resume, minutes),
-                {name: value for name, value in given.items() if value is not None}
-                | {"steps": steps, "crop": crop, "seed": seed},
-                where,
-                card=card or output.with_suffix(".md"),
-                terms=terms,
-                progress=progress,
-            )
-            return
-        widths = _widths("--hidden", hidden)
         from jpmap_fast.priors.weights import save_prior
         from jpmap_fast.training import train as train_prior
 
-        if not output.parent.is_dir():
-            raise ValueError(f"--output: expected an existing folder, got {output.parent}")
-        images, judged = _read(data, key, validation, validation_key)
+        where = pick_device(device, kernels=False)
+        if network in PHOTOS:
+            paths = PhotoPaths(data, output, validation, initial, checkpoint, card)
+            given: dict[str, Any] = {"steps": steps, "crop": crop, "seed": seed}
+            given |= {"batch_size": batch_size, "learning_rate": learning_rate}
+            train_on_photographs(
+                PhotoRun(network, paths, given, resume, minutes, terms, progress), where
+            )
+            return
+        _check_folder(output)
         recipe: dict[str, Any] = {
             "epochs": epochs,
             "latent_dim": latent_dim,
-            "hidden": widths,
+            "hidden": _widths("--hidden", hidden),
             "sigma_dvae": sigma_dvae / 255,
             "batch_size": 128 if batch_size is None else batch_size,
             "learning_rate": 1e-4 if learning_rate is None else learning_rate,
@@ -153,6 +146,7 @@ def train(
             "patience": patience,
             "precision": precision,
         }
+        images, judged = _read(data, key, validation, validation_key)
         prior = train_prior(
             images,
             **recipe,
@@ -166,6 +160,15 @@ def train(
         save_prior(prior, output, {**recipe, "images": len(images)}, half=half)
         text = _card(output.stem, data.name, len(images), recipe, figures, terms)
         (card or output.with_suffix(".md")).write_text(text)
+    _tell(figures, output)
+
+
+def _check_folder(output: Path) -> None:
+    if not output.parent.is_dir():
+        raise ValueError(f"--output: expected an existing folder, got {output.parent}")
+
+
+def _tell(figures: dict[str, Any], output: Path) -> None:
     for name, value in figures.items():
         typer.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
     typer.echo(f"written: {output}")

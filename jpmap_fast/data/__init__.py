@@ -1,5 +1,6 @@
 """Reading and writing pictures."""
 
+from jpmap_fast.data.any_size import Pictures, load_pictures
 from jpmap_fast.data.digits import mnist_test_digits
 from jpmap_fast.data.example_portrait import portrait
 from jpmap_fast.data.marks import load_kernel, load_mask
@@ -10,9 +11,11 @@ from jpmap_fast.data.readers import ImageSet, load_images
 __all__ = [
     "ImageSet",
     "Picture",
+    "Pictures",
     "load_images",
     "load_kernel",
     "load_mask",
+    "load_pictures",
     "mnist_test_digits",
     "portrait",
     "read_pictures",

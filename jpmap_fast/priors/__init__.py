@@ -6,6 +6,7 @@ from jpmap_fast.priors.decoder_base import Decoder
 from jpmap_fast.priors.load import available_priors, load_prior
 from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.priors.mlp_vae import MLPVAE
+from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.priors.weights import save_prior
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Decoder",
     "MLPDecoder",
     "ModulePrior",
+    "PhotoPrior",
     "Prior",
     "available_priors",
     "load_prior",
