@@ -67,8 +67,6 @@ def train_on_photographs(run: PhotoRun, device: torch.device) -> None:
     from jpmap_fast.training import PhotoRecipe, denoising_psnr, train_photos
 
     paths = run.paths
-    if not paths.output.parent.is_dir():
-        raise ValueError(f"--output: expected an existing folder, got {paths.output.parent}")
     if run.minutes is not None and not run.minutes > 0:
         raise ValueError(f"--minutes: expected a number > 0, got {run.minutes}")
     channels = PHOTOS[run.network]

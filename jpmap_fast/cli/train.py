@@ -112,9 +112,8 @@ def train(
     progress: _Progress = True,
 ) -> None:
     """Train a prior: a variational autoencoder with the denoising criterion and learned gamma."""
-    if resume and checkpoint is None:
-        fail("--resume: name the file with --checkpoint")
     with told_in_one_line():
+        _check(output, checkpoint, resume)
         from jpmap_fast.priors.weights import save_prior
         from jpmap_fast.training import train as train_prior
 
@@ -123,11 +122,8 @@ def train(
             paths = PhotoPaths(data, output, validation, initial, checkpoint, card)
             given: dict[str, Any] = {"steps": steps, "crop": crop, "seed": seed}
             given |= {"batch_size": batch_size, "learning_rate": learning_rate}
-            train_on_photographs(
-                PhotoRun(network, paths, given, resume, minutes, terms, progress), where
-            )
-            return
-        _check_folder(output)
+            run = PhotoRun(network, paths, given, resume, minutes, terms, progress)
+            return train_on_photographs(run, where)
         recipe: dict[str, Any] = {
             "epochs": epochs,
             "latent_dim": latent_dim,
@@ -157,13 +153,16 @@ def train(
             progress=progress,
         )
         figures = _figures(prior, images, judged)
-        save_prior(prior, output, {**recipe, "images": len(images)}, half=half)
-        text = _card(output.stem, data.name, len(images), recipe, figures, terms)
+        recipe["images"] = len(images)
+        save_prior(prior, output, recipe, half=half)
+        _tell(figures, output)
+        text = _card(output.stem, data.name, recipe, figures, terms)
         (card or output.with_suffix(".md")).write_text(text)
-    _tell(figures, output)
 
 
-def _check_folder(output: Path) -> None:
+def _check(output: Path, checkpoint: Path | None, resume: bool) -> None:
+    if resume and checkpoint is None:
+        fail("--resume: name the file with --checkpoint")
     if not output.parent.is_dir():
         raise ValueError(f"--output: expected an existing folder, got {output.parent}")
 
@@ -213,13 +212,13 @@ def _widths(option: str, text: str) -> tuple[int, ...]:
 def _card(
     name: str,
     data: str,
-    images: int,
     recipe: dict[str, Any],
     figures: dict[str, Any],
     terms: str,
 ) -> str:
     """The model card, in Markdown."""
     settings = {**recipe, "sigma_dvae": f"{recipe['sigma_dvae'] * 255:g}/255"}
+    del settings["images"]
     lines = [
         f"# Prior `{name}`",
         "",
@@ -227,7 +226,7 @@ def _card(
         "",
         "## Data",
         "",
-        f"{images} images of `{data}`. {terms}".rstrip(),
+        f"{recipe['images']} images of `{data}`. {terms}".rstrip(),
         "",
         "## Recipe",
         "",
