@@ -156,8 +156,9 @@ def train(
         recipe["images"] = len(images)
         save_prior(prior, output, recipe, half=half)
         _tell(figures, output)
-        text = _card(output.stem, data.name, recipe, figures, terms)
-        (card or output.with_suffix(".md")).write_text(text)
+        _write_card(
+            card or output.with_suffix(".md"), output.stem, data.name, recipe, figures, terms
+        )
 
 
 def _check(output: Path, checkpoint: Path | None, resume: bool) -> None:
@@ -209,14 +210,15 @@ def _widths(option: str, text: str) -> tuple[int, ...]:
         fail(f"{option}: expected widths such as 512,512, got {text!r}", BAD_USAGE)
 
 
-def _card(
+def _write_card(
+    path: Path,
     name: str,
     data: str,
     recipe: dict[str, Any],
     figures: dict[str, Any],
     terms: str,
-) -> str:
-    """The model card, in Markdown."""
+) -> None:
+    """Write the model card, in Markdown."""
     settings = {**recipe, "sigma_dvae": f"{recipe['sigma_dvae'] * 255:g}/255"}
     del settings["images"]
     lines = [
@@ -245,4 +247,4 @@ def _card(
         "Reconstruction PSNR is the mean over images of the PSNR of G(mu_phi(x)) against x.",
         "",
     ]
-    return "\n".join(lines)
+    path.write_text("\n".join(lines))
