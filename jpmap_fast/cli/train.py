@@ -156,9 +156,7 @@ def train(
         recipe["images"] = len(images)
         save_prior(prior, output, recipe, half=half)
         _tell(figures, output)
-        _write_card(
-            card or output.with_suffix(".md"), output.stem, data.name, recipe, figures, terms
-        )
+        _write_card(card, output, data.name, recipe, figures, terms)
 
 
 def _check(output: Path, checkpoint: Path | None, resume: bool) -> None:
@@ -211,8 +209,8 @@ def _widths(option: str, text: str) -> tuple[int, ...]:
 
 
 def _write_card(
-    path: Path,
-    name: str,
+    path: Path | None,
+    output: Path,
     data: str,
     recipe: dict[str, Any],
     figures: dict[str, Any],
@@ -222,7 +220,7 @@ def _write_card(
     settings = {**recipe, "sigma_dvae": f"{recipe['sigma_dvae'] * 255:g}/255"}
     del settings["images"]
     lines = [
-        f"# Prior `{name}`",
+        f"# Prior `{output.stem}`",
         "",
         "A variational autoencoder for `jpmap_fast.load_prior`.",
         "",
@@ -247,4 +245,4 @@ def _write_card(
         "Reconstruction PSNR is the mean over images of the PSNR of G(mu_phi(x)) against x.",
         "",
     ]
-    path.write_text("\n".join(lines))
+    (path or output.with_suffix(".md")).write_text("\n".join(lines))
