@@ -50,7 +50,8 @@ def restore(
             ``latent_dim`` and ``image_shape``.
         sigma: standard deviation of the noise, > 0, for pixel values in [0, 1]; a number or one an
             image [B]. Of complex measurements it is that of the real and imaginary part each. None
-            reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian.
+            reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian. "auto"
+            estimates it from y, see ``estimate_sigma``; what it was is in ``Result.sigma``.
         method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", "encoder",
             or an algorithm object such as ``JPMAP(starts=8)``. None for "jpmap", and for "encoder"
             where the prior has no latent codes, such as ``photos``.
@@ -94,5 +95,6 @@ def restore(
             begin = checked_codes(z0, algorithm, task.problem, batched=task.batched)
         run = Run(task.problem, algorithm, generator, drawn=begin is None)
         with Monitor(record=record, progress=progress) as monitor:
-            result = run(task.problem.y, begin, monitor, size=size)
+            problem = task.problem
+            result = run(problem.y, begin, monitor, size=size, sigma=problem.sigma)
     return result if task.batched else result.unbatched()
