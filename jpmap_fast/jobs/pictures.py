@@ -103,15 +103,15 @@ class Restoring:
         # From here on the request names its method.
         self.request = replace(request, method=request.method or default_method(self.prior))
         self.algorithm = as_algorithm(self.request.algorithm(), self.prior)
+        if self.prior.image_shape is None:
+            self._check_pictures()
         self._options = read_options(request.operator, request.options, beside)
         self._by_shape: dict[tuple[int, ...], Degradation] = {}
         # A of all images; None where they may have any size.
         self.fixed: Degradation | None = None
         # Of one image as it comes, (C, H, W), or of its measurements; None in it for any.
         self.shape: Shape = picture_shape(self.prior)
-        if self.prior.image_shape is None:
-            self._check_pictures()
-        else:
+        if self.prior.image_shape is not None:
             self.fixed = Degradation(request, tuple(self.prior.image_shape), self._options)
             if not request.simulate:
                 self.shape = self.fixed.measurement_shape()
