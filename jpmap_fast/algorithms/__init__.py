@@ -35,10 +35,10 @@ __all__ = [
     "MAPz",
     "MAPzSplitting",
     "Monitor",
-    "Progress",
     "Outcome",
     "PixelSpace",
     "PnPADMM",
     "Problem",
+    "Progress",
     "largest_weight",
 ]
