@@ -13,6 +13,7 @@ import jpmap_fast.kernels  # noqa: F401  (first: it says what is wrong with torc
 from jpmap_fast._foreign import register_translator
 from jpmap_fast._masks import random_masks
 from jpmap_fast._metrics import psnr, ssim
+from jpmap_fast._noise_level import estimate_sigma
 from jpmap_fast._restore import restore
 from jpmap_fast._restorer import Restorer
 from jpmap_fast._result import Result
@@ -116,6 +117,7 @@ __all__ = [
     "bicubic_kernel",
     "box_kernel",
     "build_info",
+    "estimate_sigma",
     "gaussian_kernel",
     "largest_weight",
     "load_denoiser",

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from jpmap_fast._foreign import translator_of
+from jpmap_fast._noise_level import estimate_sigma
 from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_device
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
 from jpmap_fast.operators import Operator
@@ -19,6 +20,11 @@ from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
 from jpmap_fast.priors.protocol import bound, make_decoder, make_encoder
+
+# In place of a noise level: as ``estimate_sigma`` finds it.
+AUTO = "auto"
+# Of priors with latent codes, and of those without.
+DEFAULT_METHODS = ("jpmap", "encoder")
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,11 @@ class Task:
     batched: bool
 
 
+def default_method(prior: Prior) -> str:
+    """The name of the method of a prior, where nobody says another: one of ``DEFAULT_METHODS``."""
+    return DEFAULT_METHODS[0 if prior.latent_dim else 1]
+
+
 def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
     """An algorithm of itself or of its name; the prior's own of None.
 
@@ -36,8 +47,7 @@ def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
         ValueError: no such name, or a method that descends in codes for a prior that has none.
         TypeError: neither a name nor an algorithm.
     """
-    if method is None:
-        method = "jpmap" if prior.latent_dim else "encoder"
+    method = default_method(prior) if method is None else method
     if isinstance(method, str):
         choice("method", method, tuple(ALGORITHMS))
         method = ALGORITHMS[method]()
@@ -52,6 +62,15 @@ def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
             f"which has no latent codes, got {type(method).__name__}, which descends in them"
         )
     return method
+
+
+def check_known(sigma: Any) -> None:
+    """Raise ValueError where a noise level is to be estimated before there are measurements."""
+    if isinstance(sigma, str) and sigma == AUTO:
+        raise ValueError(
+            "sigma: expected a number, or one an image, since a Restorer knows it before any "
+            "measurements, got 'auto'; give jf.estimate_sigma(y, operator) of some"
+        )
 
 
 def prior_of(prior: Prior | str, shared: bool = False) -> Prior:
@@ -120,6 +139,8 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     y = (y if batched else y[None]).contiguous()
     batch = y.shape[0]
     operator = operator.bind(image_shape, batch, like=y)
+    if isinstance(sigma, str) and sigma == AUTO:
+        sigma = estimate_sigma(y, operator)
     deviation = noise_levels("sigma", sigma, batch, y)
     operator.check_range(y, deviation)
     decoder = make_decoder(prior, y[:0]) if codes else undifferentiated(prior)

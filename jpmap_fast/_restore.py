@@ -11,7 +11,7 @@ from jpmap_fast._result import Result
 from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
-from jpmap_fast.algorithms import Algorithm, Monitor
+from jpmap_fast.algorithms import Algorithm, Monitor, Progress
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 
@@ -28,7 +28,7 @@ def restore(
     z0: Any = None,
     generator: torch.Generator | None = None,
     record: bool = False,
-    progress: bool = False,
+    progress: bool | Progress = False,
     chunk_size: int | None = None,
 ) -> Result:
     r"""Restore images from measurements y = A x + noise with a generative prior.
@@ -50,15 +50,17 @@ def restore(
             ``latent_dim`` and ``image_shape``.
         sigma: standard deviation of the noise, > 0, for pixel values in [0, 1]; a number or one an
             image [B]. Of complex measurements it is that of the real and imaginary part each. None
-            reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian.
+            reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian. "auto"
+            is ``estimate_sigma(y, operator)``.
         method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", "encoder",
-            or an algorithm object such as ``JPMAP(starts=8)``. None for "jpmap", and for "encoder"
-            where the prior has no latent codes, such as ``photos``.
+            or an algorithm object such as ``JPMAP(starts=8)``. None for "jpmap", or "encoder" for
+            a prior without latent codes, such as ``photos``.
         z0: codes to descend from, of the shape of ``Result.z``, such as those of the frame before,
             in place of the starts of the method. Methods without codes refuse it.
         generator: source of random starts, if there are any; torch's default generator if None.
         record: keep z, J1, beta, gap and candidate by iteration in ``Result.history``.
-        progress: show a progress bar that counts finished images.
+        progress: show a bar that counts finished images, with "encoder" passes of the network; or
+            a function that is called with how many are done and how many there are.
         chunk_size: images worked on at a time; None chooses by memory. Results do not depend on it.
 
     Returns:
@@ -89,10 +91,10 @@ def restore(
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
     with full_precision():
         task = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes)
-        begin = None
-        if z0 is not None:
-            begin = checked_codes(z0, algorithm, task.problem, batched=task.batched)
-        run = Run(task.problem, algorithm, generator, drawn=begin is None)
+        problem = task.problem
+        batched = task.batched
+        begin = None if z0 is None else checked_codes(z0, algorithm, problem, batched=batched)
+        run = Run(problem, algorithm, generator, drawn=begin is None)
         with Monitor(record=record, progress=progress) as monitor:
-            result = run(task.problem.y, begin, monitor, size=size)
-    return result if task.batched else result.unbatched()
+            result = run(problem.y, begin, monitor, size=size, sigma=problem.sigma)
+    return result if batched else result.unbatched()

@@ -13,6 +13,7 @@ from jpmap_fast._capture import captured, on_side_stream
 from jpmap_fast._foreign import translator_of
 from jpmap_fast._prepared import (
     as_algorithm,
+    check_known,
     checked_codes,
     parameter_of,
     prepare,
@@ -106,6 +107,7 @@ class Restorer:
         dtype: torch.dtype | None = None,
     ) -> None:
         count("batch_size", batch_size, 1)
+        check_known(sigma)
         given, prior = prior, prior_of(prior)
         if image_shape is not None:
             prior = bound(prior, image_shape)

@@ -38,6 +38,8 @@ class Result:
         reason: why that was not the compiled one, such as "the decoder is no plain multilayer
             perceptron"; "" where it was.
         history: with ``record=True``, by iteration and image; None otherwise.
+        sigma: noise levels restored with [B], given or estimated; None of a ``Restorer``, which has
+            its own.
 
     A failed image (NaN or infinity in its measurement) has NaN in x, z, decoded, objective and gap.
     """
@@ -55,6 +57,7 @@ class Result:
     path: str = ""
     reason: str = ""
     history: History | None = None
+    sigma: Tensor | None = None
 
     @property
     def status(self) -> list[str] | str:
@@ -92,7 +95,11 @@ class Result:
 
 
 def result_of(
-    outcome: Outcome, finite: Tensor | None, monitor: Monitor, code_shape: tuple[int, ...]
+    outcome: Outcome,
+    finite: Tensor | None,
+    monitor: Monitor,
+    code_shape: tuple[int, ...],
+    sigma: Tensor | None = None,
 ) -> Result:
     """The result of a whole batch.
 
@@ -101,6 +108,7 @@ def result_of(
         finite: which measurements are finite [B]; None for all of them.
         monitor: which saw what ran.
         code_shape: of one code as the prior has it.
+        sigma: noise levels [B], where they are to be told.
     """
     state, code = outcome.state, outcome.status
     counts = outcome.iterations, outcome.candidates
@@ -134,6 +142,7 @@ def result_of(
         path=monitor.path,
         reason=monitor.reason,
         history=history,
+        sigma=sigma,
     )
 
 

@@ -58,6 +58,7 @@ class Run:
         monitor: Monitor,
         fixed: Fixed | None = None,
         size: int | None = None,
+        sigma: Tensor | None = None,
     ) -> Result:
         """Restore y [B, ...], those images whose measurements are finite, in chunks that fit.
 
@@ -67,6 +68,7 @@ class Run:
             monitor: told of every step.
             fixed: do a fixed amount of work; None to go on until done.
             size: images at a time at most.
+            sigma: noise levels [B] that the result is to name.
         """
         problem = self.problem.at(y)
         finite = torch.isfinite(y.flatten(1)).all(dim=1) if len(y) else y.new_zeros(0).bool()
@@ -84,7 +86,7 @@ class Run:
             starts = self.starts if whole else Starts(settings, part, self.codes)
             outcomes.append(starts.solve(part.y, monitor, fixed))
         outcome = joined(problem, good, outcomes)
-        return result_of(outcome, None, monitor, problem.code_shape)
+        return result_of(outcome, None, monitor, problem.code_shape, sigma)
 
     def on_device(self, y: Tensor, z0: Tensor | None, fixed: Fixed | None) -> Result:
         """The same in one piece and without waiting for the device."""

@@ -24,6 +24,7 @@ INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:jpmap-fast|make|pip) [^`\n]+)`")
 RUNNABLE = ("restore", "info")
 SLOW = "faces"  # a prior that takes seconds an image; Python blocks restore with it
 README_LINES = 150
+HEAVY = "photos-grey"  # a prior whose weights a checkout may do without
 
 
 def _blocks(page: Path) -> list[tuple[str, str]]:
@@ -42,6 +43,9 @@ def test_blocks_of_a_page_run_in_order(
     """A page is read from top to bottom: a block may use what those before it made."""
     if "import deepinv" in page.read_text(encoding="utf-8"):
         pytest.importorskip("deepinv")
+    used = any(HEAVY in content for _, content in _blocks(page))
+    if used and HEAVY not in jf.available_priors():
+        pytest.skip(f"needs the weights of {HEAVY}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))  # as it was after it
     namespace: dict[str, Any] = {"__name__": "__main__"}

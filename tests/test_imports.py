@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("objective",),
     ("training",),
     ("priors", "denoisers"),
-    ("_problems",),
+    ("_problems", "_noise_level"),
     ("operators",),
     ("_figures", "_metrics", "_masks", "data"),
     ("_conjugate_gradient",),

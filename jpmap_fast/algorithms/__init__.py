@@ -6,7 +6,7 @@ from jpmap_fast.algorithms.csgm import CSGM
 from jpmap_fast.algorithms.encoder_continuation import EncoderContinuation
 from jpmap_fast.algorithms.jpmap import JPMAP
 from jpmap_fast.algorithms.map_z import MAPz, MAPzSplitting
-from jpmap_fast.algorithms.monitor import History, Monitor
+from jpmap_fast.algorithms.monitor import History, Monitor, Progress
 from jpmap_fast.algorithms.outcome import STATUS_TEXT, Outcome
 from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.pnp_admm import PnPADMM, largest_weight
@@ -39,5 +39,6 @@ __all__ = [
     "PixelSpace",
     "PnPADMM",
     "Problem",
+    "Progress",
     "largest_weight",
 ]

@@ -46,6 +46,11 @@ class Algorithm(ABC):
         return self.prior_settings.get(name) if value is None else value
 
     @property
+    def passes(self) -> int:
+        """How often it tells the monitor of each image, once bound: pieces of about equal work."""
+        return 1
+
+    @property
     def solver(self) -> LatentSolver | None:
         """What makes its descents, its ``z_solver``; None for an algorithm without any."""
         solver = getattr(self, "z_solver", None)

@@ -72,6 +72,10 @@ class EncoderContinuation(Algorithm):
     def runs_fixed(self) -> bool:
         return True
 
+    @property
+    def passes(self) -> int:
+        return self.steps or 1
+
     def bind(self, problem: Problem) -> Algorithm:
         if not callable(getattr(problem.prior, "autoencode", None)):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -33,12 +34,22 @@ class History:
         return History(*(value[:, index] for value in vars(self).values()))
 
 
-class Monitor:
-    """Collects histories when asked to and counts finished images on a bar when asked to."""
+# Told after every piece of work: how many are done, and how many there are.
+Progress = Callable[[int, int], None]
 
-    def __init__(self, record: bool = False, progress: bool = False) -> None:
+
+class Monitor:
+    """Collects histories when asked to and counts what is done when asked to.
+
+    Args:
+        record: collect histories.
+        progress: count on a bar, or by calls of a function.
+    """
+
+    def __init__(self, record: bool = False, progress: bool | Progress = False) -> None:
         self.record = record
         self._progress = progress
+        self._done = self._all = 0
         self._bar: Any = None
         self._batch = 0
         self._rows: list[tuple[Tensor, ...]] = []
@@ -57,17 +68,21 @@ class Monitor:
         if self._bar is not None:
             self._bar.close()
 
-    def start(self, batch: int) -> None:
-        """A run on ``batch`` images (starts counted apart) begins."""
+    def start(self, batch: int, passes: int = 1) -> None:
+        """A run on ``batch`` images (starts counted apart) begins, each done in ``passes``."""
         self._batch = batch
         self._rows = []
-        if self._progress and self._bar is None:
+        if not self._progress:
+            return
+        self._all += batch * passes
+        if not callable(self._progress) and self._bar is None:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=0, unit="solve", desc="restore")
+            self._bar = tqdm(total=0, unit="solve" if passes == 1 else "pass", desc="restore")
         if self._bar is not None:
-            self._bar.total += batch
+            self._bar.total = self._all
             self._bar.refresh()
+        self.finished(0)
 
     def step(
         self,
@@ -107,9 +122,14 @@ class Monitor:
         return "; ".join(sorted(self._reasons))
 
     def finished(self, count: int) -> None:
-        """``count`` more images are done."""
+        """``count`` more images are done, or passes of some."""
+        if not self._progress:
+            return
+        self._done += count
         if self._bar is not None:
             self._bar.update(count)
+        elif callable(self._progress):
+            self._progress(self._done, self._all)
 
     def history(self) -> History | None:
         """What was recorded since ``start``."""

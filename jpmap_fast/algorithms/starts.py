@@ -46,7 +46,7 @@ class Starts:
 
     def solve(self, y: Tensor, monitor: Monitor, fixed: Fixed | None = None) -> Outcome:
         """Restore measurements y [B, ...] from every start; per image the least objective wins."""
-        monitor.start(self._batch * self._number)
+        monitor.start(self._batch * self._number, self._algorithm.passes)
         repeated = y if self._number == 1 else y.repeat(self._number, *[1] * (y.dim() - 1))
         problem = self._problem.at(repeated)
         if fixed is not None:
@@ -100,7 +100,7 @@ def solve_from(
     algorithm: Algorithm, problem: Problem, z0: Tensor, monitor: Monitor, fixed: Fixed | None
 ) -> Outcome:
     """Restore from codes z0 [B, k] in place of all starts."""
-    monitor.start(problem.batch)
+    monitor.start(problem.batch, algorithm.passes)
     if fixed is not None:
         return algorithm.run_fixed(problem, Start(z0), fixed, monitor)[0]
     outcome = algorithm.run(problem, Start(z0), monitor)

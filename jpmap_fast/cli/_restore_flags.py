@@ -24,7 +24,12 @@ Inputs = Annotated[
 ]
 OperatorName = Annotated[str, typer.Option(help="How the measurements were made.")]
 Sigma = Annotated[
-    float, typer.Option(help="Standard deviation of the noise, in 255ths: 10 is 10/255.")
+    str,
+    typer.Option(
+        help="Standard deviation of the noise, in 255ths: 10 is 10/255. Or auto, which "
+        "estimates it of each picture.",
+        metavar="NUMBER|auto",
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for what is written.")]
 Simulate = Annotated[
@@ -35,7 +40,9 @@ Simulate = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of simulated degradations and random starts.")]
 Prior = Annotated[str, typer.Option(help="Name of a bundled prior, or a path.")]
-Method = Annotated[str, typer.Option(help="See `jpmap-fast info`.")]
+Method = Annotated[
+    str | None, typer.Option(help="See `jpmap-fast info`; by default that of the prior.")
+]
 Starts = Annotated[
     int | None, typer.Option(help="Starting points; the best end of each image is kept.")
 ]

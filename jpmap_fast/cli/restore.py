@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from jpmap_fast._prepared import AUTO
+from jpmap_fast.algorithms import Progress
 from jpmap_fast.cli import _restore_flags as flags
 from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
 from jpmap_fast.jobs import RestoreReport, RestoreRequest, run
@@ -26,7 +28,7 @@ def restore(
     simulate: flags.Simulate = False,
     seed: flags.Seed = 0,
     prior: flags.Prior = "mnist",
-    method: flags.Method = "jpmap",
+    method: flags.Method = None,
     starts: flags.Starts = None,
     alpha: flags.Alpha = None,
     key: flags.Key = None,
@@ -40,9 +42,11 @@ def restore(
 
     Writes restored.npz (x, z, decoded, objective, converged, names), summary.json and, for picture
     files, a file of the same name and depth for each: TIFF for TIFF, PNG for the others; pages and
-    frames stay together. With --simulate also measured.npz. Files are read, restored and written in
-    turn, and a run that was stopped goes on with --resume. Exit status: 0 all restored, 1 some
-    inputs failed (named, the others are done), 2 bad usage.
+    frames stay together. With --simulate also measured.npz. With a prior for pictures of any size
+    each file may have its own: restored.npz then has no x, z and decoded, and measured/NAME.npz
+    stands for each file in place of measured.npz. Files are read, restored and written in turn, and
+    a run that was stopped goes on with --resume. Exit status: 0 all restored, 1 some inputs failed
+    (named, the others are done), 2 bad usage.
     """
     with told_in_one_line():
         request = RestoreRequest(
@@ -61,17 +65,23 @@ def restore(
             resume=resume,
             device=device,
         )
-        with _bar(sys.stderr.isatty() if progress is None else progress) as tell:
-            report = run(request, progress=tell)
+        with _bars(sys.stderr.isatty() if progress is None else progress) as (files, passes):
+            report = run(request, progress=files, passes=passes)
     _tell(report)
     if report.failures:
         raise typer.Exit(FAILED_INPUTS)
 
 
-def _of_255ths(sigma: float) -> float:
+def _of_255ths(text: str) -> float | str:
     """The noise level in the units of the library."""
+    if text == AUTO:
+        return text
+    try:
+        sigma = float(text)
+    except ValueError:
+        sigma = math.nan
     if not (math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"--sigma: expected a number > 0, in 255ths, got {sigma}")
+        raise ValueError(f"--sigma: expected a number > 0, in 255ths, or auto, got {text}")
     return sigma / 255
 
 
@@ -85,7 +95,7 @@ def _options(operator: str, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settings(method: str, starts: int | None, alpha: float | None) -> dict[str, Any]:
+def _settings(method: str | None, starts: int | None, alpha: float | None) -> dict[str, Any]:
     """The settings of a method, by its own names for them."""
     settings: dict[str, Any] = {}
     if starts is not None:
@@ -94,32 +104,40 @@ def _settings(method: str, starts: int | None, alpha: float | None) -> dict[str,
         settings["starts"] = starts
     if alpha is not None:
         if method != "map-z":
-            raise ValueError(f"--alpha: only for --method map-z, got {method}")
+            raise ValueError(f"--alpha: only for --method map-z, got {method or 'none'}")
         settings["alpha"] = alpha
     return settings
 
 
 @contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """What moves a progress bar over files."""
+def _bars(shown: bool) -> Iterator[tuple[Progress, Progress]]:
+    """What moves a progress bar over files, and one over the work on those at hand."""
     from tqdm.auto import tqdm
 
-    with tqdm(desc="restore", unit="file", disable=not shown) as bar:
-
+    def moving(bar: Any) -> Progress:
         def tell(done: int, total: int) -> None:
+            if done < bar.n:  # other files
+                bar.reset()
             bar.total = total
             bar.update(done - bar.n)
 
-        yield tell
+        return tell
+
+    with (
+        tqdm(desc="restore", unit="file", disable=not shown) as files,
+        tqdm(desc="at hand", unit="pass", disable=not shown, leave=False) as passes,
+    ):
+        yield moving(files), moving(passes)
 
 
 def _tell(report: RestoreReport) -> None:
     """Say what was done, what is to be known of the images, and what failed."""
     if report.output is not None:
-        told = (
-            f"{len(report.restored)} restored, {report.converged} converged, "
-            f"{len(report.failures)} failed"
-        )
+        told = f"{len(report.restored)} restored, "
+        # Of a method without an objective none is at a minimum.
+        if not report.restored or any(p.objective is not None for p in report.restored):
+            told += f"{report.converged} converged, "
+        told += f"{len(report.failures)} failed"
         if report.means:
             told += f"; mean PSNR {report.means['psnr']:.2f} dB"
             told += f" (G(z): {report.means['psnr_decoded']:.2f} dB)"

@@ -32,12 +32,14 @@ class Picture:
             "float32" or "float64".
         notes: what was done to it that a person may want to know.
         opaque: whether no pixel of it was transparent.
+        grey: whether its three channels are equal ones, made of a grey picture.
     """
 
     values: Array
     stored: str
     notes: tuple[str, ...] = ()
     opaque: bool = True
+    grey: bool = False
 
 
 def check_size(samples: int, stored: int) -> None:

@@ -120,22 +120,36 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def fitting_pictures(
-    path: Path, image_shape: Sequence[int] | None, background: float
+    path: Path, image_shape: Sequence[int | None], background: float
 ) -> Iterator[Picture]:
     """The pictures of a file with the channels of ``image_shape``, and of that shape.
 
+    Args:
+        path: of the file.
+        image_shape: (C, H, W), each None where any will do. Where height and width are free, a note
+            tells of colours that were turned grey.
+        background: grey level behind transparent pixels.
+
     Raises:
-        ValueError: one cannot be read, or has another shape; the text begins with the file's name.
+        ValueError: one cannot be read, has another shape, or not that of the first one; the text
+            begins with the file's name.
     """
-    channels = None if image_shape is None else image_shape[0]
+    first: tuple[int, ...] | None = None
     for picture in read_pictures(path, background=background):
-        values = with_channels(picture.values, channels)
-        if image_shape is not None and values.shape != tuple(image_shape):
+        values, notes = with_channels(picture.values, image_shape[0]), picture.notes
+        sizes = zip(image_shape, values.shape, strict=False)
+        if len(image_shape) != 3 or any(size not in (None, got) for size, got in sizes):
             raise ValueError(
                 f"{path.name}: expected an image of shape {list(image_shape)}, "
                 f"got {list(values.shape)}"
             )
-        yield Picture(values, picture.stored, picture.notes)
+        first = values.shape if first is None else first
+        if values.shape != first:
+            raise ValueError(f"{path.name}: expected pages of one shape, got several")
+        before, after = picture.values.shape[0], values.shape[0]
+        if after < before and image_shape[1] is None:
+            notes = (*notes, "colours turned grey, as the prior is")
+        yield Picture(values, picture.stored, notes, grey=before < after)
 
 
 def page_names(name: str, count: int) -> list[str]:
@@ -172,9 +186,7 @@ def _stacked(
     for path in files:
         shape = image_shape if image_shape is not None or not images else images[0].shape
         try:
-            pages = list(fitting_pictures(path, shape, background))
-            if shape is None and len({page.values.shape for page in pages}) > 1:
-                raise ValueError(f"{path.name}: expected pages of one shape, got several")
+            pages = list(fitting_pictures(path, shape or (None, None, None), background))
             for page in pages:
                 check_unit(path.name, page.values)
         except ValueError as error:

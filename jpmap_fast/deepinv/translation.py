@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from deepinv.physics import LinearPhysics, Physics
+from deepinv.utils import TensorList
 from torch import Tensor
 
+from jpmap_fast._arrays import as_tensor
 from jpmap_fast.deepinv.closed_forms import closed_form
 from jpmap_fast.deepinv.layout import Layout, scaled
 from jpmap_fast.deepinv.matrix_free import PhysicsOperator
@@ -83,9 +85,26 @@ def count_of(y: Any) -> int | None:
 
 
 def image_shape_of(physics: Physics, y: Any) -> tuple[int, ...]:
-    """(C, H, W) of the images that measurements of a physics are of, for a prior of any size."""
-    with torch.no_grad():
-        return tuple(physics.A_adjoint(y).shape[1:])
+    """(C, H, W) of the images that measurements of a physics are of, for a prior of any size.
+
+    Raises:
+        ValueError: they are none of the physics.
+    """
+    members = list(y) if isinstance(y, (TensorList, list, tuple)) else None
+    if members is None:
+        y = as_tensor("y", y)
+        y = y[None] if y.dim() == 3 else y  # one picture
+    else:
+        y = TensorList([as_tensor("y", member) for member in members])
+    try:
+        with torch.no_grad():
+            return tuple(physics.A_adjoint(y).shape[1:])
+    except (RuntimeError, IndexError, ValueError) as error:
+        shapes = [list(member.shape) for member in members or [y]]
+        raise ValueError(
+            f"y: expected measurements of the {type(physics).__name__}, which may be for images of "
+            f"one size, got shape {', '.join(map(str, shapes))}: {error}"
+        ) from error
 
 
 def _agree(special: Operator, own: PhysicsOperator) -> bool:

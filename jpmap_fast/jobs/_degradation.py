@@ -1,4 +1,4 @@
-"""The operator that a request names, for any images of a run."""
+"""The operator that a request names, for any images of one shape."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor
 from jpmap_fast.jobs._sources import Item
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators import Operator
-from jpmap_fast.operators.registry import named_operator, read_options
+from jpmap_fast.operators.registry import named_operator
 
 
 class Degradation:
-    """A for any images of a run: files are read once, random masks are each image's own.
+    """A for images of one shape: what is read is shared, random masks are each image's own.
 
     Args:
         request: of the run.
         image_shape: (C, H, W).
-        arrays: options of the operator that are given beside the request.
+        options: of the operator, as ``read_options`` gives them.
 
     Raises:
-        ValueError, TypeError, OSError: a mask, matrix or kernel cannot be read or does not fit.
+        ValueError, TypeError: a mask, matrix or kernel does not fit.
     """
 
     def __init__(
-        self, request: RestoreRequest, image_shape: tuple[int, ...], arrays: Mapping[str, Any]
+        self, request: RestoreRequest, image_shape: tuple[int, ...], options: Mapping[str, Any]
     ) -> None:
         self._request = request
-        self._shape = image_shape
+        self.image_shape = image_shape
         self._named = named_operator(request.operator)
-        self._options = read_options(request.operator, request.options, arrays)
+        self._options = options
         # What is drawn for each image, by the name of what it takes the place of.
         self._drawn = [
             option.draws
@@ -76,11 +76,11 @@ class Degradation:
         """A of these images."""
         if self._shared is not None and self._count is not None:
             rows = torch.tensor([item.row for item in items])
-            return self._shared.bind(self._shape, self._count).select(rows).operator
+            return self._shared.bind(self.image_shape, self._count).select(rows).operator
         if self._shared is not None:
             return self._shared
         draws = [self._draws(item.name, " ".join(self._drawn)) for item in items]
-        return self._named.build(self._options, self._shape, draws)
+        return self._named.build(self._options, self.image_shape, draws)
 
     def _draws(self, name: str, purpose: str) -> torch.Generator:
         """Random numbers of one image, whatever others there are and in whatever order."""
@@ -88,10 +88,36 @@ class Degradation:
         seed = int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
         return torch.Generator().manual_seed(seed)
 
+    @classmethod
+    def of_measured(
+        cls, request: RestoreRequest, measured: tuple[int, ...], options: Mapping[str, Any]
+    ) -> Degradation:
+        """A for the images whose measurements have a shape, [C, H, W].
+
+        Raises:
+            ValueError: that does not tell theirs. ValueError, TypeError: as the class.
+        """
+        # Few operators ask for the shape of images; those that do are made again for the right one.
+        draws = [torch.Generator().manual_seed(request.seed)]
+        first = named_operator(request.operator).build(options, measured, draws)
+        shape = first.image_shape_of(measured)
+        if shape is None:
+            raise ValueError(
+                f"prior: expected one of a fixed image shape, since measurements of shape "
+                f"{list(measured)} of {first!r} do not tell it"
+            )
+        found = cls(request, shape, options)
+        if found.measurement_shape() != measured:
+            raise ValueError(
+                f"expected an image of shape {list(found.measurement_shape())} for {first!r}, got "
+                f"{list(measured)}"
+            )
+        return found
+
     def measurement_shape(self) -> tuple[int, ...]:
         """Of one image that was measured already."""
         assert self._shared is not None  # of what was measured nothing is drawn
-        return self._shared.bind(self._shape).measurement_shape
+        return self._shared.bind(self.image_shape).measurement_shape
 
     def measure(self, images: Tensor, items: Sequence[Item]) -> Tensor:
         """Simulated measurements of clean images [B, C, H, W], the noise each image's own."""
@@ -100,6 +126,7 @@ class Degradation:
             torch.randn(clean.shape[1:], generator=self._draws(item.name, "noise"))
             for item in items
         ]
+        assert not isinstance(self._request.sigma, str)  # there is nothing to estimate it from
         return clean + self._request.sigma * torch.stack(noise)
 
     def arrays(self) -> dict[str, Any]:

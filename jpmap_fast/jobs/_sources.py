@@ -36,6 +36,7 @@ class Item:
         stored: ``Picture.stored``; "" for a row of an array.
         notes: what was done to it.
         row: its place in the array, or among the pages of its file.
+        grey: whether it has three channels of a picture that was stored with one.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Item:
     row: int
     stored: str = ""
     notes: tuple[str, ...] = ()
+    grey: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Source:
         stamp: what tells whether it is still the same.
         read: its images; raises ValueError, TypeError or OSError where they cannot be had.
         count: images of the whole array; of a file None, it is not known before it is read.
+        shape: of each of its items; of a file None.
     """
 
     name: str
@@ -62,11 +65,16 @@ class Source:
     stamp: list[Any]
     read: Callable[[], list[Item]]
     count: int | None = None
+    shape: tuple[int, ...] | None = None
+
+
+# Of one image, (C, H, W), each None where any will do, or of its measurements, (m,).
+Shape = tuple[int | None, ...]
 
 
 def sources(
     paths: Sequence[Path],
-    shape: tuple[int, ...],
+    shape: Shape,
     *,
     key: str | None,
     background: float,
@@ -76,7 +84,7 @@ def sources(
 
     Args:
         paths: picture files and folders, or one .npz, .npy or IDX file.
-        shape: of one image, (C, H, W), or of its measurements, (m,).
+        shape: of one image or its measurements.
         key: name of the array in an .npz file.
         background: grey level behind transparent pixels.
         batch: images of an array in one source.
@@ -106,7 +114,7 @@ def sources(
     return [_pictures(file, shape, background) for file in unique], False
 
 
-def array_sources(array: Array, shape: tuple[int, ...], batch: int | None = None) -> list[Source]:
+def array_sources(array: Array, shape: Shape, batch: int | None = None) -> list[Source]:
     """The sources of an array that is in memory.
 
     Raises:
@@ -135,12 +143,13 @@ def _stamp(path: Path) -> list[Any]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _pictures(file: Path, shape: tuple[int, ...], background: float) -> Source:
+def _pictures(file: Path, shape: Shape, background: float) -> Source:
     def read() -> list[Item]:
         pages = list(fitting_pictures(file, shape, background))
         names = page_names(file.name, len(pages))
+        any_size = None in shape
         return [
-            Item(name, page.values, row, page.stored, page.notes)
+            Item(name, page.values, row, page.stored, page.notes, any_size and page.grey)
             for row, (name, page) in enumerate(zip(names, pages, strict=True))
         ]
 
@@ -157,11 +166,11 @@ def _slices(
     array: Array,
     names: tuple[str, str, str],
     stamp: list[Any],
-    shape: tuple[int, ...],
+    wanted: Shape,
     batch: int | None,
 ) -> Iterator[Source]:
     """Slices of an array; ``names`` are those of the sources, for errors, and of its rows."""
-    size = batch or BATCH
+    size, shape = batch or BATCH, _shape_in(array, wanted)
     rows = _vectors(array, shape[0]) if len(shape) == 1 else _images(array, shape)
     for begin in range(0, len(rows), size):
         part = rows[begin : begin + size]
@@ -176,7 +185,20 @@ def _slices(
             ]
 
         name = f"{names[0]}[{begin}:{begin + len(part)}]"
-        yield Source(name, None, stamp, read, len(rows))
+        yield Source(name, None, stamp, read, len(rows), shape)
+
+
+def _shape_in(array: Array, wanted: Shape) -> tuple[int, ...]:
+    """The shape of each image of an array, for a prior that takes several."""
+    known = tuple(size for size in wanted if size is not None)
+    if len(known) == len(wanted):
+        return known
+    channels = wanted[0]
+    if array.ndim == 3 and channels in (array.shape[0], array.shape[2]):  # one picture
+        first = channels == array.shape[0]
+        return array.shape if first else (array.shape[2], *array.shape[:2])
+    images = as_pictures("y", array)
+    return (channels or images.shape[1], *images.shape[2:])
 
 
 def _vectors(array: Array, size: int) -> Array:

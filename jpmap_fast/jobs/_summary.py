@@ -14,7 +14,7 @@ from jpmap_fast.jobs.request import RestoreRequest
 
 def write_summary(path: Path, request: RestoreRequest, report: RestoreReport) -> None:
     """Write summary.json, whole or not at all."""
-    settings = flat(request)
+    settings, estimated = flat(request), isinstance(request.sigma, str)
     summary = {
         "restored": len(report.restored),
         "converged": report.converged,
@@ -23,18 +23,18 @@ def write_summary(path: Path, request: RestoreRequest, report: RestoreReport) ->
         **{f"mean_{name}": value for name, value in report.means.items()},
         "settings": {
             **settings,
-            "sigma": in_255ths(request.sigma),
+            "sigma": request.sigma if estimated else in_255ths(float(request.sigma)),
             "sigma_unit": "1/255",
             "algorithm": report.algorithm,
         },
         "versions": report.versions,
-        "images": [_line(picture, request.simulate) for picture in report.pictures],
+        "images": [_line(picture, request.simulate, estimated) for picture in report.pictures],
         "failures": [{"name": name, "reason": reason} for name, reason in report.failures],
     }
     write_json(path, summary)
 
 
-def _line(picture: PictureReport, simulated: bool) -> dict[str, Any]:
+def _line(picture: PictureReport, simulated: bool, estimated: bool) -> dict[str, Any]:
     """What it says of one image; the time it took differs from run to run and is left out."""
     line: dict[str, Any] = {
         "name": picture.source,
@@ -43,6 +43,8 @@ def _line(picture: PictureReport, simulated: bool) -> dict[str, Any]:
         "objective": picture.objective,
         "iterations": picture.iterations,
     }
+    if estimated:
+        line["sigma"] = in_255ths(picture.sigma)
     if simulated:
         line |= {"psnr": picture.psnr, "psnr_decoded": picture.psnr_decoded}
     if picture.notes:

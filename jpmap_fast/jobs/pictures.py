@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,20 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast._arrays import as_float_tensor, as_tensor
+from jpmap_fast._messages import FieldError
 from jpmap_fast._metrics import psnr
+from jpmap_fast._prepared import AUTO, as_algorithm, default_method
+from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs._degradation import Degradation
-from jpmap_fast.jobs._sources import Item
+from jpmap_fast.jobs._sources import Item, Shape
 from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.jobs.report import PictureReport
 from jpmap_fast.jobs.request import RestoreRequest
+from jpmap_fast.operators.registry import named_operator, read_options
+from jpmap_fast.priors.protocol import bound, picture_shape
+
+# Shapes of pictures whose operators are kept.
+KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,9 @@ class RestoredBatch:
 class Restoring:
     """A request made ready: prior and operator are there, and any number of images follow.
 
+    With a prior for pictures of any size each may have its own; what is made for the last few sizes
+    is kept.
+
     Args:
         request: what to do with them; where it has ``inputs`` they are not looked at.
         prior: the one that the request names, on its device, where it is loaded already.
@@ -87,14 +98,49 @@ class Restoring:
     ) -> None:
         beside = {name: as_tensor(name, array).cpu() for name, array in (arrays or {}).items()}
         request.check_complete(beside)
-        self.request = request
-        self.algorithm = request.algorithm()
         self.device = pick_device(request.device)
         self.prior = jf.load_prior(request.prior, device=self.device) if prior is None else prior
-        shape = tuple(self.prior.image_shape)
-        self.degradation = Degradation(request, shape, beside)
-        # Of one image as it comes, (C, H, W), or of its measurements.
-        self.shape = shape if request.simulate else self.degradation.measurement_shape()
+        # From here on the request names its method.
+        self.request = replace(request, method=request.method or default_method(self.prior))
+        self.algorithm = as_algorithm(self.request.algorithm(), self.prior)
+        if self.prior.image_shape is None:
+            self._check_pictures()
+        self._options = read_options(request.operator, request.options, beside)
+        self._by_shape: dict[tuple[int, ...], Degradation] = {}
+        # A of all images; None where they may have any size.
+        self.fixed: Degradation | None = None
+        # Of one image as it comes, (C, H, W), or of its measurements; None in it for any.
+        self.shape: Shape = picture_shape(self.prior)
+        if self.prior.image_shape is not None:
+            self.fixed = Degradation(request, tuple(self.prior.image_shape), self._options)
+            if not request.simulate:
+                self.shape = self.fixed.measurement_shape()
+
+    def _check_pictures(self) -> None:
+        """Raise ValueError where measurements are no pictures, which alone tell a size."""
+        if named_operator(self.request.operator).vectors:
+            raise FieldError(
+                "{operator} {name}: expected a {prior} of a fixed image shape, which measurements "
+                "y [m] do not tell, got {got} for pictures of any size",
+                {"name": self.request.operator, "got": type(self.prior).__name__},
+            )
+
+    def at(self, shape: tuple[int, ...]) -> Degradation:
+        """A for images that come in a shape, as they are or as measurements.
+
+        Raises:
+            ValueError, TypeError: A is not for such images.
+        """
+        if self.fixed is not None:
+            return self.fixed
+        found = self._by_shape.pop(shape, None)
+        if found is None:
+            make = Degradation if self.request.simulate else Degradation.of_measured
+            found = make(self.request, shape, self._options)
+        self._by_shape[shape] = found  # the last one used is the last one
+        if len(self._by_shape) > KEPT:
+            del self._by_shape[next(iter(self._by_shape))]
+        return found
 
     def picture(self, picture: Any, name: str = "picture") -> RestoredPicture:
         """Restore one picture.
@@ -109,12 +155,9 @@ class Restoring:
                 or kernels of several images.
         """
         tensor = as_float_tensor("picture", picture).detach().cpu()
-        if tuple(tensor.shape) != self.shape:
-            raise ValueError(
-                f"picture: expected shape {list(self.shape)}, got {list(tensor.shape)}"
-            )
+        _check_shape(tuple(tensor.shape), self.shape)
         items = [Item(name, tensor.numpy(), 0)]
-        self.degradation.check_count(1)
+        self.at(tuple(tensor.shape)).check_count(1)
         self.check_range(items)
         done = self.batch(items)
         result = done.result.unbatched()
@@ -123,34 +166,44 @@ class Restoring:
     def check_range(self, items: Sequence[Item]) -> None:
         """Raise ValueError where these cannot be (measurements of) images in [0, 1]."""
         y = _stacked(items)
-        sigma = torch.full((len(items),), self.request.sigma)
-        operator = jf.Denoising() if self.request.simulate else self.degradation.operator(items)
+        found = self.at(tuple(y.shape[1:]))
+        operator = jf.Denoising() if self.request.simulate else found.operator(items)
+        if self.request.sigma == AUTO:
+            sigma = jf.estimate_sigma(y, operator)
+        else:
+            sigma = torch.full((len(items),), float(self.request.sigma))
         finite = torch.isfinite(y.flatten(1)).all(dim=1)
-        bound = operator.bind(tuple(self.prior.image_shape), len(items))
         rows = finite.nonzero()[:, 0]
-        bound.select(rows).check_range(y[rows], sigma[rows])
+        of_these = operator.bind(found.image_shape, len(items)).select(rows)
+        of_these.check_range(y[rows], sigma[rows])
 
-    def batch(self, items: Sequence[Item]) -> RestoredBatch:
+    def batch(self, items: Sequence[Item], progress: Progress | None = None) -> RestoredBatch:
         """Restore images that were read, all at once.
+
+        Args:
+            items: of one shape.
+            progress: as ``restore`` takes it.
 
         Raises:
             ValueError, TypeError: as ``restore``.
         """
         begin = time.perf_counter()
         images = _stacked(items)
-        operator = self.degradation.operator(items)
-        y = self.degradation.measure(images, items) if self.request.simulate else images
+        degradation = self.at(tuple(images.shape[1:]))
+        operator = degradation.operator(items)
+        y = degradation.measure(images, items) if self.request.simulate else images
         result = jf.restore(
             y.to(self.device),
             operator.to(self.device),
-            self.prior,
+            bound(self.prior, degradation.image_shape),
             self.request.sigma,
             method=self.algorithm,
             generator=torch.Generator().manual_seed(self.request.seed),
+            progress=progress or False,
         )
         reports = self._reports(items, result, images)
         share = (time.perf_counter() - begin) / len(items)
-        own = self.degradation.own_arrays(operator)
+        own = degradation.own_arrays(operator)
         return RestoredBatch(result, y, own, [PictureReport(**r, seconds=share) for r in reports])
 
     def _reports(
@@ -161,10 +214,14 @@ class Restoring:
             for name, found in (("psnr", result.x), ("psnr_decoded", result.decoded)):
                 quality[name] = psnr(found.cpu(), images.to(found.dtype))
         finite = torch.isfinite(result.x.flatten(1)).all(dim=1).tolist()
+        sigma = [self.request.sigma] * len(items)
+        if self.request.sigma == AUTO:
+            assert result.sigma is not None
+            sigma = result.sigma.tolist()
         return [
             {
                 "source": item.name,
-                "sigma": self.request.sigma,
+                "sigma": sigma[i],
                 "status": result.status[i],
                 "converged": bool(result.converged[i]),
                 "objective": _number(result.objective[i]),
@@ -203,6 +260,15 @@ def restore_picture(
         torch.Size([1, 28, 28])
     """
     return Restoring(request, prior=prior, arrays=arrays).picture(picture, name)
+
+
+def _check_shape(got: tuple[int, ...], wanted: Shape) -> None:
+    fits = len(got) == len(wanted) and 0 not in got
+    if not fits or any(size not in (None, one) for size, one in zip(wanted, got, strict=True)):
+        form = ", ".join(
+            "CHW"[place] if size is None else str(size) for place, size in enumerate(wanted)
+        )
+        raise ValueError(f"picture: expected shape [{form}], got {list(got)}")
 
 
 def _stacked(items: Sequence[Item]) -> Tensor:

@@ -15,7 +15,8 @@ class PictureReport:
 
     Attributes:
         source: name of its file, of its page, or of its row in an array.
-        sigma: noise level it was restored with, for pixel values in [0, 1].
+        sigma: noise level it was restored with, for pixel values in [0, 1]; estimated where the
+            request says "auto".
         status: why the method stopped.
         converged: whether it did so at a minimum.
         objective: J1, or what the method minimises, at the end; None where it is not finite.

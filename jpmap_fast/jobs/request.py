@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from jpmap_fast._messages import FieldError, typed
+from jpmap_fast._prepared import AUTO, DEFAULT_METHODS
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
 from jpmap_fast.jobs._fields import given_fields, versioned
 from jpmap_fast.operators.registry import check_complete, checked_options
@@ -33,7 +35,7 @@ _KINDS: dict[str, type] = {
     "resume": bool,
 }
 # None is a value of these.
-_OPTIONAL = ("chunk_size", "key", "format", "bits")
+_OPTIONAL = ("method", "chunk_size", "key", "format", "bits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +45,16 @@ class RestoreRequest:
     Attributes:
         operator: name of A: "denoising", "inpainting", "compressed-sensing", "blur",
             "super-resolution", or one that was registered.
-        sigma: standard deviation > 0 of the noise, for pixel values in [0, 1].
+        sigma: standard deviation > 0 of the noise, for pixel values in [0, 1]; "auto" estimates it
+            of each picture, see ``estimate_sigma``.
         options: what the operator is made of, by name, such as {"kernel": "gaussian:2"}; the page
             of the command line lists them. Files are named by their path. Defaults are filled in.
         inputs: paths of picture files and folders, or of one .npz, .npy or IDX file; none where an
             array is given beside the request.
         simulate: the inputs are clean images: they are measured first, and the PSNR is known.
-        prior: name of a bundled prior, or a path.
-        method: name of the algorithm, as ``restore`` takes it.
+        prior: name of a bundled prior, or a path. With one for pictures of any size, such as
+            "photos", each picture file may have its own.
+        method: name of the algorithm, as ``restore`` takes it; None for that of the prior.
         settings: of the algorithm by name, such as {"starts": 8}: numbers, text and booleans.
         seed: of simulated measurements and random starts.
         device: "auto", "cpu", "cuda" or "cuda:1".
@@ -77,12 +81,12 @@ class RestoreRequest:
     """
 
     operator: str
-    sigma: float
+    sigma: float | str
     options: dict[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     simulate: bool = False
     prior: str = "mnist"
-    method: str = "jpmap"
+    method: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
@@ -97,6 +101,8 @@ class RestoreRequest:
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
             value = getattr(self, name)
+            if name == "sigma" and isinstance(value, str) and value == AUTO:
+                continue
             if value is not None or name not in _OPTIONAL:
                 self._set(name, typed(name, value, kind))
         if isinstance(self.inputs, str) or not isinstance(self.inputs, (list, tuple)):
@@ -109,13 +115,19 @@ class RestoreRequest:
         self._check_ranges()
         self._set("options", checked_options(self.operator, self.options, self.simulate))
         self._set("settings", _plain_settings(self.settings))
-        self.algorithm()
+        self._check_settings()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     def _check_ranges(self) -> None:
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
+        if isinstance(self.sigma, str):
+            if self.simulate:
+                raise FieldError(
+                    "{sigma}: expected a number with {simulate}, for the noise that is added, got "
+                    "auto"
+                )
+        elif not (math.isfinite(self.sigma) and self.sigma > 0):
             raise FieldError(
                 "{sigma}: expected a finite number > 0, for values in [0, 1], got {got}",
                 {"got": self.sigma},
@@ -136,21 +148,37 @@ class RestoreRequest:
         if self.format == "png" and self.bits == 32:
             raise FieldError("{bits}: expected 8 or 16 for {format} png, got 32")
 
-    def algorithm(self) -> Algorithm:
+    def _check_settings(self) -> None:
+        """Raise unless ``algorithm`` can be made, of any default method where none is named."""
+        first, *others = DEFAULT_METHODS if self.method is None else (self.method,)
+        try:
+            self.algorithm(first)
+        except (ValueError, TypeError):
+            for other in others:
+                with suppress(ValueError, TypeError):
+                    self.algorithm(other)
+                    return
+            raise
+
+    def algorithm(self, default: str = DEFAULT_METHODS[0]) -> Algorithm:
         """The method with its settings.
+
+        Args:
+            default: its name where the request has none.
 
         Raises:
             ValueError, TypeError: no such method or setting, or a value out of its range.
         """
-        if self.method not in ALGORITHMS:
-            values = {"names": ", ".join(ALGORITHMS), "got": self.method}
+        method = default if self.method is None else self.method
+        if method not in ALGORITHMS:
+            values = {"names": ", ".join(ALGORITHMS), "got": method}
             raise FieldError("{method}: expected one of {names}, got {got!r}", values)
-        found = ALGORITHMS[self.method]
+        found = ALGORITHMS[method]
         own = [setting.name for setting in fields(found)]  # type: ignore[arg-type]
         for name in self.settings:
             if name not in own:
                 raise ValueError(
-                    f"settings: expected settings of {self.method}, {', '.join(own)}; got {name!r}"
+                    f"settings: expected settings of {method}, {', '.join(own)}; got {name!r}"
                 )
         return found(**self.settings)
 

@@ -35,6 +35,8 @@ class Prior(Protocol):
     - ``bind(image_shape) -> Prior``: for a prior of any image size, whose ``image_shape`` is None,
       the same prior for images (C, H, W), with ``image_shape``, ``latent_dim`` and ``code_shape``
       set. A ``ValueError`` says which sizes it takes.
+    - ``channels``: of the images of such a prior, 1 or 3, which pictures of files are brought to;
+      as they are without it.
     - ``code_shape``: of one code, for an encoder and a decoder of codes [B, \*code_shape], with
       latent_dim the product of its sizes; (latent_dim,) without it.
     - ``restoration``: a dict of ``starts`` and ``n2``, which ``JPMAP`` and ``MAPz`` take where the

@@ -108,6 +108,14 @@ def fixed_image_shape(prior: Prior, who: str) -> tuple[int, ...]:
     return tuple(prior.image_shape)
 
 
+def picture_shape(prior: Prior) -> tuple[int | None, ...]:
+    """(C, H, W) of the images of a prior, each None where any will do."""
+    if prior.image_shape is not None:
+        return tuple(prior.image_shape)
+    channels = getattr(prior, "channels", None)
+    return (channels if isinstance(channels, int) else None, None, None)
+
+
 def restoration_of(prior: Prior) -> dict[str, int]:
     """``prior.restoration``: settings that it chooses where the caller says nothing; {} without.
 
