@@ -26,9 +26,9 @@ class Levels:
 
 
 DENOISING = Levels(1, 1 / 255, 1.0, 1.0)
-BLUR = Levels(12, 49 / 255, 1.0, 0.23)
-SUPER_RESOLUTION = Levels(16, 49 / 255, 1.0, 0.23)
-INPAINTING = Levels(40, 130 / 255, 1.0, 0.23)
+BLUR = Levels(8, 100 / 255, 1.0, 0.15)
+SUPER_RESOLUTION = Levels(8, 75 / 255, 1.4, 0.1)
+INPAINTING = Levels(30, 30 / 255, 0.5, 0.1)
 
 
 def levels_of(operator: Operator) -> Levels:
