@@ -96,5 +96,5 @@ def restore(
         begin = None if z0 is None else checked_codes(z0, algorithm, problem, batched=batched)
         run = Run(problem, algorithm, generator, drawn=begin is None)
         with Monitor(record=record, progress=progress) as monitor:
-            result = run(problem.y, begin, monitor, size=size, sigma=problem.sigma)
+            result = run(problem.y, begin, monitor, size=size)
     return result if batched else result.unbatched()

@@ -141,7 +141,7 @@ class Restorer:
         codes = vars(self).pop("_codes_of_original", None)
         self._batch = batch_size
         with full_precision():
-            self._run = Run(problem, algorithm, generator, codes=codes)
+            self._run = Run(problem, algorithm, generator, codes=codes, told=problem.sigma.clone())
             self._prepare()
 
     def _prepare(self) -> None:

@@ -38,8 +38,7 @@ class Result:
         reason: why that was not the compiled one, such as "the decoder is no plain multilayer
             perceptron"; "" where it was.
         history: with ``record=True``, by iteration and image; None otherwise.
-        sigma: noise levels restored with [B], given or estimated; None of a ``Restorer``, which has
-            its own.
+        sigma: noise levels restored with [B], given or estimated.
 
     A failed image (NaN or infinity in its measurement) has NaN in x, z, decoded, objective and gap.
     """
@@ -108,7 +107,7 @@ def result_of(
         finite: which measurements are finite [B]; None for all of them.
         monitor: which saw what ran.
         code_shape: of one code as the prior has it.
-        sigma: noise levels [B], where they are to be told.
+        sigma: noise levels [B] that it names.
     """
     state, code = outcome.state, outcome.status
     counts = outcome.iterations, outcome.candidates

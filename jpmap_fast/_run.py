@@ -25,6 +25,8 @@ class Run:
         generator: source of random starts.
         drawn: whether starts are wanted at all.
         codes: of the starts [K, k], if they are drawn already.
+        told: noise levels [B] that results name, which whoever has these may write to; those of the
+            problem by default.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Run:
         *,
         drawn: bool = True,
         codes: Tensor | None = None,
+        told: Tensor | None = None,
     ) -> None:
         self.problem = problem
+        self._told = problem.sigma if told is None else told
         self.algorithm = algorithm.bind(problem)
         # Drawn once: every chunk has the same random starts, or a result would depend on its chunk.
         if codes is None:
@@ -58,7 +62,6 @@ class Run:
         monitor: Monitor,
         fixed: Fixed | None = None,
         size: int | None = None,
-        sigma: Tensor | None = None,
     ) -> Result:
         """Restore y [B, ...], those images whose measurements are finite, in chunks that fit.
 
@@ -68,7 +71,6 @@ class Run:
             monitor: told of every step.
             fixed: do a fixed amount of work; None to go on until done.
             size: images at a time at most.
-            sigma: noise levels [B] that the result is to name.
         """
         problem = self.problem.at(y)
         finite = torch.isfinite(y.flatten(1)).all(dim=1) if len(y) else y.new_zeros(0).bool()
@@ -86,7 +88,7 @@ class Run:
             starts = self.starts if whole else Starts(settings, part, self.codes)
             outcomes.append(starts.solve(part.y, monitor, fixed))
         outcome = joined(problem, good, outcomes)
-        return result_of(outcome, None, monitor, problem.code_shape, sigma)
+        return result_of(outcome, None, monitor, problem.code_shape, self._told)
 
     def on_device(self, y: Tensor, z0: Tensor | None, fixed: Fixed | None) -> Result:
         """The same in one piece and without waiting for the device."""
@@ -96,7 +98,7 @@ class Run:
             else:
                 outcome = solve_from(self.algorithm, self.problem.at(y), z0, monitor, fixed)
         finite = y.flatten(1).abs().amax(dim=1) < torch.inf  # in fewer launches than isfinite
-        return result_of(outcome, finite, monitor, self.problem.code_shape)
+        return result_of(outcome, finite, monitor, self.problem.code_shape, self._told)
 
     def _fitting(self) -> int:
         """Images whose Jacobians and iterates fit into the memory at hand."""

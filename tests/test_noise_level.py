@@ -125,3 +125,12 @@ def test_only_auto_is_a_word_for_a_level_and_a_restorer_takes_none():
         jf.restore(y, jf.Denoising(), "mnist", "automatic")
     with pytest.raises(ValueError, match="sigma: expected a number.*got 'auto'.*estimate_sigma"):
         jf.Restorer(jf.Denoising(), "mnist", "auto", batch_size=1)
+
+
+def test_a_restorer_names_its_level_and_does_not_depend_on_what_becomes_of_it():
+    restorer = jf.Restorer(jf.Denoising(), "mnist", [0.1, 0.2], batch_size=2)
+    y = jf.mnist_test_digits(2)[0]
+    found = restorer(y)
+    assert torch.equal(found.sigma, torch.tensor([0.1, 0.2]))
+    found.sigma.fill_(9)
+    assert torch.equal(restorer(y).x, found.x)
