@@ -14,6 +14,7 @@ from jpmap_fast._foreign import translator_of
 from jpmap_fast._prepared import (
     as_algorithm,
     checked_codes,
+    operator_of,
     parameter_of,
     prepare,
     prior_of,
@@ -25,8 +26,7 @@ from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import as_solver
-from jpmap_fast.operators import Operator
-from jpmap_fast.operators.bound import unbound
+from jpmap_fast.operators import BoundOperator, Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import fixed_image_shape
 
@@ -55,7 +55,8 @@ class Restorer:
 
     Args:
         operator: A; its factorisation and masks are read once. A linear deepinv physics becomes an
-            operator, see ``jpmap_fast.deepinv.as_operator``.
+            operator, see ``jpmap_fast.deepinv.as_operator``. Bound, it tells a prior of any image
+            size the shape.
         prior: from ``load_prior``, its name, or any ``Prior``. Its weights must not change.
         sigma: standard deviation of the noise > 0, a number or one an image [batch_size]; None
             reads that of a physics.
@@ -123,7 +124,9 @@ class Restorer:
             device, dtype = parameter.device, parameter.dtype
         device = operator.device if device is None else device
         blank = torch.zeros(1, device=device, dtype=dtype)
-        image_shape = fixed_image_shape(prior, "a Restorer")
+        image_shape = prior.image_shape or operator.image_shape
+        if image_shape is None:
+            image_shape = fixed_image_shape(prior, "a Restorer")
         shape = operator.bind(image_shape, like=blank).measurement_shape
         y = blank.new_zeros(batch_size, *shape)
         problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
@@ -173,9 +176,9 @@ class Restorer:
         Args:
             y: in the prior's precision, on its device. Fewer images than ``batch_size``, as in the
                 last batch of a loader, take as long and are all that comes back.
-            z0: codes to descend from [B, k], such as those of the frame before, in place of the
-                method's starts. On a GPU the first call with codes records a graph of its own, and
-                their values are not looked at.
+            z0: codes to descend from [B, *code_shape], such as those of the frame before, in place
+                of the method's starts. On a GPU the first call with codes records a graph of its
+                own, and their values are not looked at.
 
         Raises:
             ValueError: another shape, type or device; on a CPU also values that are none of images
@@ -270,16 +273,12 @@ def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
     return algorithm
 
 
-def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Operator, Any]:
+def _of_physics(
+    operator: Any, prior: Prior, sigma: Any, batch: int
+) -> tuple[Operator | BoundOperator, Any]:
     """The operator and the noise level of a deepinv physics, or these themselves."""
     foreign = translator_of(operator)
     if foreign is not None:
         translation = foreign.translate(operator, fixed_image_shape(prior, "a physics"), batch)
         operator, _, sigma = translation.levelled(operator, sigma)
-    operator = unbound(operator)
-    if not isinstance(operator, Operator):
-        raise TypeError(
-            "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "
-            f"got {type(operator).__name__}"
-        )
-    return operator, sigma
+    return operator_of(operator), sigma
