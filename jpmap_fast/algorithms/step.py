@@ -16,6 +16,7 @@ from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import COVERED, RUNNING, Start
 from jpmap_fast.algorithms.problem import Coupling, Problem, State
 from jpmap_fast.solvers import GaussNewton, LatentSolver
+from jpmap_fast.solvers.plan import told
 
 Selection = Literal["adaptive", "exhaustive"]
 
@@ -194,7 +195,7 @@ class _Proposals:
         problem = before.problem if rows is None else before.problem.select(rows)
         f, scale = problem.latent_objective(settings.coupling, x, beta)
         found = settings.z_solver.minimise(f, z, scale)
-        self._monitor.solved(found.path, found.reason)
+        self._monitor.solved(*told(settings.z_solver, found))
         # At the end of a descent of J1(x_n, .) the next x moves the minimum; and the test of Adam,
         # on the gradient of f / beta, says nothing of f where beta is large.
         converged = found.converged
