@@ -84,7 +84,7 @@ class Stack(MatrixFree):
 
     def _parts(self, y: Tensor) -> list[Tensor]:
         if not self._shapes:
-            raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
+            raise self._not_bound()
         y = self._taken("y", y)
         sizes = [math.prod(shape) for shape in self._shapes]
         if y.dim() != 2 or y.shape[1] != sum(sizes):
