@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import jpmap_fast.kernels  # noqa: F401  (first: it says what is wrong with torch or the build)
-from jpmap_fast._foreign import register_translator
+from jpmap_fast._foreign import register_translator as _register_translator
 from jpmap_fast._masks import random_masks
 from jpmap_fast._metrics import psnr, ssim
 from jpmap_fast._noise_level import estimate_sigma
@@ -144,7 +144,7 @@ _ON_REQUEST = {"Reconstructor": "deepinv", "as_operator": "deepinv", "train": "t
 
 
 # restore(y, physics, prior) without a further import.
-register_translator("deepinv.physics", "Physics", "jpmap_fast.deepinv.translation")
+_register_translator("deepinv.physics", "Physics", "jpmap_fast.deepinv.translation")
 
 
 def __getattr__(name: str) -> Any:

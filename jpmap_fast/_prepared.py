@@ -15,11 +15,11 @@ from jpmap_fast._noise_level import estimate_sigma
 from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_device
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
 from jpmap_fast.operators import Operator
-from jpmap_fast.operators.bound import unbound
+from jpmap_fast.operators.bound import BoundOperator, unbound
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
-from jpmap_fast.priors.protocol import bound, make_decoder, make_encoder
+from jpmap_fast.priors.protocol import bound, has_codes, make_decoder, make_encoder
 
 # In place of a noise level: as ``estimate_sigma`` finds it.
 AUTO = "auto"
@@ -37,7 +37,7 @@ class Task:
 
 def default_method(prior: Prior) -> str:
     """The name of the method of a prior, where nobody says another: one of ``DEFAULT_METHODS``."""
-    return DEFAULT_METHODS[0 if prior.latent_dim else 1]
+    return DEFAULT_METHODS[0 if has_codes(prior) else 1]
 
 
 def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
@@ -56,7 +56,7 @@ def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
             f"method: expected one of {', '.join(ALGORITHMS)} or an algorithm object such as "
             f"JPMAP(), got {method!r}"
         )
-    if method.uses_codes and not prior.latent_dim:
+    if method.uses_codes and not has_codes(prior):
         raise ValueError(
             f"method: expected 'encoder' (or one without codes) for a {type(prior).__name__}, "
             f"which has no latent codes, got {type(method).__name__}, which descends in them"
@@ -86,13 +86,32 @@ def prior_of(prior: Prior | str, shared: bool = False) -> Prior:
             "prior: expected an object with encode, decode, gamma, latent_dim and image_shape "
             f"(see load_prior), got {type(prior).__name__}"
         )
+    _check_evaluated(prior)
+    return prior
+
+
+def _check_evaluated(prior: Prior) -> None:
+    """Raise ValueError where what a prior says depends on the batch or on chance."""
     for name, module in prior.named_modules() if isinstance(prior, nn.Module) else ():
         if module.training and isinstance(module, (_BatchNorm, _DropoutNd)):
             raise ValueError(
                 f"prior: expected evaluation mode, got {name} ({type(module).__name__}) in "
                 "training mode, where an image depends on its batch or on chance; call prior.eval()"
             )
-    return prior
+
+
+def operator_of(operator: Any) -> Operator | BoundOperator:
+    """An operator of itself, bound or not; of no physics, which is translated before.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(operator, (Operator, BoundOperator)):
+        raise TypeError(
+            "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "
+            f"got {type(operator).__name__}"
+        )
+    return operator
 
 
 def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: bool = True) -> Task:
@@ -106,12 +125,7 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
         shape = prior.image_shape or foreign.image_shape_of(physics, y)
         translation = foreign.translate(physics, shape, foreign.count_of(y))
         y, operator, sigma = translation.problem(y, physics, sigma)
-    operator = unbound(operator)
-    if not isinstance(operator, Operator):
-        raise TypeError(
-            "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "
-            f"got {type(operator).__name__}"
-        )
+    given = operator_of(operator)
     if sigma is None:
         raise TypeError(
             "sigma: expected the standard deviation of the noise, got None; only a deepinv physics "
@@ -121,14 +135,14 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     y = as_float_tensor("y", y, device=None if parameter is None else parameter.device)
     like = y if parameter is None else parameter
     same_device("y", y.device, "the prior", like.device)
-    if operator.device is not None:
-        same_device("y", y.device, "the operator", operator.device)
+    if given.device is not None:
+        same_device("y", y.device, "the operator", given.device)
     y = y.clone() if y.is_inference() else y
     y = y.to(like.dtype)
 
-    operator = operator.to(dtype=like.dtype)
-    image_shape = _image_shape(prior, operator, y)
-    prior = bound(prior, image_shape)
+    operator = unbound(given).to(dtype=like.dtype)
+    image_shape = _image_shape(prior, given, y)
+    prior = _bound(prior, image_shape, like)
     shape = operator.bind(image_shape, like=y).measurement_shape
     batched = y.dim() != len(shape)
     if tuple(y.shape[1:] if batched else y.shape) != shape:
@@ -149,20 +163,41 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
     return Task(Problem(prior, encoder, decoder, operator, y, deviation, *shapes), batched)
 
 
-def _image_shape(prior: Prior, operator: Operator, y: Tensor) -> tuple[int, ...]:
+def _image_shape(prior: Prior, operator: Operator | BoundOperator, y: Tensor) -> tuple[int, ...]:
     """(C, H, W) of the images: the prior's, or of one of any size what the operator says of y."""
     if prior.image_shape is not None:
         return tuple(prior.image_shape)
-    of = getattr(operator, "image_shape_of", lambda measured_shape: None)
     for measured_shape in (tuple(y.shape[1:]), tuple(y.shape)):  # of a batch, or of one image
-        found = of(measured_shape) if measured_shape else None
+        found = unbound(operator).image_shape_of(measured_shape) if measured_shape else None
         if found is not None:
             return tuple(found)
+    if operator.image_shape is not None:  # to which it is bound
+        return tuple(operator.image_shape)
     raise ValueError(
         f"prior: expected one of a fixed image shape, since measurements of shape {list(y.shape)} "
         f"of {operator!r} do not tell it, got {type(prior).__name__} for images of any size; give "
         "prior.bind((C, H, W))"
     )
+
+
+def _bound(prior: Prior, image_shape: tuple[int, ...], like: Tensor) -> Prior:
+    """A prior for images of a shape, of the type and on the device of ``like``.
+
+    Raises:
+        ValueError, TypeError: as ``bound``; what ``bind`` returns is in training mode, of another
+            type or elsewhere.
+    """
+    found = bound(prior, image_shape)
+    if found is prior:
+        return prior
+    _check_evaluated(found)
+    own = parameter_of(found)
+    if own is not None and (own.dtype, own.device) != (like.dtype, like.device):
+        raise ValueError(
+            f"prior: expected bind to return a prior in {like.dtype} on {like.device}, got one in "
+            f"{own.dtype} on {own.device}"
+        )
+    return found
 
 
 def parameter_of(prior: Prior) -> Tensor | None:

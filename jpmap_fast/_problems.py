@@ -6,15 +6,17 @@ experiments and the benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from jpmap_fast._masks import random_masks
 from jpmap_fast._validate import choice, positive
-from jpmap_fast.operators import CompressedSensing, Denoising, Inpainting, Operator
+from jpmap_fast._validate import count as check_count
+from jpmap_fast.operators import Inpainting, Operator
+from jpmap_fast.operators.registry import named_operator
 
 PAPER = ("denoising", "compressed-sensing", "inpainting")
 SIGMA, SIGMA_DENOISING = 10 / 255, 110 / 255
@@ -100,7 +102,7 @@ class Problem(Degradation):
 
 def denoising(sigma: float = SIGMA_DENOISING) -> Degradation:
     """A = I."""
-    return Degradation("denoising", _title("Denoising", sigma), Denoising(), sigma)
+    return Degradation("denoising", _title("Denoising", sigma), _built("denoising", {}), sigma)
 
 
 def inpainting(
@@ -112,9 +114,10 @@ def inpainting(
     sigma: float = SIGMA,
 ) -> Degradation:
     """Pixels are missing at random, other ones of each of ``count`` images (see random_masks)."""
-    masks = random_masks(count, image_shape, missing, generator)
+    number = check_count("count", count, 1)
+    operator = _built("inpainting", {"missing": missing}, image_shape, generator, number)
     title = _title(f"Inpainting, {missing:.0%} missing", sigma)
-    return Degradation("inpainting", title, Inpainting(masks), sigma)
+    return Degradation("inpainting", title, operator, sigma)
 
 
 def compressed_sensing(
@@ -125,7 +128,8 @@ def compressed_sensing(
     sigma: float = SIGMA,
 ) -> Degradation:
     """A Gaussian matrix with variance 1/m that all images share, m = ``measurements``."""
-    operator = CompressedSensing.gaussian(measurements, image_shape, generator=generator)
+    options = {"measurements": measurements}
+    operator = _built("compressed-sensing", options, image_shape, generator)
     pixels = torch.Size(image_shape).numel()
     title = _title(f"Compressed sensing, m = {measurements} of {pixels}", sigma)
     return Degradation("compressed-sensing", title, operator, sigma)
@@ -189,6 +193,18 @@ def make_problem(
         measurements=measurements,
     )
     return found.of(clean, generator, device)
+
+
+def _built(
+    name: str,
+    options: Mapping[str, Any],
+    image_shape: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+    count: int = 1,
+) -> Operator:
+    """The registered operator of a name, what is drawn for each of ``count`` images one by one."""
+    draws = torch.default_generator if generator is None else generator
+    return named_operator(name).build(options, tuple(image_shape), [draws] * count)
 
 
 def _title(what: str, sigma: float) -> str:

@@ -15,6 +15,7 @@ from jpmap_fast._prepared import (
     as_algorithm,
     check_known,
     checked_codes,
+    operator_of,
     parameter_of,
     prepare,
     prior_of,
@@ -26,8 +27,7 @@ from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import as_solver
-from jpmap_fast.operators import Operator
-from jpmap_fast.operators.bound import unbound
+from jpmap_fast.operators import BoundOperator, Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import bound
 
@@ -56,7 +56,8 @@ class Restorer:
 
     Args:
         operator: A; its factorisation and masks are read once. A linear deepinv physics becomes an
-            operator, see ``jpmap_fast.deepinv.as_operator``.
+            operator, see ``jpmap_fast.deepinv.as_operator``. Bound, it tells a prior of any image
+            size the shape.
         prior: from ``load_prior``, its name, or any ``Prior``. Its weights must not change.
         sigma: standard deviation of the noise > 0, a number or one an image [batch_size]; None
             reads that of a physics.
@@ -130,7 +131,7 @@ class Restorer:
             device, dtype = parameter.device, parameter.dtype
         device = operator.device if device is None else device
         blank = torch.zeros(1, device=device, dtype=dtype)
-        shape = operator.bind(_image_shape(prior), like=blank).measurement_shape
+        shape = operator.bind(_image_shape(prior, operator), like=blank).measurement_shape
         y = blank.new_zeros(batch_size, *shape)
         problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]
@@ -179,9 +180,9 @@ class Restorer:
         Args:
             y: in the prior's precision, on its device. Fewer images than ``batch_size``, as in the
                 last batch of a loader, take as long and are all that comes back.
-            z0: codes to descend from [B, k], such as those of the frame before, in place of the
-                method's starts. On a GPU the first call with codes records a graph of its own, and
-                their values are not looked at.
+            z0: codes to descend from [B, *code_shape], such as those of the frame before, in place
+                of the method's starts. On a GPU the first call with codes records a graph of its
+                own, and their values are not looked at.
 
         Raises:
             ValueError: another shape, type or device; on a CPU also values that are none of images
@@ -276,25 +277,23 @@ def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
     return algorithm
 
 
-def _image_shape(prior: Prior) -> tuple[int, ...]:
-    if prior.image_shape is None:
+def _image_shape(prior: Prior, operator: Any) -> tuple[int, ...]:
+    """(C, H, W) of the prior, or of one of any size what the operator is bound to."""
+    shape = prior.image_shape or getattr(operator, "image_shape", None)
+    if shape is None:
         raise ValueError(
             f"image_shape: expected (C, H, W), since a {type(prior).__name__} takes images of any "
             "size and a Restorer is for one, got None"
         )
-    return tuple(prior.image_shape)
+    return tuple(shape)
 
 
-def _of_physics(operator: Any, prior: Prior, sigma: Any, batch: int) -> tuple[Operator, Any]:
+def _of_physics(
+    operator: Any, prior: Prior, sigma: Any, batch: int
+) -> tuple[Operator | BoundOperator, Any]:
     """The operator and the noise level of a deepinv physics, or these themselves."""
     foreign = translator_of(operator)
     if foreign is not None:
-        translation = foreign.translate(operator, _image_shape(prior), batch)
+        translation = foreign.translate(operator, _image_shape(prior, None), batch)
         operator, _, sigma = translation.levelled(operator, sigma)
-    operator = unbound(operator)
-    if not isinstance(operator, Operator):
-        raise TypeError(
-            "operator: expected an operator such as Inpainting(mask), or a deepinv physics, "
-            f"got {type(operator).__name__}"
-        )
-    return operator, sigma
+    return operator_of(operator), sigma

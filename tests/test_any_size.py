@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Sequence
 
 import pytest
@@ -121,7 +122,7 @@ def test_one_prior_restores_images_of_two_sizes(name, shape):
 
 def test_all_methods_know_such_codes():
     y = measured(SIZES[0])
-    for method in (jf.MAPz(starts=1), jf.MAPzSplitting(betas=[10.0, 100.0]), jf.CSGM(restarts=3)):
+    for method in (jf.MAPz(starts=1), jf.MAPzSplitting(betas=[10.0, 100.0]), jf.CSGM(starts=3)):
         found = jf.restore(y, Denoising(), prior(), SIGMA, method=method)
         assert found.z.shape == (3, CHANNELS, 4, 3) and bool(found.z.isfinite().all())
     slow = jf.restore(y, Denoising(), prior(), SIGMA, method="alternate-convex-search")
@@ -158,8 +159,43 @@ def test_a_restorer_takes_a_bound_prior():
     torch.testing.assert_close(restorer(y).objective, expected.objective, rtol=1e-5, atol=0)
     warm = restorer(y[:2], expected.z[:2])
     assert warm.z.shape == (2, CHANNELS, 4, 3)
-    with pytest.raises(ValueError, match=r"a Restorer cannot tell.*give prior.bind\(\(C, H, W\)\)"):
+    with pytest.raises(ValueError, match=r"image_shape: expected \(C, H, W\)"):
         jf.Restorer(Denoising(), p, SIGMA, batch_size=3)
+
+
+def test_a_restorer_reads_the_shape_that_its_operator_is_bound_to():
+    y, p = measured(SIZES[0]), prior()
+    expected = jf.restore(y, Denoising(), p, SIGMA)
+    for operator in (jf.Denoising(), Silent()):
+        made = jf.Restorer(operator.bind(SIZES[0]), p, SIGMA, batch_size=3)
+        for restorer in (made, pickle.loads(pickle.dumps(made))):
+            torch.testing.assert_close(restorer(y).objective, expected.objective, rtol=1e-5, atol=0)
+    found = jf.restore(y, Silent().bind(SIZES[0]), p, SIGMA)
+    torch.testing.assert_close(found.objective, expected.objective, rtol=1e-5, atol=0)
+    with pytest.raises(TypeError, match=r"operator: expected an operator .*, got str"):
+        jf.Restorer("denoising", p, SIGMA, batch_size=3)
+
+
+def test_what_bind_returns_is_looked_at_as_what_was_given():
+    class Dropping(Convolutional):
+        def bind(self, image_shape: Sequence[int]) -> Convolutional:
+            new = super().bind(image_shape)
+            new.decoder = nn.Sequential(*self.decoder, nn.Dropout(0.5))
+            return new
+
+    class Narrow(Convolutional):
+        def bind(self, image_shape: Sequence[int]) -> Convolutional:
+            return copy.deepcopy(super().bind(image_shape)).float()
+
+    y = measured(SIZES[0])
+    for kind, message in (
+        (Dropping, r"prior: expected evaluation mode, got decoder.4 \(Dropout\) in training mode"),
+        (Narrow, "expected bind to return a prior in torch.float64 on cpu, got .*float32 on cpu"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jf.restore(y, Denoising(), kind().double().eval(), SIGMA)
+        with pytest.raises(ValueError, match=message):
+            jf.Restorer(Denoising().bind(SIZES[0]), kind().double().eval(), SIGMA, batch_size=3)
 
 
 def test_sizes_that_are_not_told_or_do_not_fit_are_refused():

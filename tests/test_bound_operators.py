@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 import torch
-from operator_kinds import BATCH, KINDS, SHAPE, Rows, bound, images
+from operator_kinds import BATCH, KINDS, SHAPE, Rows, bound, images, weigh
 from operator_properties import near
 from torch import Tensor
 
@@ -69,6 +69,48 @@ def test_draws_repeat_with_their_seed_and_keep_to_the_decoder_at_infinite_beta()
     assert torch.equal(drawn(level, 0), drawn(level, 0))
     assert not torch.equal(drawn(level, 0), drawn(level, 1))
     assert torch.equal(drawn(torch.full_like(level, torch.inf), 0), decoded)
+
+
+def test_draws_of_one_image_have_noise_of_their_own_and_what_they_share_is_given_once():
+    """With y [1, ...] as with y written out; and where A sees all, e_1 is what draws differ by."""
+    for name in ("denoising", "blur", "compressed-sensing", "stack"):
+        operator, decoded = bound(name), images(seed=1)
+        y, level = operator.A(images())[:1], torch.full((BATCH,), 0.2)
+        many = y.expand(BATCH, *y.shape[1:])
+        draws = [
+            operator.sample_x(decoded, beta, sigma, given, torch.Generator().manual_seed(0))
+            for given, beta, sigma in ((y, level[:1], level[:1]), (many, level, level))
+        ]
+        assert torch.equal(*draws), name
+    zero = torch.zeros(1, *SHAPE).expand(2000, *SHAPE)
+    operator, one = jf.Denoising().bind(SHAPE), torch.tensor([1.0])
+    x = operator.sample_x(zero, 1e-4 * one, one, zero[:1], torch.Generator().manual_seed(0))
+    # e_1 makes all but 1e-4 of the variance of a pixel: shared, the mean would have it whole.
+    assert x.mean(dim=0).abs().max() < 5.5 / math.sqrt(2000)
+
+
+@pytest.mark.parametrize(
+    "changed, kind, message",
+    [
+        ({"beta": torch.tensor([0.0])}, ValueError, "beta: expected values > 0, got 0.0"),
+        ({"beta": torch.tensor([1.0, -2.0, 1.0])}, ValueError, "beta: .*> 0, got -2.0"),
+        ({"beta": torch.tensor([torch.nan])}, ValueError, "beta: .*> 0, got nan"),
+        ({"sigma": torch.tensor([torch.nan])}, ValueError, "sigma: .*> 0 and finite, got nan"),
+        ({"sigma": torch.tensor([torch.inf])}, ValueError, "sigma: .*> 0 and finite, got inf"),
+        ({"sigma": torch.tensor([0.0])}, ValueError, "sigma: .*> 0 and finite, got 0.0"),
+        ({"sigma": torch.ones(2)}, ValueError, r"sigma: .*\[3\], or \[1\] .*, got \[2\]"),
+        ({"beta": torch.tensor(1.0)}, ValueError, r"beta: .*\[3\], or \[1\] .*, got \[\]"),
+        ({"beta": 1.0}, TypeError, "beta: expected a tensor, got float"),
+        ({"y": torch.zeros(2, *SHAPE)}, ValueError, r"y: .*\[3, 1, 6, 8\], .*got \[2, 1, 6, 8\]"),
+        ({"y": torch.zeros(SHAPE)}, ValueError, r"y: .*, got \[1, 6, 8\]"),
+        ({"decoded": torch.zeros(3, 1, 8, 6)}, ValueError, "decoded: .* bind it to these"),
+    ],
+)  # fmt: skip
+def test_draws_refuse_what_no_density_has(changed, kind, message):
+    one = torch.tensor([1.0])
+    given = {"decoded": images(), "beta": one, "sigma": one, "y": images()}
+    with pytest.raises(kind, match=message):
+        bound("denoising").sample_x(**given | changed)
 
 
 def test_what_nobody_observed_varies_as_the_prior():
@@ -185,4 +227,8 @@ def test_bound_operators_move():
     operator = bound("inpainting-per-image").to(dtype=torch.float64)
     assert operator.operator.mask.dtype == torch.float64 and operator.image_shape == SHAPE
     assert operator.bind(SHAPE, BATCH).batch == BATCH
+    probed = jf.LinearOperator(weigh, weigh).bind(SHAPE, like=images(torch.float64))
+    assert probed.to("cpu")._place == (torch.float64, torch.device("cpu"))
+    assert probed.to(dtype=torch.float32)._place == (torch.float32, torch.device("cpu"))
+    assert bound("linear-operator").to(dtype=torch.float64)._place is None
     assert repr(operator) == "Inpainting(mask [3, 1, 6, 8]) for images [1, 6, 8]"

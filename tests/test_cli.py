@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
+from jpmap_fast.cli.restore import _tell
+from jpmap_fast.jobs import PictureReport, RestoreReport
 from jpmap_fast.jobs._outputs import Targets
 from jpmap_fast.operators.kernel_texts import read_kernel
 
@@ -272,6 +274,30 @@ def test_output_names_are_the_inputs_where_they_can_be() -> None:
     names = [targets.of(file, ["uint8"]).name for file in files]
     assert names == ["a_2.png", "a_3.png", "a.png", "a.tif"]
     assert targets.of(files[2], ["uint8"] * 2).name not in names
+
+
+@pytest.mark.parametrize(
+    ("x", "decoded", "told"),
+    [
+        (20.0, 19.5, "0 failed; mean PSNR 20.00 dB (G(z): 19.50 dB); "),
+        (20.0, None, "0 failed; mean PSNR 20.00 dB; "),
+        (None, 19.5, "0 failed; mean PSNR of G(z) 19.50 dB; "),
+        (None, None, "0 failed; 0.00 s."),
+    ],
+)
+def test_quality_that_is_not_known_is_not_told(
+    capsys: pytest.CaptureFixture[str], x: float | None, decoded: float | None, told: str
+) -> None:
+    picture = PictureReport(
+        **{"source": "a", "sigma": 0.1, "status": "converged", "converged": True},
+        **{"objective": 1.0, "iterations": 1, "seconds": 0.0, "psnr": x, "psnr_decoded": decoded},
+    )
+    report = RestoreReport(
+        **{"pictures": (picture,), "failures": (), "output": "out", "seconds": 0.0},
+        **{"algorithm": "JPMAP()", "versions": {}},
+    )
+    _tell(report)
+    assert told in capsys.readouterr().out
 
 
 def test_info_names_what_there_is() -> None:

@@ -182,3 +182,16 @@ def test_the_quick_start_shows_what_the_readme_shows() -> None:
     ]
     assert first[0] == first[1]
     assert jf.__version__
+
+
+def test_the_map_of_the_house_names_what_is_there() -> None:
+    text = (ROOT / "docs/developers.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`" in line]
+    named = [name for row in rows for name in re.findall(r"`([\w/.]+(?:/|\.py))`", row)]
+    assert len(rows) >= 10
+    missing = [
+        name
+        for name in named
+        if not (ROOT / "jpmap_fast" / name).exists() and not (ROOT / name).exists()
+    ]
+    assert not missing

@@ -101,7 +101,7 @@ def test_no_module_knows_a_higher_floor() -> None:
 
 
 def test_operators_know_neither_priors_nor_objectives() -> None:
-    above = ("priors", "denoisers", "objective", "matrix_free_objective", "projection", "solvers")
+    above = ("priors", "denoisers", "objective", "solvers")
     found = {
         (name, path)
         for name, path in EDGES

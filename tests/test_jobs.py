@@ -99,6 +99,21 @@ def test_a_request_that_will_not_do_is_refused_by_name(
     assert message in str(refused.value)
 
 
+def test_requests_are_keys_of_what_was_done() -> None:
+    fields = {"operator": "super-resolution", "sigma": SIGMA, "options": {"factor": 2}}
+    settings = {"starts": 2, "tolerance": 0.01}
+    request = RestoreRequest(**fields, settings=settings)
+    turned = dict(reversed(settings.items()))
+    same = RestoreRequest(**fields, settings=turned)
+    assert request == same and hash(request) == hash(same)
+    other = RestoreRequest(**fields, settings={**settings, "starts": 3})
+    assert {request: "done", other: "not yet"}[same] == "done"
+    # Equal numbers of other kinds are equal requests.
+    assert hash(RestoreRequest(**fields, settings={"beta": 2})) == hash(
+        RestoreRequest(**fields, settings={"beta": 2.0})
+    )
+
+
 def test_a_request_without_what_it_needs_is_refused() -> None:
     with pytest.raises(ValueError, match="sigma: expected it among the fields"):
         RestoreRequest.from_dict({"operator": "denoising"})

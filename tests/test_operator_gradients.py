@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from operator_kinds import KINDS, bound, images
+from operator_kinds import KINDS, MASK, MATRIX, SHAPE, bound, images
 from torch.autograd import gradcheck, gradgradcheck
 
 import jpmap_fast as jf
@@ -64,3 +64,30 @@ def test_a_kernel_may_be_learned():
     with torch.no_grad():
         kernel.mul_(2)
     torch.testing.assert_close(blur.A(x), 2 * before)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda blur: jf.Stack([jf.Denoising(), blur]),
+        lambda blur: jf.Composition(jf.Inpainting(MASK), blur),
+        lambda blur: jf.Composition(blur, jf.Inpainting(MASK)),
+        lambda blur: jf.Composition(jf.CompressedSensing(MATRIX), blur),
+        lambda blur: jf.Stack([jf.Composition(jf.Inpainting(MASK), blur)]),
+    ],
+)
+def test_a_kernel_may_be_learned_within_a_compound(made):
+    """In another precision, too: what is converted is kept for others."""
+    kernel = (torch.ones(3, 3) / 9).requires_grad_()
+    compound, x = made(jf.Blur(kernel)), images(torch.float64)
+    with torch.no_grad():
+        compound.bind(SHAPE, like=x).A(x)
+    for _ in range(2):
+        bound = compound.bind(SHAPE, like=x)
+        y = bound.A(x)
+        torch.testing.assert_close(y, made(jf.Blur(kernel.detach())).bind(SHAPE, like=x).A(x))
+        (found,) = torch.autograd.grad(y.square().sum(), kernel)
+        assert found.abs().sum() > 0
+        assert bound.data_term() is not bound.data_term()
+        with torch.no_grad():
+            kernel.mul_(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import pickle
 from pathlib import Path
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 import jpmap_fast as jf
 from jpmap_fast._messages import FieldError, typed
 from jpmap_fast.cli import app
+from jpmap_fast.cli.restore import restore
 from jpmap_fast.data import load_mask
 from jpmap_fast.jobs import RestoreRequest, restore_picture, run
 from jpmap_fast.operators import registry
@@ -79,22 +82,42 @@ def test_an_operator_of_ones_own_is_known_everywhere(tmp_path: Path) -> None:
 
 
 def test_masks_of_an_operator_of_ones_own_go_with_their_images(tmp_path: Path) -> None:
-    """Whatever the batches; two masks are not those of four images, and hide no other setting."""
-    seeds = Option("seed", Path, "masks.", read=load_mask)
-    build: Any = lambda options, shape, generators: jf.Inpainting(options["seed"])  # noqa: E731
-    register(NamedOperator("masked", "y = mask x + noise", build, (seeds,), required=("seed",)))
+    """Whatever the batches; two masks are not those of four images."""
+    holes = Option("holes", Path, "masks.", read=load_mask)
+    build: Any = lambda options, shape, generators: jf.Inpainting(options["holes"])  # noqa: E731
+    register(NamedOperator("masked", "y = mask x + noise", build, (holes,), required=("holes",)))
     images = torch.cat((DIGITS, DIGITS[:1]))
     masks = torch.ones(4, 1, 28, 28)
     masks[1, :, :9], masks[2, :, 15:] = 0, 0
     fields = {"operator": "masked", "sigma": 10 / 255, "chunk_size": 2}
-    run(RestoreRequest(**fields, output=tmp_path), images=images, arrays={"seed": masks})
+    run(RestoreRequest(**fields, output=tmp_path), images=images, arrays={"holes": masks})
     expected = jf.restore(images, jf.Inpainting(masks), "mnist", 10 / 255)
     with np.load(tmp_path / "restored.npz") as arrays:
         np.testing.assert_allclose(arrays["x"], expected.x.numpy(), atol=1e-5)
     with pytest.raises(ValueError, match="expected one operator or one for each of 4 images"):
-        run(RestoreRequest(**fields, output=tmp_path), images=images, arrays={"seed": masks[:2]})
+        run(RestoreRequest(**fields, output=tmp_path), images=images, arrays={"holes": masks[:2]})
+
+
+def test_a_setting_hides_no_option_of_its_name(tmp_path: Path) -> None:
+    tolerance = Option("tolerance", int, "of nobody.", default=3)
+    build: Any = lambda options, shape, generators: jf.Denoising()  # noqa: E731
+    register(NamedOperator("tolerant", "y = x + noise", build, (tolerance,)))
+    fields = {"operator": "tolerant", "sigma": 0.4, "settings": {"tolerance": 0.01}}
+    run(RestoreRequest(**fields, output=tmp_path), images=DIGITS)
     settings = json.loads((tmp_path / "summary.json").read_text())["settings"]
-    assert settings["seed"] == 0 and settings["masked seed"] is None
+    assert settings["tolerance"] == 3 and settings["jpmap tolerance"] == 0.01
+
+
+def test_an_option_is_called_like_nothing_else() -> None:
+    request = {field.name for field in dataclasses.fields(RestoreRequest)}
+    own = inspect.signature(restore._command).parameters.values()
+    flags = {parameter.name for parameter in own if parameter.kind is not parameter.VAR_KEYWORD}
+    beside = set(RestoreRequest(operator="denoising", sigma=0.1).to_dict())
+    assert set(registry.RESERVED) == request | flags | beside | {"help"}
+    for name in registry.RESERVED:
+        with pytest.raises(ValueError, match=f"operator third: {name} is a field of requests or"):
+            register(NamedOperator("third", "y", _half, (Option(name, int, "x"),)))
+    assert "third" not in registry.operator_names()
 
 
 def test_names_mean_one_thing() -> None:

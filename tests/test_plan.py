@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch import nn
 
 import jpmap_fast as jf
 from jpmap_fast._prepared import prepare
+from jpmap_fast.algorithms import Algorithm
+from jpmap_fast.solvers import LatentSolution
 
 ACTION = "A is known by its action alone"
 NO_MLP = "the decoder is no plain multilayer perceptron"
@@ -49,9 +52,22 @@ def opaque(z: torch.Tensor) -> torch.Tensor:
     return torch.sin(z.sum(dim=1)).reshape(-1, 1, 1, 1).expand(-1, *IMAGE_SHAPE)
 
 
+@dataclass(frozen=True)
+class Still:
+    """A solver that stays where it is and says nothing of how."""
+
+    def minimise(
+        self, objective: Any, z: torch.Tensor, scale: torch.Tensor | None = None
+    ) -> LatentSolution:
+        steps = torch.zeros(len(z), dtype=torch.int64)
+        return LatentSolution(z, objective.value(z), steps, steps == 0)
+
+
 MLP, SOLVER = small_mlp, jf.GaussNewton
 ITERATED = SOLVER(linear_solver="conjugate-gradient")
-# prior, operator, solver: path, reason, columns of the Jacobian, whether a graph cannot hold it.
+ALTERNATING = jf.JPMAP(coupling="alternating")
+# prior, operator, solver (or a method with it): path, reason, columns of the Jacobian, whether a
+# graph cannot hold it.
 TABLE = {
     "an MLP": (MLP, "denoising", SOLVER(), "compiled", "", None, False),
     "behind a mask": (MLP, "inpainting", SOLVER(), "compiled", "", None, False),
@@ -88,23 +104,43 @@ TABLE = {
         *(lambda: module_prior(Attention().double().eval()), "denoising", SOLVER()),
         *("torch (reverse mode)", NO_MLP, True, False),
     ),
+    "alternating": (MLP, "inpainting", ALTERNATING, "compiled", "", None, False),
+    # Its descents know x alone, and no A.
+    "alternating, functions": (MLP, "linear-operator", ALTERNATING, "compiled", "", None, False),
+    "continuation, functions": (
+        *(MLP, "linear-operator", jf.MAPzSplitting(coupling="alternating", betas=[9.0])),
+        *("compiled", "", None, False),
+    ),
+    "the latent objective": (MLP, "linear-operator", jf.CSGM(), "torch", ACTION, True, False),
+    "Adam, functions": (
+        *(MLP, "linear-operator", jf.Adam(max_steps=9), "torch", "Adam is not compiled"),
+        *(True, True),
+    ),
+    "Adam in the latent space": (
+        *(MLP, "inpainting", jf.CSGM(z_solver=jf.Adam(max_steps=9)), "torch"),
+        *("Adam is not compiled", True, True),
+    ),
+    "one of one's own": (MLP, "denoising", Still(), "torch", "Still is not compiled", True, True),
 }
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_plan_is_the_table_and_what_runs(name):
-    make, operator, solver, path, reason, direct, waits = TABLE[name]
+    make, operator, method, path, reason, direct, waits = TABLE[name]
     prior, c = make(), case(operator)
-    method = jf.JPMAP(starts=1, n2=0, z_solver=solver, max_iterations=1)
+    if not isinstance(method, Algorithm):
+        method = jf.JPMAP(starts=1, n2=0, z_solver=method, max_iterations=1)
     plan = method.plan(prepare(c.y, c.operator, prior, c.sigma).problem)
     assert (plan.path, plan.reason, plan.waits) == (path, reason, waits)
     assert (plan.compiled is None) == bool(reason)
     assert direct is None or plan.direct == direct
     result = jf.restore(c.y, c.operator, prior, c.sigma, method=method)
-    assert result.path == path and (result.reason == reason or isinstance(solver, jf.Adam))
+    assert (result.path, result.reason) == (path, reason)
     options = {"batch_size": len(c.y), "method": method, "dtype": c.y.dtype}
     restorer = jf.Restorer(c.operator, prior, c.sigma, **options)
     assert (restorer.path, restorer.reason) == (path, reason)
+    called = restorer(c.y)
+    assert (called.path, called.reason) == (path, reason)
 
 
 def test_methods_without_descents_say_so():

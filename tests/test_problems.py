@@ -43,6 +43,20 @@ def test_a_problem_is_its_degradation_measured(name: str, digits: torch.Tensor) 
     assert f"sigma = {255 * problem.sigma:.0f}/255" in problem.title
 
 
+def test_operators_are_those_of_their_names_in_the_bits_of_one_draw() -> None:
+    masks = jf.random_masks(3, SHAPE, 0.8, generator())
+    made = degradation("inpainting", 3, SHAPE, generator()).operator
+    assert isinstance(made, jf.Inpainting) and torch.equal(made.mask, masks)
+    matrix = jf.CompressedSensing.gaussian(140, SHAPE, generator()).matrix
+    made = degradation("compressed-sensing", 3, SHAPE, generator()).operator
+    assert isinstance(made, jf.CompressedSensing) and torch.equal(made.matrix, matrix)
+    torch.manual_seed(0)
+    made = degradation("inpainting", 3, SHAPE).operator
+    assert isinstance(made, jf.Inpainting) and torch.equal(made.mask, masks)
+    with pytest.raises(ValueError, match="count: expected at least 1, got 0"):
+        degradation("inpainting", 0, SHAPE)
+
+
 def test_noise_has_the_deviation_that_it_should_have() -> None:
     clean = torch.full((8, *SHAPE), 0.5)
     for name in PAPER:

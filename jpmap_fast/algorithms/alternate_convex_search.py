@@ -24,7 +24,7 @@ from jpmap_fast.algorithms.outcome import (
 )
 from jpmap_fast.algorithms.problem import Problem
 from jpmap_fast.algorithms.settings import at_least, positive_numbers, precision, setting
-from jpmap_fast.algorithms.step import Work, begin, counted, distance
+from jpmap_fast.algorithms.step import Work, begin, counted, distance, falls
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class AlternateConvexSearch(Algorithm):
         """What the encoder says of x_n, taken where J1 falls; where it does not, the image ends."""
         before = work.state
         found = work.problem.minimise_x(work.problem.encode(before.x), work.beta)
-        better = found.objective < before.objective
+        better = falls(found.objective, before.objective)
         # A rise in the last digits is rounding, not the encoder.
         level = 8 * torch.finfo(work.beta.dtype).eps * before.objective.abs()
         still = distance(found, before) < self.tolerance

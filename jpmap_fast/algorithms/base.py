@@ -13,19 +13,20 @@ from torch import Tensor
 from jpmap_fast._validate import per_image
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome, Start
-from jpmap_fast.algorithms.problem import Problem
+from jpmap_fast.algorithms.problem import Coupling, Problem
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import as_solver, check_settings, declared
 from jpmap_fast.priors.protocol import restoration_of
 from jpmap_fast.solvers import GaussNewton, LatentSolver
-from jpmap_fast.solvers.plan import Plan
+from jpmap_fast.solvers.plan import Plan, uncompiled
 
 
 class Algorithm(ABC):
     """A loop over candidates, betas and stopping tests; a frozen dataclass of its settings.
 
     What a field declares by ``settings.setting`` is checked, bound and selected here. One with the
-    name ``starts`` is the number of starts, one with the name ``z_solver`` makes the descents.
+    name ``starts`` is the number of starts, one with the name ``z_solver`` makes the descents, of
+    J(z) unless one with the name ``coupling`` says otherwise.
     """
 
     def __post_init__(self) -> None:
@@ -136,8 +137,10 @@ class Algorithm(ABC):
         if solver is None:
             return Plan("", "it makes no descents")
         if not isinstance(solver, GaussNewton):
-            return Plan("torch", f"{type(solver).__name__} is not compiled", waits=True)
-        f, _ = problem.latent_objective("projected", problem.y, torch.ones_like(problem.sigma))
+            return uncompiled(solver)
+        coupling: Coupling = self.value_of("coupling") or "projected"
+        x = problem.y.new_zeros(problem.batch, *problem.image_shape)
+        f, _ = problem.latent_objective(coupling, x, torch.ones_like(problem.sigma))
         return solver.plan(f, problem.y.new_empty(0, problem.decoder.latent_dim))
 
     @property

@@ -15,6 +15,7 @@ from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import as_solver, at_least, setting
 from jpmap_fast.solvers import GaussNewton, LatentSolver
+from jpmap_fast.solvers.plan import told
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def minimise_latent(
     if monitor.record:
         monitor.step(index, z, f.value(z).to(z.dtype), beta, gap, zeros)
     found = solver.minimise(f, z, scale) if fixed is None else fixed.descend(solver, f, z)
-    monitor.solved(found.path, found.reason)
+    monitor.solved(*told(solver, found))
     objective = found.objective.to(z.dtype)
     monitor.step(index, found.z, objective, beta, gap, zeros + 3)
     monitor.finished(problem.batch)

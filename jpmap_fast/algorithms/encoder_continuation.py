@@ -16,6 +16,7 @@ from jpmap_fast.algorithms.outcome import COMPLETED, FAILED, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import at_least, setting
+from jpmap_fast.priors.protocol import has_codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class EncoderContinuation(Algorithm):
         return self.steps or 1
 
     def bind(self, problem: Problem) -> Algorithm:
-        if not callable(getattr(problem.prior, "autoencode", None)):
+        if has_codes(problem.prior):
             raise ValueError(
                 "method: expected one for a prior with latent codes, such as 'jpmap', got "
                 "'encoder', which needs a prior that is told the noise level (autoencode(x, s)), "

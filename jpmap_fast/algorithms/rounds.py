@@ -24,7 +24,7 @@ from jpmap_fast.algorithms.outcome import (
     Start,
 )
 from jpmap_fast.algorithms.problem import Problem, State
-from jpmap_fast.algorithms.step import JointSettings, distance
+from jpmap_fast.algorithms.step import JointSettings, distance, falls, spoken_of
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers import GaussNewton, LatentSolution
 
@@ -111,30 +111,31 @@ def _ask_encoder(
     """
     beta = end.beta
 
-    def attempt(z: Tensor, active: Tensor, now: State) -> tuple[State, Tensor, Tensor]:
+    def attempt(
+        z: Tensor, active: Tensor, now: State, solved: Tensor, stood: bool
+    ) -> tuple[State, Tensor, Tensor]:
         found = fixed.descend(settings.z_solver, f, z, active)
         there = images.minimise_x(found.z, beta)
-        better = active & (there.objective < now.objective)
-        return there.where(better, now), better, found.converged
+        better = active & falls(there.objective, now.objective)
+        solved = torch.where(spoken_of(active, better, stood), found.converged, solved)
+        return there.where(better, now), better, solved
 
-    taken = end.state.objective < before.objective
+    taken = falls(end.state.objective, before.objective)
     now = end.state.where(taken, before)
     zeros = constant(0, end.iterations).expand_as(end.iterations)
     solved, second, third = solved & taken, taken.long(), zeros
     iterations = end.iterations
     if not start.covered and not (fixed.asks and bool(taken.all())):
-        now, better, converged = attempt(now.z, ~taken, now)
-        # A descent that finds nothing lower speaks of the place it began at too.
-        solved, third = torch.where(taken, solved, converged), better.long()
+        now, better, solved = attempt(now.z, ~taken, now, solved, stood=True)
+        third = better.long()
     open_, last = taken, before
     for _ in range(1, min(settings.n2, settings.max_iterations)):
         open_ = open_ & (distance(now, last) >= settings.tolerance)
         if fixed.asks and not bool(open_.any()):
             break
         last = now
-        now, better, converged = attempt(images.encode(now.x), open_, now)
+        now, better, solved = attempt(images.encode(now.x), open_, now, solved, stood=False)
         iterations, second = iterations + open_, second + better
-        solved = torch.where(better, converged, solved)
         open_ = better
     candidates = torch.stack((zeros, second, third), dim=1)
     status = _status(solved, now)

@@ -16,6 +16,7 @@ from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import COVERED, RUNNING, Start
 from jpmap_fast.algorithms.problem import Coupling, Problem, State
 from jpmap_fast.solvers import GaussNewton, LatentSolver
+from jpmap_fast.solvers.plan import told
 
 Selection = Literal["adaptive", "exhaustive"]
 
@@ -194,7 +195,7 @@ class _Proposals:
         problem = before.problem if rows is None else before.problem.select(rows)
         f, scale = problem.latent_objective(settings.coupling, x, beta)
         found = settings.z_solver.minimise(f, z, scale)
-        self._monitor.solved(found.path, found.reason)
+        self._monitor.solved(*told(settings.z_solver, found))
         # At the end of a descent of J1(x_n, .) the next x moves the minimum; and the test of Adam,
         # on the gradient of f / beta, says nothing of f where beta is large.
         converged = found.converged
@@ -215,12 +216,33 @@ class _Proposals:
         problem = before.problem if rows is None else before.problem.select(rows)
         found = problem.minimise_x(z, taken_rows(before.beta, rows))
         asked = taken_rows(which, rows)
-        better = asked & (found.objective < taken_rows(self.state.objective, rows))
-        # A descent from where an image stands that finds nothing lower speaks of that place too.
-        stands = asked & (number == 3) & (taken_rows(self.taken, rows) == 0)
+        better = asked & falls(found.objective, taken_rows(self.state.objective, rows))
+        stood = (number == 3) & (taken_rows(self.taken, rows) == 0)
         self.state = self.state.put_where(rows, better, found)
-        self.solved = put_where(self.solved, rows, better | stands, converged)
+        spoken = spoken_of(asked, better, stood)
+        self.solved = put_where(self.solved, rows, spoken, converged)
         self.taken = put_where(self.taken, rows, better, number)
+
+
+def falls(found: Tensor, before: Tensor) -> Tensor:
+    """Where a candidate is to be taken [B] bool, by J1 there and before: where it is lower."""
+    return found < before
+
+
+def spoken_of(asked: Tensor, better: Tensor, stood: Tensor | bool) -> Tensor:
+    """Of which images a descent says whether z is at a minimum [B] bool.
+
+    Of those that are ``better`` by it, where they are now; and a descent from where an image
+    ``stood`` that finds nothing lower speaks of the place it began at too.
+
+    Args:
+        asked: the images that descended [B] bool.
+        better: those that took its end, some of them [B] bool.
+        stood: whether it began where the image is; True or False for all that were asked.
+    """
+    if isinstance(stood, bool):  # with no work for the device
+        return asked if stood else better
+    return better | (asked & stood)
 
 
 def _rows(which: Tensor) -> Tensor | None:

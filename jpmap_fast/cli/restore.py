@@ -138,9 +138,13 @@ def _tell(report: RestoreReport) -> None:
         if not report.restored or any(p.objective is not None for p in report.restored):
             told += f"{report.converged} converged, "
         told += f"{len(report.failures)} failed"
-        if report.means:
-            told += f"; mean PSNR {report.means['psnr']:.2f} dB"
-            told += f" (G(z): {report.means['psnr_decoded']:.2f} dB)"
+        # Unknown where it is not finite, as that of an image restored exactly.
+        x, decoded = (report.means.get(name) for name in ("psnr", "psnr_decoded"))
+        if x is not None:
+            told += f"; mean PSNR {x:.2f} dB"
+        if decoded is not None:
+            of_code = f" (G(z): {decoded:.2f} dB)"
+            told += of_code if x is not None else f"; mean PSNR of G(z) {decoded:.2f} dB"
         typer.echo(f"{told}; {report.seconds:.2f} s. Written to {report.output}")
     for picture in report.pictures:
         for note in picture.notes:

@@ -117,6 +117,11 @@ class RestoreRequest:
         self._set("settings", _plain_settings(self.settings))
         self._check_settings()
 
+    def __hash__(self) -> int:
+        """Of all fields: requests are equal where those are, and a dictionary's order is none."""
+        values = (getattr(self, own.name) for own in fields(self))
+        return hash(tuple(frozenset(v.items()) if isinstance(v, dict) else v for v in values))
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 

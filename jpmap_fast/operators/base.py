@@ -190,6 +190,10 @@ class Operator(ABC):
         """``make()``, made once; but for what is learned, whose gradient goes through it."""
         return make() if self._learned else self._kept.get(key, make)
 
+    def _not_bound(self) -> ValueError:
+        """The error of what only a bound operator can be asked."""
+        return ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
+
     def _taken(self, name: str, value: Any) -> Tensor:
         """What ``A`` or ``A_adjoint`` is applied to, as this class says."""
         device = self.device

@@ -109,13 +109,17 @@ class BoundOperator(ABC):
         Raises:
             ValueError: images of another shape or number than bound to.
         """
+        self._check_fits(decoded)
+        return self._x_update(decoded, y, z, beta, sigma)
+
+    def _check_fits(self, decoded: Tensor) -> None:
+        """Raise ValueError where images are of another shape or number than bound to."""
         if decoded.shape[1:] != self.image_shape or self.batch not in (None, len(decoded)):
             expected = ["B" if self.batch is None else self.batch, *self.image_shape]
             raise ValueError(
                 f"decoded: expected images {expected}, to which {self.operator!r} is bound, got "
                 f"{list(decoded.shape)}; bind it to these".replace("'", "")
             )
-        return self._x_update(decoded, y, z, beta, sigma)
 
     @steady
     def data_term(self) -> DataTerm:
@@ -148,19 +152,23 @@ class BoundOperator(ABC):
 
         Args:
             decoded: G(z) [B, C, H, W].
-            beta: coupling weights > 0 [B]; inf gives x = G.
-            sigma: noise standard deviations > 0 [B].
-            y: measurements.
+            beta: coupling weights > 0, [B] or [1]; inf gives x = G.
+            sigma: noise standard deviations > 0, finite, [B] or [1].
+            y: measurements [B, ...], or [1, ...] for B draws of one image.
             generator: source of e_1 and then e_2, on their device.
 
         Returns:
             x [B, C, H, W].
 
         Raises:
-            ValueError: images of another shape or number than bound to.
+            ValueError: images of another shape or number than bound to, measurements of another
+                shape, one of the others for another number of images; on a CPU also values of beta
+                and sigma out of range, which on a GPU are not looked at. TypeError: no tensors.
 
         Source: G. Papandreou, A. Yuille, "Gaussian sampling by local perturbations", NIPS 2010.
         """
+        self._check_fits(decoded)
+        y, beta, sigma = self._of_each(decoded, y, beta, sigma)
 
         def noise(like: Tensor, deviation: Tensor) -> Tensor:
             drawn = torch.randn(
@@ -171,7 +179,30 @@ class BoundOperator(ABC):
         measured = y + noise(y, sigma)
         target = decoded + noise(decoded, beta.rsqrt())
         none = decoded.new_zeros(len(decoded), 1)
-        return self.x_update(target, measured, none, beta, sigma)[0]
+        return self._x_update(target, measured, none, beta, sigma)[0]
+
+    def _of_each(
+        self, decoded: Tensor, y: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``sample_x`` is given, checked and written out for each image."""
+        batch, measured = len(decoded), self.operator.measurement_shape(self.image_shape, decoded)
+        for name, value, one in (("y", y, measured), ("beta", beta, ()), ("sigma", sigma, ())):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+            if tuple(value.shape) not in ((batch, *one), (1, *one)):
+                raise ValueError(
+                    f"{name}: expected shape {[batch, *one]}, or {[1, *one]} for one that all "
+                    f"{batch} images have, got {list(value.shape)}"
+                )
+        good = {"beta": (beta, beta > 0), "sigma": (sigma, (sigma > 0) & (sigma < torch.inf))}
+        for name, (value, fits) in good.items():
+            # To ask a GPU is to wait for it.
+            if value.device.type == "cpu" and not bool(fits.all()):
+                least = "> 0" if name == "beta" else "> 0 and finite"
+                raise ValueError(f"{name}: expected values {least}, got {value[~fits][0].item()}")
+        # Written out before anything is drawn: every image has noise of its own.
+        y, beta, sigma = (v.expand(batch, *v.shape[1:]).contiguous() for v in (y, beta, sigma))
+        return y, beta, sigma
 
     @steady
     def check_range(self, y: Tensor, sigma: Tensor) -> None:
@@ -201,7 +232,11 @@ class BoundOperator(ABC):
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> BoundOperator:
         """The same with its tensors on another device or in another precision."""
-        return self.operator.to(device, dtype).bind(self.image_shape, self.batch)
+        place = self._place
+        if place is not None:
+            place = (dtype or place[0], place[1] if device is None else torch.device(device))
+        operator = self.operator.to(device, dtype)._fitted(self.image_shape, self.batch, place)
+        return operator._bound(self.image_shape, place)
 
     def __repr__(self) -> str:
         return f"{self.operator!r} for images {list(self.image_shape)}"

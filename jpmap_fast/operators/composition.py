@@ -105,7 +105,8 @@ class Composition(MatrixFree):
             return inner
         if isinstance(inner, Inpainting) and isinstance(outer, Inpainting):
             return Inpainting(outer.mask * inner.mask)
-        if isinstance(outer, CompressedSensing) and inner.batch is None:
+        # A dense matrix is not learned: as one, a kernel would have no gradient.
+        if isinstance(outer, CompressedSensing) and inner.batch is None and not inner._learned:
             matrix = outer.matrix
 
             def make() -> CompressedSensing:
@@ -128,6 +129,10 @@ class Composition(MatrixFree):
             return None
         (p, q), (r, s) = outer, inner
         return p * r + q * s, p * s + q * r
+
+    @property
+    def _learned(self) -> bool:  # type: ignore[override]
+        return self.outer._learned or self.inner._learned
 
     @property
     def batch(self) -> int | None:
@@ -153,7 +158,7 @@ class Composition(MatrixFree):
         found["_device"] = self._device if device is None else torch.device(device)
         if device is not None:
             return self._changed(**found)
-        return self._kept.get(("to", dtype), lambda: self._changed(**found))
+        return self._keep(("to", dtype), lambda: self._changed(**found))
 
     def __repr__(self) -> str:
         return f"Composition({self.outer!r}, {self.inner!r})"

@@ -100,7 +100,7 @@ class Convolution(Diagonalised):
     def _map(self) -> FourierMap:
         shape = self.image_shape
         if shape is None:
-            raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
+            raise self._not_bound()
 
         def make() -> FourierMap:
             spectrum = kernel_spectrum(self.kernel, shape[1], shape[2], self.centre)

@@ -98,6 +98,15 @@ class NamedOperator:
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
 
+# What no option may be called, since a request or the command means something else by it: the
+# fields of ``RestoreRequest``, what its JSON has besides, and the flags of the command's own.
+RESERVED = (
+    *("operator", "sigma", "options", "inputs", "simulate", "prior", "method", "settings", "seed"),
+    *("device", "chunk_size", "key", "background", "output", "format", "bits", "resume"),
+    "version",
+    *("starts", "alpha", "progress", "help"),
+)
+
 _REGISTERED: dict[str, NamedOperator] = {}
 
 
@@ -105,14 +114,19 @@ def register(operator: NamedOperator) -> None:
     """Make an operator known by its name.
 
     Raises:
-        ValueError: the name is taken, an option is another one than that of its name elsewhere, or
-            draws what is no option.
+        ValueError: the name is taken, an option is another one than that of its name elsewhere, has
+            the name of something else in a request or the command, or draws what is no option.
     """
     if operator.name in _REGISTERED:
         raise ValueError(f"operator: {operator.name!r} is registered already; choose another name")
     known, own = {option.name: option for option in all_options()}, set()
     for option in operator.options:
         own.add(option.name)
+        if option.name in RESERVED:
+            raise ValueError(
+                f"operator {operator.name}: {option.name} is a field of requests or a flag of the "
+                "command; choose another name for the option"
+            )
         if known.get(option.name, option) != option:
             raise ValueError(
                 f"operator {operator.name}: {option.name} is an option of "

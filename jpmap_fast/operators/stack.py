@@ -84,7 +84,7 @@ class Stack(MatrixFree):
 
     def _parts(self, y: Tensor) -> list[Tensor]:
         if not self._shapes:
-            raise ValueError(f"{self!r}: expected a bound operator; call bind(image_shape) first")
+            raise self._not_bound()
         y = self._taken("y", y)
         sizes = [math.prod(shape) for shape in self._shapes]
         if y.dim() != 2 or y.shape[1] != sum(sizes):
@@ -143,6 +143,10 @@ class Stack(MatrixFree):
         return math.hypot(*(norm / s for norm, s in zip(known, self.noise, strict=True)))
 
     @property
+    def _learned(self) -> bool:  # type: ignore[override]
+        return any(part._learned for part in self.operators)
+
+    @property
     def batch(self) -> int | None:
         counts = [part.batch for part in self.operators if part.batch is not None]
         return max(counts, default=None)
@@ -167,7 +171,7 @@ class Stack(MatrixFree):
         found["_device"] = self._device if device is None else torch.device(device)
         if device is not None:
             return self._changed(**found)
-        return self._kept.get(("to", dtype), lambda: self._changed(**found))
+        return self._keep(("to", dtype), lambda: self._changed(**found))
 
     def __repr__(self) -> str:
         return f"Stack({list(self.operators)!r}, noise={list(self.noise)})"

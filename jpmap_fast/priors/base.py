@@ -37,6 +37,9 @@ class Prior(Protocol):
       set. A ``ValueError`` says which sizes it takes.
     - ``channels``: of the images of such a prior, 1 or 3, which pictures of files are brought to;
       as they are without it.
+    - ``autoencode(x, s) -> Tensor``: pictures [B, C, H, W] with noise of level s [B] to their
+      denoised ones, for a prior without codes (latent_dim 0), which ``EncoderContinuation`` asks by
+      it alone; its ``encode`` and ``decode`` may refuse.
     - ``code_shape``: of one code, for an encoder and a decoder of codes [B, \*code_shape], with
       latent_dim the product of its sizes; (latent_dim,) without it.
     - ``restoration``: a dict of ``starts`` and ``n2``, which ``JPMAP`` and ``MAPz`` take where the

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from jpmap_fast.kernels.activations import ACTIVATIONS, Activation
-from jpmap_fast.kernels.products import RowProduct, weighted_product
+from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.priors.decoder_base import Decoder, Expansion, Linearisation, pulled_by
 from jpmap_fast.priors.plain import is_plain
+from jpmap_fast.priors.sweep import bent
 
 
 class MLPDecoder(Decoder):
@@ -176,14 +177,12 @@ class _Sweep(_Pass):
     def curvature(self, cotangent: Tensor) -> Tensor:
         """sum_j c_j times the Hessian of G_j [B, k, k], with c = ``cotangent`` [B, n].
 
-        Each layer adds A^T diag(c f'') A, with A the tangents of its pre-activations and c the
-        cotangent of its output.
+        Each layer adds what ``bent`` says.
         """
         parts = []
         for number in range(len(self._notes) - 1, -1, -1):
             layer, activation, before, after, slope = self._notes[number]
-            weight = cotangent * activation.second(before, after)
-            parts.append(weighted_product(self._entering[number], weight))
+            parts.append(bent(self._entering[number], cotangent, activation, before, after))
             if number:
                 cotangent = layer.adjoint(cotangent * slope)
         return sum(parts[-2::-1], parts[-1])  # the first layer's first

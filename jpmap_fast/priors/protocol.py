@@ -116,6 +116,11 @@ def picture_shape(prior: Prior) -> tuple[int | None, ...]:
     return (channels if isinstance(channels, int) else None, None, None)
 
 
+def has_codes(prior: Prior) -> bool:
+    """Whether a prior has codes to descend in: not where its class defines ``autoencode``(x, s)."""
+    return not callable(getattr(type(prior), "autoencode", None))
+
+
 def restoration_of(prior: Prior) -> dict[str, int]:
     """``prior.restoration``: settings that it chooses where the caller says nothing; {} without.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels import tangents as tangent_kernels
-from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.activations import ACTIVATIONS, Activation
 from jpmap_fast.kernels.products import weighted_product
 
 # What an activation saw and gave, [B, ...] each.
@@ -53,6 +53,21 @@ class Tangents:
         return t.contiguous()
 
 
+def bent(
+    tangents: Tensor, cotangent: Tensor, activation: Activation, before: Tensor, after: Tensor
+) -> Tensor:
+    """A^T diag(c f'') A [B, k, k], what an activation adds to the curvature.
+
+    Args:
+        tangents: A of its inputs [B or 1, k, ...].
+        cotangent: c of its outputs [B, ...].
+        activation: f.
+        before, after: a and f(a) [B, ...].
+    """
+    weight = cotangent * activation.second(before, after)
+    return weighted_product(tangents.flatten(2), weight.flatten(1))
+
+
 class Sweep:
     """What activations need while tangents pass them, and what they leave behind.
 
@@ -90,8 +105,7 @@ class Sweep:
         t = tangents.settle()
         activation = ACTIVATIONS[name]
         if cotangent is not None:
-            weight = cotangent * activation.second(before, after)
-            part = weighted_product(t.flatten(2), weight.flatten(1))
+            part = bent(t, cotangent, activation, before, after)
             self._sum = part if self._sum is None else self._sum + part
         return Tangents(t * activation.derivative(before, after).to(self._dtype)[:, None])
 

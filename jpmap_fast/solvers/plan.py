@@ -8,6 +8,7 @@ from torch import Tensor
 
 from jpmap_fast.kernels.mlp import MLPLeastSquares
 from jpmap_fast.objective import LatentObjective
+from jpmap_fast.solvers.base import LatentSolution
 
 # Up to so many latent dimensions the k columns of the Jacobian cost less than conjugate gradients,
 # by device. The columns go through the decoder side by side, which a GPU does nearly for nothing,
@@ -33,6 +34,18 @@ class Plan:
     compiled: MLPLeastSquares | None = None
     direct: bool = True
     waits: bool = False
+
+
+def uncompiled(solver: object) -> Plan:
+    """The plan of a solver that runs in torch alone, such as Adam."""
+    return Plan("torch", f"{type(solver).__name__} is not compiled", waits=True)
+
+
+def told(solver: object, found: LatentSolution) -> tuple[str, str]:
+    """Path and reason of a descent, the reason of its plan where the solver says none."""
+    if found.path == "compiled" or found.reason:
+        return found.path, found.reason
+    return found.path, uncompiled(solver).reason
 
 
 def plan(objective: LatentObjective, z: Tensor, *, fused: bool, linear_solver: str) -> Plan:
