@@ -1,4 +1,4 @@
-"""The picture of the pages: bundled digits and the portrait, degraded and restored.
+"""The pictures of the pages: what is bundled, degraded and restored.
 
 python benchmarks/picture.py
 """
@@ -16,6 +16,7 @@ import jpmap_fast as jf
 from jpmap_fast._figures import Row, mark_missing, save_grid
 from jpmap_fast._masks import random_masks
 from jpmap_fast.data import portrait
+from jpmap_fast.demo.photograph import FIGURE, restore_photograph
 
 OUTPUT = Path(__file__).resolve().parent.parent / "docs" / "images" / "restorations.png"
 SIDE = 448  # both 28 and 64 pixels divide it: tiles are enlarged without interpolation
@@ -64,7 +65,9 @@ def main() -> None:
         Row("original", clean),
     ]
     save_grid(OUTPUT, "Two priors, trained once; four degradations", rows)
-    Image.open(OUTPUT).convert("RGB").quantize(256).save(OUTPUT, optimize=True)  # a third as large
+    restore_photograph(OUTPUT.parent)
+    for path in (OUTPUT, OUTPUT.parent / FIGURE):  # a third as large
+        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 if __name__ == "__main__":

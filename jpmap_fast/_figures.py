@@ -43,12 +43,13 @@ class Row:
     captions: Sequence[str] | None = None
 
 
-def grid_figure(title: str, rows: Sequence[Row]) -> Figure:
+def grid_figure(title: str, rows: Sequence[Row], tile: float = TILE) -> Figure:
     """A figure with one labelled row of images for each of ``rows``.
 
     Args:
         title: heading.
         rows: at least one, all with the same number N >= 1 of images.
+        tile: width of an image, in inches.
 
     Returns:
         A matplotlib figure, tied to no window.
@@ -65,27 +66,28 @@ def grid_figure(title: str, rows: Sequence[Row]) -> Figure:
             "figures need matplotlib; install the extra: pip install 'jpmap_fast[demo]'"
         ) from error
     columns = _check(rows)
-    heights = [TILE + (CAPTION if row.captions is not None else 0) for row in rows]
-    width = MARGIN + LABELS + columns * (TILE + GAP) - GAP + MARGIN
+    tall = tile * rows[0].images.shape[2] / rows[0].images.shape[3]
+    heights = [tall + (CAPTION if row.captions is not None else 0) for row in rows]
+    width = MARGIN + LABELS + columns * (tile + GAP) - GAP + MARGIN
     height = TITLE + sum(heights) + GAP * (len(rows) - 1) + MARGIN
     figure = Figure(figsize=(width, height), facecolor="white")
     figure.text(MARGIN / width, 1 - 0.2 / height, title, size=11, color=INK, va="top")
     top = height - TITLE
     for row, used in zip(rows, heights, strict=True):
-        middle = (top - TILE / 2) / height
+        middle = (top - tall / 2) / height
         shift = 0.085 / height if row.detail else 0.0
         figure.text(MARGIN / width, middle + shift, row.label, size=9.5, color=INK, va="center")
         figure.text(MARGIN / width, middle - shift, row.detail, size=7.5, color=QUIET, va="center")
         for column in range(columns):
-            left = MARGIN + LABELS + column * (TILE + GAP)
-            box = (left / width, (top - TILE) / height, TILE / width, TILE / height)
+            left = MARGIN + LABELS + column * (tile + GAP)
+            box = (left / width, (top - tall) / height, tile / width, tall / height)
             axes = figure.add_axes(box)
             axes.imshow(_displayable(row.images[column]), vmin=0, vmax=1, cmap="gray")
             axes.set_axis_off()
             if row.captions is not None:
                 figure.text(
-                    (left + TILE / 2) / width,
-                    (top - TILE - 0.035) / height,
+                    (left + tile / 2) / width,
+                    (top - tall - 0.035) / height,
                     row.captions[column],
                     size=7.5,
                     color=QUIET,
@@ -96,13 +98,13 @@ def grid_figure(title: str, rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def save_grid(path: str | Path, title: str, rows: Sequence[Row]) -> None:
-    """Write ``grid_figure(title, rows)`` as a PNG file.
+def save_grid(path: str | Path, title: str, rows: Sequence[Row], tile: float = TILE) -> None:
+    """Write ``grid_figure(title, rows, tile)`` as a PNG file.
 
     Raises:
         ImportError, ValueError: as ``grid_figure``. OSError: the file cannot be written.
     """
-    grid_figure(title, rows).savefig(path, dpi=150, format="png")
+    grid_figure(title, rows, tile).savefig(path, dpi=150, format="png")
 
 
 def mark_missing(images: Tensor, mask: Tensor) -> Tensor:

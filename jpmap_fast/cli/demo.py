@@ -29,20 +29,24 @@ def demo(
         typer.Option("--progress/--no-progress", help="Progress bar; by default on a terminal."),
     ] = None,
 ) -> None:
-    """Restore real digits from noise, from 20% of their pixels and from 140 measurements.
+    """Restore a photograph, then real digits.
 
-    CSGM and JPMAP run on the same measurements. Writes results.json and one figure for each
-    problem, and prints the means.
+    The photograph is inpainted, deblurred and enlarged. The digits are restored from noise, from
+    20% of their pixels and from 140 measurements, by CSGM and JPMAP on the same ones. Writes
+    results.json and figures, and prints the means.
     """
     with told_in_one_line():
-        from jpmap_fast.demo import format_table, run_demo
+        from jpmap_fast.demo import format_photograph, format_table, run_demo
 
         shown = sys.stderr.isatty() if progress is None else progress
         results = run_demo(
             output, images, prior=prior, seed=seed, device=pick_device(device), progress=shown
         )
+    typer.echo(format_photograph(results["photograph"]))
+    typer.echo("")
     typer.echo(format_table(results))
     typer.echo("")
     typer.echo(f"{results['seconds_total']:.1f} s in all. Written:")
-    for name in ("results.json", *(p["figure"] for p in results["problems"].values())):
+    figures = [problem["figure"] for problem in results["problems"].values()]
+    for name in ("results.json", results["photograph"]["figure"], *figures):
         typer.echo(f"  {output / name}")

@@ -2,6 +2,7 @@
 
 from jpmap_fast.data.any_size import Pictures, load_pictures
 from jpmap_fast.data.digits import mnist_test_digits
+from jpmap_fast.data.example_photograph import photograph
 from jpmap_fast.data.example_portrait import portrait
 from jpmap_fast.data.marks import load_kernel, load_mask
 from jpmap_fast.data.picture import Picture
@@ -17,6 +18,7 @@ __all__ = [
     "load_mask",
     "load_pictures",
     "mnist_test_digits",
+    "photograph",
     "portrait",
     "read_pictures",
 ]
