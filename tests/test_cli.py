@@ -310,7 +310,7 @@ def test_demo_writes_figures_and_prints_a_table(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     shown = _run("demo", "--output", out, "--images", 2, "--device", "cpu").stdout
     assert "PSNR" in shown and str(out / "results.json") in shown
-    assert len(list(out.glob("*.png"))) == 3
+    assert len(list(out.glob("*.png"))) == 4
     assert "1 to 500" in _run("demo", "--output", out, "--images", 0, code=2).stderr
 
 

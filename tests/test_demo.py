@@ -31,8 +31,18 @@ def test_writes_results_and_a_figure_for_each_problem(made: tuple[Path, dict[str
         assert figure.read_bytes().startswith(b"\x89PNG")
     assert {p.name for p in folder.iterdir()} == {
         "results.json",
+        "photograph.png",
         *(f"{name}.png" for name in PROBLEMS),
     }
+
+
+def test_the_photograph_comes_out_better_than_it_was_seen(
+    made: tuple[Path, dict[str, Any]],
+) -> None:
+    rows = made[1]["photograph"]["problems"]
+    gains = {name: row["psnr"] - row["psnr_measured"] for name, row in rows.items()}
+    assert gains["inpainting"] > 15 and gains["deblurring"] > 2 and gains["super-resolution"] > 1.5
+    assert all(row["psnr"] > 29 for row in rows.values())
 
 
 def test_means_are_means_of_the_single_values(made: tuple[Path, dict[str, Any]]) -> None:
@@ -58,7 +68,7 @@ def test_j1_is_that_of_the_definition(made: tuple[Path, dict[str, Any]]) -> None
 
 def test_same_seed_same_results(tmp_path: Path) -> None:
     def run(seed: int) -> list[Any]:
-        results = run_demo(tmp_path / "again", images=2, seed=seed)
+        results = run_demo(tmp_path / "again", images=2, seed=seed, photograph=False)
         return [
             problem[method]["per_image"]
             for problem in results["problems"].values()

@@ -47,6 +47,7 @@ def run_demo(
     device: str | torch.device = "cpu",
     csgm: CSGM | None = None,
     jpmap: JPMAP | None = None,
+    photograph: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Restore a photograph, then MNIST test digits, from measurements of several kinds.
@@ -63,6 +64,7 @@ def run_demo(
         device: where to compute.
         csgm: settings of the baseline; ``CSGM()`` if None.
         jpmap: settings of the method; ``JPMAP()`` if None.
+        photograph: begin with the photograph.
         progress: show a progress bar.
 
     Returns:
@@ -78,7 +80,7 @@ def run_demo(
     ssim(clean[:1], clean[:1])  # a missing extra is reported before any work
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    picture = restore_photograph(folder, seed, device)
+    picture = restore_photograph(folder, seed, device) if photograph else None
     model = _model(prior, tuple(clean.shape[1:]), device)
     methods: dict[str, Algorithm] = {"csgm": csgm or CSGM(), "jpmap": jpmap or JPMAP()}
     problems = _problems(clean, seed, device)
@@ -87,11 +89,7 @@ def run_demo(
         "labels": labels,
         "seed": seed,
         "prior": str(prior) if isinstance(prior, (str, Path)) else type(prior).__name__,
-        "gamma": float(model.gamma),
-        "beta": float(model.gamma) ** -2,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "methods": {name: _settings(method) for name, method in methods.items()},
+        **_circumstances(model, methods, device),
     }
     found: dict[str, Any] = {problem.name: {} for problem in problems}
     steps = [(problem, name) for problem in problems for name in methods]
@@ -121,6 +119,18 @@ def run_demo(
     )
     write_json(folder / "results.json", results)
     return results
+
+
+def _circumstances(
+    model: Prior, methods: dict[str, Algorithm], device: str | torch.device
+) -> dict[str, Any]:
+    return {
+        "gamma": float(model.gamma),
+        "beta": float(model.gamma) ** -2,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "methods": {name: _settings(method) for name, method in methods.items()},
+    }
 
 
 def _model(
