@@ -82,7 +82,11 @@ def test_same_seed_same_results(tmp_path: Path) -> None:
 
 def test_settings_of_the_methods_are_recorded(tmp_path: Path) -> None:
     results = run_demo(
-        tmp_path, images=1, csgm=jf.CSGM(starts=2), jpmap=jf.JPMAP(starts=1, max_iterations=1)
+        tmp_path,
+        images=1,
+        csgm=jf.CSGM(starts=2),
+        jpmap=jf.JPMAP(starts=1, max_iterations=1),
+        photograph=False,
     )
     methods = results["settings"]["methods"]
     assert methods["csgm"]["starts"] == 2

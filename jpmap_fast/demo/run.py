@@ -88,8 +88,7 @@ def run_demo(
         "images": images,
         "labels": labels,
         "seed": seed,
-        "prior": str(prior) if isinstance(prior, (str, Path)) else type(prior).__name__,
-        **_circumstances(model, methods, device),
+        **_circumstances(prior, model, methods, device),
     }
     found: dict[str, Any] = {problem.name: {} for problem in problems}
     steps = [(problem, name) for problem in problems for name in methods]
@@ -122,9 +121,13 @@ def run_demo(
 
 
 def _circumstances(
-    model: Prior, methods: dict[str, Algorithm], device: str | torch.device
+    prior: Prior | str | Path,
+    model: Prior,
+    methods: dict[str, Algorithm],
+    device: str | torch.device,
 ) -> dict[str, Any]:
     return {
+        "prior": str(prior) if isinstance(prior, (str, Path)) else type(prior).__name__,
         "gamma": float(model.gamma),
         "beta": float(model.gamma) ** -2,
         "device": str(device),
