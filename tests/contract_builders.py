@@ -34,6 +34,7 @@ from torch import nn
 import jpmap_fast as jf
 from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.operators.boundary import BOUNDARIES
+from jpmap_fast.priors.photo_prior import PhotoPrior
 
 DEEPINV = importlib.util.find_spec("deepinv") is not None
 
@@ -143,6 +144,11 @@ def _sequential() -> nn.Module:
     return nn.Sequential(nn.Linear(LATENT, 10), nn.ELU(), nn.Linear(10, PIXELS), nn.Sigmoid())
 
 
+def photographs(channels: int = 1) -> PhotoPrior:
+    """A prior without codes, for images of any size."""
+    return PhotoPrior(channels, (8, 12), (1, 1), (1, 1))
+
+
 PRIORS: dict[str, dict[str, Callable[[], Any]]] = {
     "MLPVAE": {
         "": lambda: jf.MLPVAE(IMAGE_SHAPE, LATENT, (12, 10)),
@@ -155,6 +161,10 @@ PRIORS: dict[str, dict[str, Callable[[], Any]]] = {
             channels=channels,
         )
         for blocks, channels in (("plain", (2, 2, 3, 3)), ("residual", (4, 4)))
+    },
+    "PhotoPrior": {
+        "": lambda: photographs().bind(IMAGE_SHAPE),
+        "any size": lambda: photographs(),
     },
     "ModulePrior": {
         "chain": lambda: jf.ModulePrior(Encoder(), _sequential(), 0.15, LATENT, IMAGE_SHAPE),

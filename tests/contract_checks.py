@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from contract_builders import methods, named, operators, priors
 from contract_data import BATCH, IMAGE_SHAPE, Data, data
+from contract_pairs import USUAL_PRIOR, method_for, prior_for
 from torch import Tensor
 
 import jpmap_fast as jf
@@ -40,7 +41,7 @@ class Problem:
 
 def problem(
     operator: str = "Inpainting",
-    prior: str = "MLPVAE",
+    prior: str = USUAL_PRIOR,
     batch: int = BATCH,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
@@ -53,11 +54,18 @@ def problem(
 
 @dataclass(frozen=True)
 class Situation:
-    """A method with an operator and a prior, by their names; None for one that is quick."""
+    """A method with an operator and a prior, by their names; None for one that is quick.
+
+    A prior that is not named is the one for the method, see ``contract_pairs``.
+    """
 
     method: str | None = None
     operator: str = "Inpainting"
-    prior: str = "MLPVAE"
+    prior: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.prior:
+            object.__setattr__(self, "prior", prior_for(type(self.algorithm)))
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.method, self.operator, self.prior)))
@@ -86,7 +94,7 @@ def situations() -> list[Situation]:
     return [
         *(Situation(method=found.name) for found in methods()),
         *(Situation(operator=found.name) for found in operators()),
-        *(Situation("JPMAP", prior=found.name) for found in priors()),
+        *(Situation(method_for(found.name).__name__, prior=found.name) for found in priors()),
     ]
 
 

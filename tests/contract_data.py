@@ -108,6 +108,10 @@ class Encoder(nn.Module):
         return self.layer(x.flatten(1))
 
 
+# A decoder far from linear; what a photographs' prior takes away is a part of the picture.
+_SCALES = {"decoder": 2.0, "tail": 0.05}
+
+
 def curved(prior: jf.Prior, dtype: torch.dtype, seed: int) -> jf.Prior:
     """A prior with weights from a seed, its decoder far from linear, ready to restore with."""
     g = torch.Generator().manual_seed(seed)
@@ -116,7 +120,7 @@ def curved(prior: jf.Prior, dtype: torch.dtype, seed: int) -> jf.Prior:
         for name, parameter in prior.named_parameters():
             if parameter.dim() > 1:
                 fan = math.prod(parameter.shape[1:])
-                scale = (2.0 if "decoder" in name else 1.0) / fan**0.5
+                scale = next((s for part, s in _SCALES.items() if part in name), 1.0) / fan**0.5
                 draws = torch.randn(parameter.shape, generator=g, dtype=torch.float64)
                 parameter.copy_(scale * draws)
             elif parameter.dim() == 1:

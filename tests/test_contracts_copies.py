@@ -14,6 +14,7 @@ import contract_classes as classes
 import pytest
 import torch
 from contract_checks import QUICK, Situation, differences, problem, unrecorded
+from contract_pairs import method_for, prior_for
 
 import jpmap_fast as jf
 
@@ -40,7 +41,7 @@ def skip_physics(operator: jf.Operator) -> None:
 @pytest.mark.parametrize("name", [found.name for found in builders.methods()])
 def test_methods(name, copied):
     method = builders.named(builders.methods(), name)()
-    found = problem().restore(method=copied(method))
+    found = Situation(name).problem().restore(method=copied(method))
     assert not differences(found, unrecorded(Situation(name).expected()))
     # Networks and functions equal themselves alone; every other setting is a value.
     if not any(callable(value) for value in vars(method).values()):
@@ -149,9 +150,11 @@ def requests(prior: jf.Prior, method: Any) -> list[Callable[[], jf.Result]]:
 
 @pytest.mark.parametrize("name", [found.name for found in builders.priors()])
 def test_threads_share_a_prior(name):
-    calls = requests(builders.named(builders.priors(), name)(), QUICK)
+    made = builders.named(builders.priors(), name)
+    method = QUICK if method_for(name) is type(QUICK) else method_for(name)()
+    calls = requests(made(), method)
     expected = [call() for call in calls]
-    fresh = requests(builders.named(builders.priors(), name)(), QUICK)
+    fresh = requests(made(), method)
     assert not together(fresh, expected, turns=1)
 
 
@@ -160,7 +163,8 @@ def test_threads_share_a_method(name):
     if name not in {found.name for found in builders.methods()}:
         pytest.skip("cannot be made here")
     method = builders.named(builders.methods(), name)()
-    calls = requests(builders.named(builders.priors(), "MLPVAE")(), method)[:2]
+    prior = builders.named(builders.priors(), prior_for(type(method)))()
+    calls = requests(prior, method)[:2]
     assert not together(calls, [call() for call in calls], turns=1)
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from contract_checks import Situation, allowed, differences, problem, rows
 from contract_data import BATCH, IMAGE_SHAPE, curved, data
+from contract_pairs import USUAL_PRIOR, prior_for, priors_with_codes
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -86,8 +87,8 @@ PAIRS = [
 
 @pytest.mark.parametrize(("method", "operator"), PAIRS)
 def test_bad_input_is_refused_before_work(method, operator, no_work):
-    p = problem(operator)
-    algorithm = builders.named(builders.methods(), method)()
+    situation = Situation(method, operator)
+    p, algorithm = situation.problem(), situation.algorithm
     tried = {
         **{f"y: {what}": {"y": bad(p.y)} for what, bad in (BAD_SHAPES | BAD_KINDS).items()},
         **{f"sigma: {what}": {"sigma": bad} for what, bad in BAD_SIGMAS.items()},
@@ -136,12 +137,12 @@ def masks() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("mask", masks())
 @pytest.mark.parametrize("method", [found.name for found in builders.methods()])
 def test_nothing_observed_gives_the_answer_of_the_prior(method, mask):
-    algorithm = builders.named(builders.methods(), method)()
-    _nothing_observed(algorithm, masks()[mask], "MLPVAE")
+    situation = Situation(method)
+    _nothing_observed(situation.algorithm, masks()[mask], situation.prior)
 
 
 @pytest.mark.parametrize("mask", ["shared", "some images"])
-@pytest.mark.parametrize("prior", [found.name for found in builders.priors()])
+@pytest.mark.parametrize("prior", [found.name for found in priors_with_codes()])
 @pytest.mark.parametrize("method", [jf.JPMAP(), jf.CSGM(), jf.MAPz()], ids=repr)
 def test_nothing_observed_gives_the_answer_of_every_prior(method, prior, mask):
     _nothing_observed(method, masks()[mask], prior)
@@ -198,9 +199,11 @@ def test_any_shape_has_the_bits_of_its_images_alone(
 ):
     shape = (channels, height, width)
     algorithm = builders.named(builders.methods(), method)()
-    if not algorithm.uses_codes:
-        algorithm = jf.JPMAP()
-    prior = curved(jf.MLPVAE(shape, latent, (7,)), dtype, seed)
+    if prior_for(type(algorithm)) == USUAL_PRIOR:
+        algorithm = algorithm if algorithm.uses_codes else jf.JPMAP()
+        prior = curved(jf.MLPVAE(shape, latent, (7,)), dtype, seed)
+    else:
+        prior = curved(builders.photographs(channels), dtype, seed)
     g = torch.Generator().manual_seed(seed)
     mask = (torch.rand(shape[1:], generator=g) < 0.5).to(dtype)
     operator = jf.Inpainting(mask)
@@ -211,7 +214,7 @@ def test_any_shape_has_the_bits_of_its_images_alone(
         return jf.restore(y, operator, prior, 0.1, method=algorithm, generator=draws, **options)
 
     whole = restored(y)
-    assert whole.x.shape == (batch, *shape) and whole.z.shape == (batch, latent)
+    assert whole.x.shape == (batch, *shape) and whole.z.shape == (batch, prior.latent_dim)
     assert not differences(restored(y, chunk_size=chunk), whole)
     if batch:
         assert not differences(restored(y[-1]), rows(whole, -1))
@@ -235,7 +238,7 @@ def undisturbed(situation: Situation) -> jf.Result:
     values=st.lists(VALUES, min_size=1, max_size=8),
     sigma=st.floats(1e-4, 1e2),
     operator=st.sampled_from([found.name for found in builders.operators()]),
-    method=st.sampled_from([None, "JPMAP", "MAPz", "CSGM", "PnPADMM"]),
+    method=st.sampled_from([None, "JPMAP", "MAPz", "CSGM", "PnPADMM", "EncoderContinuation"]),
 )
 def test_any_values_are_restored_refused_or_said_to_have_failed(values, sigma, operator, method):
     """And the other images of a compiled solve have the bits they had."""

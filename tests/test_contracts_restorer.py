@@ -17,6 +17,8 @@ from contract_checks import (
     situations,
     unrecorded,
 )
+from contract_data import IMAGE_SHAPE
+from contract_pairs import priors_with_codes
 
 import jpmap_fast as jf
 
@@ -24,7 +26,8 @@ SITUATIONS = [
     *(found for found in situations() if found.method is not None),
     *(Situation("JPMAP", operator=found.name) for found in builders.operators()),
     *(Situation("CSGM", operator=found.name) for found in builders.operators()),
-    *(Situation("CSGM", prior=found.name) for found in builders.priors()),
+    *(Situation("CSGM", prior=found.name) for found in priors_with_codes()),
+    *(Situation("EncoderContinuation", operator=found.name) for found in builders.operators()),
 ]
 
 
@@ -33,7 +36,8 @@ def restorer(situation: Situation, **options) -> tuple[jf.Restorer, object]:
     p = situation.problem()
     options.setdefault("method", situation.algorithm)
     options.setdefault("generator", torch.Generator().manual_seed(9))
-    return jf.Restorer(p.operator, p.prior, p.sigma, batch_size=len(p.y), **options), p
+    options |= {"batch_size": len(p.y), "image_shape": IMAGE_SHAPE}
+    return jf.Restorer(p.operator, p.prior, p.sigma, **options), p
 
 
 def shared_fields(found: jf.Result, expected: jf.Result) -> list[str]:
@@ -115,7 +119,7 @@ SOLVER_CHANGES = [
 ]
 MOVED = [
     (name, moved)
-    for name in ("JPMAP", "CSGM")
+    for name in ("JPMAP", "CSGM", "EncoderContinuation")
     for moved in settings(builders.named(builders.methods(), name)())
 ]
 
@@ -139,6 +143,9 @@ def test_every_setting_is_respected_or_refused(name, moved):
     if bool(found.converged.all()) and bool(expected.converged.all()):
         assert not shared_fields(found, expected)
     assert bool((same | (found.objective >= expected.objective))[done].all())
+    if not method.uses_codes:
+        assert not shared_fields(found, expected)
+        return
     # Converged means the same on both sides: a descent from there finds nothing.
     again = p.restore(
         z0=found.z,
@@ -152,7 +159,7 @@ def test_every_setting_is_respected_or_refused(name, moved):
     assert not bool((found.converged & (left > 1e-3)).any())
 
 
-@pytest.mark.parametrize("prior", [found.name for found in builders.priors()])
+@pytest.mark.parametrize("prior", [found.name for found in priors_with_codes()])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("limit", [1, 2])
 def test_steps_bound_a_descent(prior, fused, limit):

@@ -10,19 +10,21 @@ import pytest
 import torch
 from contract_checks import Problem, problem, situations
 from contract_data import IMAGE_SHAPE
+from contract_pairs import USUAL_PRIOR, prior_for
 
 import jpmap_fast as jf
 
 # What a descent from an image called converged may still find, relative to the objective.
 WITHIN = 1e-3
 IMAGES = 8
+MANY_CODES = "MLPVAE-many-codes"
 
 
 @cache
-def hard(prior: str = "MLPVAE") -> Problem:
+def hard(prior: str = USUAL_PRIOR) -> Problem:
     """Little noise, or many codes, with a curved decoder: descents are long, bounds cut them."""
     p = problem(prior=prior, batch=IMAGES)
-    return replace(p, sigma=p.sigma / 10) if prior == "MLPVAE" else p
+    return p if prior == MANY_CODES else replace(p, sigma=p.sigma / 10)
 
 
 def is_quick(method: jf.algorithms.Algorithm) -> bool:
@@ -71,8 +73,8 @@ CASES = [
     (found.name, number, prior)
     for found in builders.methods()
     for number in range(len(limits(found())))
-    for prior in ("MLPVAE", "MLPVAE-many-codes")
-    if prior == "MLPVAE" or is_quick(found())
+    for prior in (prior_for(type(found())), MANY_CODES)
+    if prior != MANY_CODES or is_quick(found())
 ]
 
 

@@ -11,7 +11,15 @@ import contract_classes as classes
 import numpy as np
 import pytest
 import torch
-from contract_checks import QUICK, Situation, differences, problem, situations, unrecorded
+from contract_checks import (
+    QUICK,
+    Problem,
+    Situation,
+    differences,
+    problem,
+    situations,
+    unrecorded,
+)
 from contract_data import IMAGE_SHAPE, data
 from contract_surroundings import SURROUNDINGS, state
 from torch import Tensor
@@ -123,11 +131,26 @@ def test_everything_else_gives_the_same(surrounding, name):
 
 @EVERY
 @pytest.mark.parametrize("name", [found.name for found in builders.priors()])
+def test_restoring_in_float32_has_the_same_bits(surrounding, name):
+    """Which autocast would lower, as it does not lower float64."""
+    expected = outside_in_float32(name)
+    p = problem(prior=name, dtype=torch.float32)
+    assert not differences(inside(surrounding, p.restore), expected)
+
+
+@cache
+def outside_in_float32(name: str) -> jf.Result:
+    """A restoration in usual surroundings."""
+    return problem(prior=name, dtype=torch.float32).restore()
+
+
+@EVERY
+@pytest.mark.parametrize("name", [found.name for found in builders.priors()])
 def test_a_restorer_is_made_and_called_with_the_same_bits(surrounding, name):
     p = problem(prior=name)
 
     def made() -> jf.Restorer:
-        return jf.Restorer(p.operator, p.prior, p.sigma, batch_size=len(p.y))
+        return restorer_of(p)
 
     expected = outside_restorer(name)(p.y)
     there = inside(surrounding, made)
@@ -139,8 +162,12 @@ def test_a_restorer_is_made_and_called_with_the_same_bits(surrounding, name):
 @cache
 def outside_restorer(name: str) -> jf.Restorer:
     """One made in usual surroundings."""
-    p = problem(prior=name)
-    return jf.Restorer(p.operator, p.prior, p.sigma, batch_size=len(p.y))
+    return restorer_of(problem(prior=name))
+
+
+def restorer_of(p: Problem) -> jf.Restorer:
+    """A Restorer of a problem, whose prior may be for images of any size."""
+    return jf.Restorer(p.operator, p.prior, p.sigma, batch_size=len(p.y), image_shape=IMAGE_SHAPE)
 
 
 def test_measurements_of_inference_mode_are_measurements():

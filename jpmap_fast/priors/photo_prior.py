@@ -120,15 +120,17 @@ class PhotoPrior(VAE):
         parameters = list(self.network.parameters())
         half = self.low_precision and parameters[0].dtype == torch.float32 and _has_bfloat16(like)
         state = (half, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters))
-        if self._working.get("state") != state:
+        # One entry, looked up once: threads and bound copies share it.
+        kept = self._working.get("kept")
+        if kept is None or kept[0] != state:
             network = copy.deepcopy(self.network)
             if half:
                 network = network.to(torch.bfloat16)
                 # The picture goes in whole: in bfloat16 it would lose more than it has noise.
                 network.head.weight = nn.Parameter(self.network.head.weight.detach().clone())
             network = network.to(memory_format=torch.channels_last).requires_grad_(False)
-            self._working.update(state=state, network=network)
-        return self._working["network"]  # type: ignore[no-any-return]
+            kept = self._working["kept"] = (state, network)
+        return kept[1]  # type: ignore[no-any-return]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """There are no codes: see the class.

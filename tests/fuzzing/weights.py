@@ -14,6 +14,7 @@ import torch
 
 import jpmap_fast as jf
 from jpmap_fast.denoisers import LipschitzDenoiser, save_denoiser
+from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.training import train
 
 SHAPE = (1, 8, 8)
@@ -27,13 +28,14 @@ def _written(write: Callable[[Path], Any]) -> bytes:
 
 
 @cache
-def _networks() -> list[jf.MLPVAE | jf.ConvVAE]:
+def _networks() -> list[jf.MLPVAE | jf.ConvVAE | PhotoPrior]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return [
             jf.MLPVAE(SHAPE, 2, (4, 3)),
             jf.ConvVAE(SHAPE, 2, (2, 3)),
             jf.ConvVAE(SHAPE, 2, (1, 1, 1, 1), "plain", 2),
+            PhotoPrior(1, (2, 3), (1, 1), (0, 1)),
         ]
 
 
