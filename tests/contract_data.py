@@ -109,7 +109,7 @@ class Encoder(nn.Module):
 
 
 # A decoder far from linear; what a photographs' prior takes away is a part of the picture.
-_SCALES = {"decoder": 2.0, "tail": 0.05}
+_SCALES = {"decoder": 2.0, "tail": 0.02}
 
 
 def curved(prior: jf.Prior, dtype: torch.dtype, seed: int) -> jf.Prior:

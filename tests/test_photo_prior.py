@@ -131,3 +131,19 @@ def test_methods_that_need_codes_say_so() -> None:
         prior.decode(torch.zeros(1, 0))
     with pytest.raises(ValueError, match='restore with method="encoder"'):
         prior.encode(y)
+
+
+@pytest.mark.parametrize(
+    ("widths", "blocks"),
+    [((), ()), ((8, 12), (1,)), ((8, 0), (1, 1)), ((8, 12), (1, -1)), ((8, 12), (1, 99999))],
+)
+def test_networks_out_of_range_are_refused(widths: tuple, blocks: tuple) -> None:
+    for halves in ((blocks, (1,) * len(widths)), ((1,) * len(widths), blocks)):
+        with pytest.raises(ValueError, match="expected (one number|at least|at most)"):
+            PhotoPrior(1, widths, *halves)
+
+
+@pytest.mark.parametrize("blocks", [1, "11", (1, 0.5), (True, 1)])
+def test_numbers_of_blocks_are_integers(blocks: object) -> None:
+    with pytest.raises(TypeError, match="encoder_blocks: expected"):
+        PhotoPrior(1, (8, 12), blocks, (1, 1))  # type: ignore[arg-type]

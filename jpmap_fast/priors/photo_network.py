@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jpmap_fast._validate import count
+from jpmap_fast._validate import count, counts
+
+# A level's: a damaged file that asks for more is refused before they are made.
+MOST_BLOCKS = 100
 
 
 class Residual(nn.Module):
@@ -41,8 +44,11 @@ class PhotoNetwork(nn.Module):
     Args:
         channels: 1 for grey pictures, 3 for colour.
         widths: features of the levels, finest first.
-        encoder_blocks, decoder_blocks: residual blocks of each level; the coarsest has those of
-            both.
+        encoder_blocks, decoder_blocks: residual blocks of each level, at most 100; the coarsest
+            has those of both.
+
+    Raises:
+        ValueError, TypeError: a setting is out of range or of the wrong kind.
 
     Source: the network is a U-Net (Ronneberger, Fischer, Brox 2015) of residual blocks with a noise
     level map (Zhang, Zuo, Zhang 2018) and without biases (Mohan, Kadkhodaie, Simoncelli,
@@ -59,10 +65,14 @@ class PhotoNetwork(nn.Module):
         super().__init__()
         count("channels", channels, 1)
         self.channels = channels
-        self.widths, levels = tuple(widths), len(widths)
-        self.encoder_blocks, self.decoder_blocks = tuple(encoder_blocks), tuple(decoder_blocks)
+        self.widths, levels = counts("widths", widths, 1), len(widths)
+        self.encoder_blocks = counts("encoder_blocks", encoder_blocks, 0)
+        self.decoder_blocks = counts("decoder_blocks", decoder_blocks, 0)
         if not levels == len(self.encoder_blocks) == len(self.decoder_blocks) > 0:
             raise ValueError("widths: expected one number of blocks a level for both halves")
+        most = max(*self.encoder_blocks, *self.decoder_blocks)
+        if most > MOST_BLOCKS:
+            raise ValueError(f"blocks: expected at most {MOST_BLOCKS} a level, got {most}")
         self.head = nn.Conv2d(channels + 1, widths[0], 3, padding=1, bias=False)
         self.encoder = nn.ModuleList(map(_blocks, widths, encoder_blocks))
         steps = list(pairwise(widths))
