@@ -5,8 +5,8 @@
 FOLDER holds BSD68, Set12, Set5, bsds500_train and bsds500_test; of Set12 the picture that is part
 of a training photograph is left out. Parts: denoising, deblurring, super-resolution, inpainting,
 colour, speed. Every row has the mean over a set of the PSNR of pictures rounded to 8
-bits. With --rivals total variation (its weight chosen for each problem on crops of two training pictures)
-and, for colour, ``bm3d`` of PyPI. Writes results/photos_DEVICE.json after every part.
+bits. With --rivals total variation (its weight chosen for each problem on crops of two training
+pictures) and, for colour, ``bm3d`` of PyPI. Writes results/photos_DEVICE.json after every part.
 """
 
 from __future__ import annotations

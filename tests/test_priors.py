@@ -311,6 +311,8 @@ def test_bundled_priors_have_a_card_and_restore(name):
     assert weights.stat().st_size <= 20e6
     prior = jf.load_prior(name)
     assert f"{prior.gamma:.4f}" in card and "Recipe" in card and "terms" in card.lower()
+    if not prior.latent_dim:
+        return  # tests/test_photographs.py restores with it
     generator = torch.Generator().manual_seed(0)
     clean = prior.decode(torch.randn(2, prior.latent_dim, generator=generator))
     operator = jf.Inpainting((torch.rand(prior.image_shape[1:], generator=generator) < 0.3).float())
