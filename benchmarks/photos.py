@@ -224,6 +224,34 @@ def speed(bench: Bench) -> None:
             print(row, flush=True)
 
 
+def tables(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The tables of the pages: quality, and time by the call."""
+    named = ("set", "kernel", "factor", "missing")
+    quality = [
+        [
+            row["part"],
+            ", ".join(f"x{row[n]}" if n == "factor" else str(row[n]) for n in named if n in row),
+            row["sigma"],
+            row["pictures"],
+            f"{row['photos']:.2f}",
+            "; ".join(f"{n} {row[n]:.2f}" for n in RIVALS if n in row) or None,
+        ]
+        for row in rows
+        if row["part"] != "speed"
+    ]
+    speed = [
+        [row["problem"], f"{row['side']} x {row['side']}", row["batch"], row["ms"]]
+        for row in rows
+        if row["part"] == "speed"
+    ]
+    head = ["", "pictures", "noise, 255ths", "how many", "photos", "others, same inputs"]
+    return {
+        "quality": {"columns": head, "rows": quality, "note": "Mean PSNR in dB, 8 bits."},
+        "speed": {"columns": ["", "size", "batch", "ms"], "rows": speed},
+    }
+
+
+RIVALS = ("total variation", "bicubic", "bm3d")
 PARTS = {
     "denoising": denoising,
     "colour": colour,
@@ -250,7 +278,7 @@ def main() -> None:
         begin = time.perf_counter()
         PARTS[name](bench)
         print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
-        write(output, {"rows": bench.rows}, device)
+        write(output, {"rows": bench.rows, "tables": tables(bench.rows)}, device)
 
 
 if __name__ == "__main__":

@@ -379,3 +379,16 @@ def test_the_command_line_restores_photographs(folder, prior, tmp_path):
     assert "--sigma: expected a number with --simulate" in result.stderr
     result = command(folder, *common, "--sigma", "5", "--alpha", "3", code=2)
     assert "--alpha: only for --method map-z" in result.stderr
+
+
+def test_a_photograph_for_a_prior_of_one_size_is_told_of_the_others(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (90, 120, 30)).save(tmp_path / "beach.png")
+    request = RestoreRequest(
+        operator="denoising",
+        sigma=0.1,
+        inputs=(str(tmp_path / "beach.png"),),
+        output=str(tmp_path / "out"),
+    )
+    ((name, reason),) = run(request).failures
+    assert name == "beach.png" and "expected an image of shape [1, 28, 28]" in reason
+    assert "photos and photos-grey take pictures of any size" in reason

@@ -31,6 +31,7 @@ from jpmap_fast.jobs.pictures import RestoredBatch, Restoring
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import named_operator
+from jpmap_fast.priors.protocol import has_codes
 
 # Of the images restored at a time, where they are large.
 MOST_NUMBERS = 1 << 24
@@ -175,6 +176,8 @@ class _Job:
             if source.file is None:
                 raise
             reason = one_line(error).removeprefix(f"{source.file.name}: ")
+            if reason.startswith("expected an image of shape") and has_codes(self.ready.prior):
+                reason += "; the priors photos and photos-grey take pictures of any size"
             failures.append((source.file.name, reason))
             return []
 
