@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shake_kernels import shake_kernel
 from timer import RESULTS, write
 from torch import Tensor
 
@@ -41,7 +42,8 @@ def mask(share: float) -> Tensor:
 
 def kinds() -> dict[str, tuple[Problems, tuple[int, ...]]]:
     """Problems of every kind, with noise in 255ths, and numbers of steps to try."""
-    blurs = [jf.gaussian_kernel(1.6), jf.motion_kernel(15.0, 30.0), jf.gaussian_kernel(2.5)]
+    blurs = [jf.gaussian_kernel(1.6), jf.motion_kernel(15.0, 30.0)]
+    blurs += [shake_kernel(17, 101), shake_kernel(23, 102)]  # none of those that are judged by
     return {
         "blur": ([(jf.Blur(k), s) for k in blurs for s in (2.55, 7.65)], (6, 8, 12, 16)),
         "super-resolution": (
