@@ -26,7 +26,7 @@ class Levels:
 
 
 DENOISING = Levels(1, 1 / 255, 1.0, 1.0)
-# Between what Gaussian kernels like best, lambda = 0.15, and those of a shaking hand, 0.23: about 1/4
+# Between what Gaussian kernels like best, lambda = 0.15, and those of a shaking hand, 0.23: 1/4
 # keeps the noise of every frequency of the x-update, s / (2 sqrt(lambda)) at most, within s.
 BLUR = Levels(8, 75 / 255, 1.6, 0.19)
 SUPER_RESOLUTION = Levels(8, 75 / 255, 1.4, 0.1)
