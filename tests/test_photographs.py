@@ -54,3 +54,15 @@ def test_colours_are_kept() -> None:
     colour = torch.tensor([0.8, 0.4, 0.1])[None, :, None, None].expand(1, 3, 40, 40)
     found = jf.load_prior("photos").autoencode(colour, torch.tensor([25 / 255]))
     assert bool(((found - colour).abs() < 0.02).all())
+
+
+@pytest.mark.parametrize("level", [10, 50])
+def test_a_few_holes_leave_the_noise_no_chance(level: int) -> None:
+    """With almost everything observed, inpainting is about as good as denoising."""
+    prior, x = jf.load_prior("photos-grey"), clean(1)
+    generator = torch.Generator().manual_seed(0)
+    y = x + level / 255 * torch.randn(x.shape, generator=generator)
+    mask = (torch.rand(SIDE, SIDE, generator=generator) < 0.95).float()
+    denoised = jf.restore(y, jf.Denoising(), prior, level / 255).x
+    inpainted = jf.restore(y * mask, jf.Inpainting(mask), prior, level / 255).x
+    assert float(jf.psnr(inpainted, x)) > float(jf.psnr(denoised, x)) - 1.2

@@ -69,7 +69,7 @@ class Restoring:
     """A request made ready: prior and operator are there, and any number of images follow.
 
     With a prior for pictures of any size each may have its own; what is made for the last few sizes
-    is kept.
+    is kept. It is made where it works: it does not pickle.
 
     Args:
         request: what to do with them; where it has ``inputs`` they are not looked at.
