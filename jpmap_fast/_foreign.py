@@ -20,7 +20,8 @@ def register_translator(module: str, kind: str, translator: str) -> None:
         module: of the other library, by its full name.
         kind: the class in it.
         translator: full name of a module here with ``translate(operator, image_shape, batch)``,
-            ``count_of(y)`` and ``image_shape_of(operator, y)``, those of ``jpmap_fast.deepinv.translation``.
+            ``count_of(y)`` and ``image_shape_of(operator, y)``, those of
+            ``jpmap_fast.deepinv.translation``.
     """
     _TRANSLATORS[module, kind] = translator
 

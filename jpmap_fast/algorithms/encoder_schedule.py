@@ -30,8 +30,8 @@ DENOISING = Levels(1, 1 / 255, 1.0, 1.0)
 # keeps the noise of every frequency of the x-update, s / (2 sqrt(lambda)) at most, within s.
 BLUR = Levels(8, 75 / 255, 1.6, 0.19)
 SUPER_RESOLUTION = Levels(8, 75 / 255, 1.4, 0.1)
-# Few pixels at little noise like lambda = 0.1 a little better; but then observed ones keep more noise
-# than s at every step, and many of them at much noise come out noisy.
+# Few pixels at little noise like lambda = 0.1 a little better; but then observed ones keep more
+# noise than s at every step, and many of them at much noise come out noisy.
 INPAINTING = Levels(30, 30 / 255, 0.5, 0.25)
 
 
