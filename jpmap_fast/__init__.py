@@ -70,9 +70,11 @@ from jpmap_fast.priors import (
     load_prior,
     save_prior,
 )
+from jpmap_fast.residuals import GreyValueVariance, ResidualCovariance
 from jpmap_fast.solvers import Adam, GaussNewton
 
 if TYPE_CHECKING:
+    from jpmap_fast._fit_residuals import fit_residuals as fit_residuals
     from jpmap_fast.deepinv import Reconstructor as Reconstructor
     from jpmap_fast.deepinv import as_operator as as_operator
     from jpmap_fast.training import train as train
@@ -93,6 +95,7 @@ __all__ = [
     "Denoising",
     "EncoderContinuation",
     "GaussNewton",
+    "GreyValueVariance",
     "History",
     "Inpainting",
     "LinearOperator",
@@ -106,6 +109,7 @@ __all__ = [
     "PnPADMM",
     "Prior",
     "Reconstructor",
+    "ResidualCovariance",
     "Restorer",
     "Result",
     "Stack",
@@ -118,6 +122,7 @@ __all__ = [
     "box_kernel",
     "build_info",
     "estimate_sigma",
+    "fit_residuals",
     "gaussian_kernel",
     "largest_weight",
     "load_denoiser",
@@ -140,7 +145,12 @@ __all__ = [
 
 # Where names are that are imported only when asked for: deepinv takes longer than everything else,
 # and restoring needs no training.
-_ON_REQUEST = {"Reconstructor": "deepinv", "as_operator": "deepinv", "train": "training"}
+_ON_REQUEST = {
+    "Reconstructor": "deepinv",
+    "as_operator": "deepinv",
+    "fit_residuals": "_fit_residuals",
+    "train": "training",
+}
 
 
 # restore(y, physics, prior) without a further import.

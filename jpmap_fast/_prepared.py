@@ -16,10 +16,12 @@ from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_dev
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
 from jpmap_fast.operators import Operator
 from jpmap_fast.operators.bound import BoundOperator, unbound
+from jpmap_fast.operators.residual import with_residual
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
 from jpmap_fast.priors.protocol import bound, has_codes, make_decoder, make_encoder
+from jpmap_fast.residuals import WHITE, Residual, checked_residual, residuals_of
 
 # In place of a noise level: as ``estimate_sigma`` finds it.
 AUTO = "auto"
@@ -114,7 +116,15 @@ def operator_of(operator: Any) -> Operator | BoundOperator:
     return operator
 
 
-def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: bool = True) -> Task:
+def prepare(
+    y: Any,
+    operator: Any,
+    prior: Prior | str,
+    sigma: Any,
+    *,
+    residual: str | Residual | None = None,
+    codes: bool = True,
+) -> Task:
     """Arguments of ``restore``, checked; without ``codes`` the decoder is not asked whether it can
     be differentiated.
     """
@@ -157,6 +167,12 @@ def prepare(y: Any, operator: Any, prior: Prior | str, sigma: Any, *, codes: boo
         sigma = estimate_sigma(y, operator)
     deviation = noise_levels("sigma", sigma, batch, y)
     operator.check_range(y, deviation)
+    model = checked_residual(residual, residuals_of(prior))
+    if model is not None and not codes:
+        raise ValueError(
+            f"residual: expected {WHITE!r} for a method without latent codes, got {residual!r}"
+        )
+    operator = with_residual(operator, model, prior.gamma, y)
     decoder = make_decoder(prior, y[:0]) if codes else undifferentiated(prior)
     encoder = make_encoder(prior, y[:0])
     shapes = image_shape, code_shape_of(prior)

@@ -14,6 +14,7 @@ from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor, Progress
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
+from jpmap_fast.residuals import Residual
 
 
 @steady  # derivatives of a decoder need what inference mode leaves out
@@ -25,6 +26,7 @@ def restore(
     sigma: Any = None,
     *,
     method: str | Algorithm | None = None,
+    residual: str | Residual | None = None,
     z0: Any = None,
     generator: torch.Generator | None = None,
     record: bool = False,
@@ -41,22 +43,20 @@ def restore(
     stopping test and outcome are per image, and no result depends on the rest of the batch.
 
     Args:
-        y: measurements, a floating-point tensor or NumPy array: [B, C, H, W] for image-shaped
-            measurements, [B, m] for compressed sensing; or one of them without the batch
-            dimension. Computation happens in the prior's precision.
+        y: measurements, a floating-point tensor or NumPy array: [B, C, H, W], or [B, m] for
+            compressed sensing; or without B. Computed with in the prior's precision.
         operator: A, e.g. ``Inpainting(mask)``; or a linear deepinv physics, whose measurements may
-            be complex or a ``TensorList``, see ``jpmap_fast.deepinv.as_operator``.
+            be complex or a ``TensorList``, see ``deepinv.as_operator``.
         prior: from ``load_prior``, or its name; anything with ``encode``, ``decode``, ``gamma``,
             ``latent_dim`` and ``image_shape``.
-        sigma: standard deviation of the noise, > 0, for pixel values in [0, 1]; a number or one an
-            image [B]. Of complex measurements it is that of the real and imaginary part each. None
-            reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian. "auto"
-            is ``estimate_sigma(y, operator)``.
-        method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", "encoder",
-            or an algorithm object such as ``JPMAP(starts=8)``. None for "jpmap", or "encoder" for
-            a prior without latent codes, such as ``photos``.
-        z0: codes to descend from, of the shape of ``Result.z``, such as those of the frame before,
-            in place of the starts of the method. Methods without codes refuse it.
+        sigma: standard deviation of the noise, > 0, for pixel values in [0, 1], of the real and the
+            imaginary part each; a number or one an image [B]. None reads the ``noise_model.sigma``
+            of a deepinv physics, "auto" is ``estimate_sigma(y, operator)``.
+        method: a name, such as "jpmap", "map-z", "csgm" or "encoder", or an algorithm such as
+            ``JPMAP(starts=8)``. None is "jpmap"; "encoder" for one without codes, as ``photos``.
+        residual: model of x - G(z): "white" (None) as above, another that the prior carries, such
+            as "covariance", or a ``ResidualCovariance`` or ``GreyValueVariance``.
+        z0: codes to descend from, of the shape of ``Result.z``, in place of the starts.
         generator: source of random starts, if there are any; torch's default generator if None.
         record: keep z, J1, beta, gap and candidate by iteration in ``Result.history``.
         progress: show a bar that counts finished images, with "encoder" passes of the network; or
@@ -69,8 +69,8 @@ def restore(
 
     Raises:
         TypeError: integer images, a prior in half precision, or arguments of the wrong kind.
-        ValueError: shapes, counts, devices, values of sigma or names that do not fit; a decoder
-            that cuts the gradient.
+        ValueError: shapes, counts, devices, sigma or names that do not fit; a decoder that cuts the
+            gradient.
 
     Example:
         >>> import jpmap_fast as jf
@@ -90,9 +90,8 @@ def restore(
     algorithm = as_algorithm(method, prior)
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
     with full_precision():
-        task = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes)
-        problem = task.problem
-        batched = task.batched
+        task = prepare(y, operator, prior, sigma, residual=residual, codes=algorithm.uses_codes)
+        problem, batched = task.problem, task.batched
         begin = None if z0 is None else checked_codes(z0, algorithm, problem, batched=batched)
         run = Run(problem, algorithm, generator, drawn=begin is None)
         with Monitor(record=record, progress=progress) as monitor:

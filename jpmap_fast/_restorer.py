@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,10 +25,11 @@ from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
 from jpmap_fast.algorithms.rounds import Fixed
-from jpmap_fast.algorithms.settings import as_solver
+from jpmap_fast.algorithms.settings import with_steps
 from jpmap_fast.operators import BoundOperator, Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import bound
+from jpmap_fast.residuals import Residual
 
 # Up to so many descents at a time every one gets a cluster of blocks of its own.
 LOW_LATENCY_DESCENTS = 16
@@ -66,6 +66,7 @@ class Restorer:
         steps: the most steps of a descent, in place of the solver's ``max_steps``. For a decoder
             without a compiled solve all of them are executed on a GPU, the price of not waiting for
             the device; there None is 25 unless the solver says otherwise.
+        residual: the model of x - G(z), see ``restore``.
         image_shape: (C, H, W), for a prior of any image size that is not bound to one.
         generator: source of random starts, drawn once.
         device, dtype: of y, for a prior without parameters; otherwise those of its parameters.
@@ -102,6 +103,7 @@ class Restorer:
         batch_size: int,
         method: str | Algorithm | None = None,
         steps: int | None = None,
+        residual: str | Residual | None = None,
         image_shape: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         device: Any = None,
@@ -122,6 +124,7 @@ class Restorer:
             "batch_size": batch_size,
             "method": method,
             "steps": steps,
+            "residual": residual,
             "image_shape": image_shape,
             "device": device,
             "dtype": dtype,
@@ -133,7 +136,9 @@ class Restorer:
         blank = torch.zeros(1, device=device, dtype=dtype)
         shape = operator.bind(_image_shape(prior, operator), like=blank).measurement_shape
         y = blank.new_zeros(batch_size, *shape)
-        problem = prepare(y, operator, prior, sigma, codes=algorithm.uses_codes).problem
+        problem = prepare(
+            y, operator, prior, sigma, residual=residual, codes=algorithm.uses_codes
+        ).problem
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]
         # Whether any image may stand in any place of the batch.
         self._shared = problem.operator.batch is None and all(
@@ -257,24 +262,6 @@ class _Graph:
     def __call__(self) -> Result:
         self._graph.replay()
         return self._result
-
-
-def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
-    """The algorithm with at most so many steps a descent, and its solver as an object.
-
-    Raises:
-        ValueError: steps < 1, or an algorithm without descents.
-    """
-    solver = getattr(algorithm, "z_solver", None)
-    if steps is not None:
-        count("steps", steps, 1)
-        if solver is None:
-            raise ValueError(
-                f"steps: expected None for {type(algorithm).__name__}, which makes no descents"
-            )
-        solver = replace(as_solver("Restorer: z_solver", solver), max_steps=steps)  # type: ignore[type-var]
-        return replace(algorithm, z_solver=solver)  # type: ignore[type-var]
-    return algorithm
 
 
 def _image_shape(prior: Prior, operator: Any) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("experiments",),
     ("demo",),
     ("deepinv",),
-    ("_restore", "_restorer", "sampling"),
+    ("_restore", "_restorer", "_fit_residuals", "sampling"),
     ("_run",),
     ("_prepared", "_result"),
     ("algorithms",),
@@ -33,10 +33,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("_problems", "_noise_level"),
     ("operators",),
     ("_figures", "_metrics", "_masks", "data"),
-    ("_conjugate_gradient",),
+    ("residuals", "_conjugate_gradient"),
     ("kernels",),
     ("_checkpoint", "_timing", "_versions"),
-    ("_validate", "_capture", "_weights_file", "_working_set"),
+    ("_validate", "_capture", "_kept", "_weights_file", "_working_set"),
     ("_arrays", "_files", "_foreign", "_messages", "_surroundings"),
 )
 

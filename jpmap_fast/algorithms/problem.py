@@ -13,8 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jpmap_fast import kernels
-from jpmap_fast.objective import LatentObjective, Projection, WeightedLeastSquares
+from jpmap_fast.objective import LatentObjective, Projection, coupled
 from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.decoder_base import Decoder
@@ -139,10 +138,7 @@ class Problem:
     def evaluate(self, x: Tensor, z: Tensor, beta: Tensor, decoded: Tensor | None = None) -> State:
         """The state at a given x and z, with G(z) if it is known."""
         decoded = self.decode(z) if decoded is None else decoded
-        residual = (self.y - self.operator.A(x)).flatten(1)
-        objective, gap = kernels.objective(
-            x.flatten(1), decoded.flatten(1), residual, z, beta, self.sigma
-        )
+        objective, gap = self.operator.evaluate(x, decoded, self.y, z, beta, self.sigma)
         return State(x, z, decoded, objective, gap)
 
     def latent_objective(
@@ -152,4 +148,4 @@ class Problem:
         scale = torch.where(torch.isinf(beta), 2 * self.sigma.square(), 1 / beta)
         if coupling == "projected":
             return self.projection(self.y, beta, self.sigma), scale
-        return WeightedLeastSquares(self.decoder, x.flatten(1), beta[:, None]), scale
+        return coupled(self.decoder, x.flatten(1), self.operator.coupling_term(beta)), scale

@@ -10,9 +10,9 @@ is all that there is to say of it: ``Algorithm`` checks, binds and selects by wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from torch import Tensor
 from jpmap_fast._validate import choice, count, per_image
 from jpmap_fast.algorithms.problem import Problem
 from jpmap_fast.solvers import Adam, GaussNewton, LatentSolver
+
+if TYPE_CHECKING:
+    from jpmap_fast.algorithms.base import Algorithm
 
 # Raises ValueError or TypeError, with the name that it is given, unless a value will do.
 Check = Callable[[str, Any], Any]
@@ -118,3 +121,21 @@ def as_solver(name: str, solver: LatentSolver | str) -> LatentSolver:
             f"{owner}: expected {what} to be GaussNewton(...), Adam(...) or a name, got {solver!r}"
         )
     return solver
+
+
+def with_steps(algorithm: Algorithm, steps: int | None) -> Algorithm:
+    """The algorithm with at most so many steps a descent, and its solver as an object.
+
+    Raises:
+        ValueError: steps < 1, or an algorithm without descents.
+    """
+    solver = getattr(algorithm, "z_solver", None)
+    if steps is not None:
+        count("steps", steps, 1)
+        if solver is None:
+            raise ValueError(
+                f"steps: expected None for {type(algorithm).__name__}, which makes no descents"
+            )
+        solver = replace(as_solver("Restorer: z_solver", solver), max_steps=steps)  # type: ignore[type-var]
+        return replace(algorithm, z_solver=solver)  # type: ignore[type-var]
+    return algorithm

@@ -43,6 +43,13 @@ Prior = Annotated[str, typer.Option(help="Name of a bundled prior, or a path.")]
 Method = Annotated[
     str | None, typer.Option(help="See `jpmap-fast info`; by default that of the prior.")
 ]
+ResidualName = Annotated[
+    str,
+    typer.Option(
+        help="Model of how pictures differ from what the prior draws: white, or covariance, pixel "
+        "or grey where the prior carries it."
+    ),
+]
 Starts = Annotated[
     int | None, typer.Option(help="Starting points; the best end of each image is kept.")
 ]

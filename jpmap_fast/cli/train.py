@@ -63,6 +63,13 @@ _Patience = Annotated[
     int, typer.Option(help="Stop after so many epochs without improvement on them; 0: never.")
 ]
 _Precision = Annotated[str, typer.Option(help="float32, or bfloat16 products on a GPU.")]
+_Residuals = Annotated[
+    int,
+    typer.Option(
+        help="Rank of the covariance of x - G(z), which is fitted after training together with its "
+        "variance by pixel and by grey value; 0: none."
+    ),
+]
 _Half = Annotated[bool, typer.Option(help="Store the weights in half precision.")]
 _Seed = Annotated[int, typer.Option(help="Of weights, shuffling and noise.")]
 _Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -75,6 +82,10 @@ _Card = Annotated[
 ]
 _Terms = Annotated[str, typer.Option(help="Source and terms of the data, for the card.")]
 _Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
+
+
+# Images that the models of x - G(z) are fitted to, at most.
+FITTED = 20_000
 
 
 def train(
@@ -100,6 +111,7 @@ def train(
     held_out: _HeldOut = 0.0,
     patience: _Patience = 0,
     precision: _Precision = "float32",
+    residuals: _Residuals = 128,
     half: _Half = False,
     seed: _Seed = 0,
     device: _Device = "auto",
@@ -143,20 +155,23 @@ def train(
             "precision": precision,
         }
         images, judged = _read(data, key, validation, validation_key)
-        prior = train_prior(
-            images,
-            **recipe,
-            device=where,
-            checkpoint=checkpoint,
-            resume=resume,
-            validation=judged,
-            progress=progress,
-        )
+        how = {"device": where, "checkpoint": checkpoint, "resume": resume, "progress": progress}
+        prior = train_prior(images, **recipe, **how, validation=judged)
+        _fit_residuals(prior, images, residuals)
         figures = _figures(prior, images, judged)
-        recipe["images"] = len(images)
-        save_prior(prior, output, recipe, half=half)
+        save_prior(prior, output, recipe | {"images": len(images)}, half=half)
         _tell(figures, output)
-        _write_card(card, output, data.name, recipe, figures, terms)
+        _write_card(card, output, f"{len(images)} images of `{data.name}`", recipe, figures, terms)
+
+
+def _fit_residuals(prior: Network, images: Tensor, rank: int) -> None:
+    """Put models of x - G(z) into a prior, where there are images enough to fit any."""
+    from jpmap_fast import fit_residuals
+
+    most = min(rank, len(images) // 4)
+    if most > 0:
+        some = images[:FITTED].to(prior.log_gamma.device)
+        prior.residuals = fit_residuals(prior, some, rank=most)
 
 
 def _check(output: Path, checkpoint: Path | None, resume: bool) -> None:
@@ -218,7 +233,6 @@ def _write_card(
 ) -> None:
     """Write the model card, in Markdown."""
     settings = {**recipe, "sigma_dvae": f"{recipe['sigma_dvae'] * 255:g}/255"}
-    del settings["images"]
     lines = [
         f"# Prior `{output.stem}`",
         "",
@@ -226,7 +240,7 @@ def _write_card(
         "",
         "## Data",
         "",
-        f"{recipe['images']} images of `{data}`. {terms}".rstrip(),
+        f"{data}. {terms}".rstrip(),
         "",
         "## Recipe",
         "",

@@ -19,6 +19,7 @@ from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
+from jpmap_fast.residuals import Residual
 
 if TYPE_CHECKING:
     from jpmap_fast.deepinv.snapshot import Signature
@@ -44,6 +45,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
         method: as in ``restore``.
         sigma: standard deviation of the noise, > 0, a number or one an image; None reads
             ``physics.noise_model.sigma`` at each call.
+        residual: the model of x - G(z), as in ``restore``.
         which: "x" for the joint estimate, "decoded" for G(z).
         generator: source of random starts; torch's default generator if None.
         chunk_size: as in ``restore``.
@@ -65,6 +67,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
         method: str | Algorithm | None = None,
         sigma: Any = None,
         *,
+        residual: str | Residual | None = None,
         which: str = "x",
         generator: torch.Generator | None = None,
         chunk_size: int | None = None,
@@ -74,6 +77,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
         self.prior = prior_of(prior)
         self.method = as_algorithm(method, self.prior)
         self.sigma = sigma
+        self.residual = residual
         self.which = which
         self.generator = generator
         self.chunk_size = chunk_size
@@ -129,6 +133,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
             self.prior,
             sigma,
             method=self.method,
+            residual=self.residual,
             generator=self.generator,
             record=record,
             chunk_size=self.chunk_size,

@@ -198,6 +198,7 @@ class Restoring:
             bound(self.prior, degradation.image_shape),
             self.request.sigma,
             method=self.algorithm,
+            residual=self.request.residual,
             generator=torch.Generator().manual_seed(self.request.seed),
             progress=progress or False,
         )

@@ -24,6 +24,7 @@ _KINDS: dict[str, type] = {
     "simulate": bool,
     "prior": str,
     "method": str,
+    "residual": str,
     "seed": int,
     "device": str,
     "chunk_size": int,
@@ -55,6 +56,8 @@ class RestoreRequest:
         prior: name of a bundled prior, or a path. With one for pictures of any size, such as
             "photos", each picture file may have its own.
         method: name of the algorithm, as ``restore`` takes it; None for that of the prior.
+        residual: name of the model of x - G(z), as ``restore`` takes it: "white", or one that the
+            prior carries.
         settings: of the algorithm by name, such as {"starts": 8}: numbers, text and booleans.
         seed: of simulated measurements and random starts.
         device: "auto", "cpu", "cuda" or "cuda:1".
@@ -87,6 +90,7 @@ class RestoreRequest:
     simulate: bool = False
     prior: str = "mnist"
     method: str | None = None
+    residual: str = "white"
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"

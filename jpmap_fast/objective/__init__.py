@@ -2,6 +2,12 @@
 
 from jpmap_fast.objective.least_squares import LatentObjective, WeightedLeastSquares
 from jpmap_fast.objective.matrix_free import MatrixFreeLeastSquares
-from jpmap_fast.objective.projection import Projection
+from jpmap_fast.objective.projection import Projection, coupled
 
-__all__ = ["LatentObjective", "MatrixFreeLeastSquares", "Projection", "WeightedLeastSquares"]
+__all__ = [
+    "LatentObjective",
+    "MatrixFreeLeastSquares",
+    "Projection",
+    "WeightedLeastSquares",
+    "coupled",
+]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from jpmap_fast.objective.dependent import DependentLeastSquares
 from jpmap_fast.objective.least_squares import LatentObjective, WeightedLeastSquares
 from jpmap_fast.objective.matrix_free import MatrixFreeLeastSquares
 from jpmap_fast.operators.bound import BoundOperator
-from jpmap_fast.operators.data_term import Action, Whitening
+from jpmap_fast.operators.data_term import Action, Dependent, LinearSystem, Whitening
 from jpmap_fast.priors.decoder_base import Decoder
 
 
@@ -41,6 +42,8 @@ class Projection:
         if isinstance(term, Action):
             system = term.system(tuple(y.shape[1:]), beta, sigma)
             return MatrixFreeLeastSquares(self._decoder, system, y.flatten(1))
+        if isinstance(term, Dependent):
+            return DependentLeastSquares.of(self._decoder, term, y, beta, sigma)
         return WeightedLeastSquares(
             self._decoder,
             term.coordinates(y),
@@ -57,3 +60,16 @@ class Projection:
         if key not in self._kept:
             self._kept[key] = (beta, sigma, term.weight(beta, sigma))
         return self._kept[key][2]
+
+
+def coupled(decoder: Decoder, x: Tensor, weight: Tensor | LinearSystem) -> LatentObjective:
+    """J1(x, .) at fixed images x [B, n], without what does not depend on z.
+
+    Args:
+        decoder: G.
+        x: the images.
+        weight: ``BoundOperator.coupling_term``.
+    """
+    if isinstance(weight, Tensor):
+        return WeightedLeastSquares(decoder, x, weight)
+    return MatrixFreeLeastSquares(decoder, weight, x)

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from jpmap_fast._kept import Kept
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, per_image, same_device
 from jpmap_fast.operators.bound import BoundOperator, Place
-from jpmap_fast.operators.kept import Kept
 
 # What users call, and what therefore must not depend on autocast or a default device around it.
 _PUBLIC = ("__init__", "A", "A_adjoint", "measurement_shape", "image_shape_of")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from jpmap_fast import kernels
+from jpmap_fast._kept import Kept
 from jpmap_fast._surroundings import steady
 from jpmap_fast.operators import reach
-from jpmap_fast.operators.data_term import DataTerm
-from jpmap_fast.operators.kept import Kept
+from jpmap_fast.operators.data_term import DataTerm, LinearSystem
 
 if TYPE_CHECKING:
     from jpmap_fast.operators.base import Operator
@@ -112,6 +113,17 @@ class BoundOperator(ABC):
         self._check_fits(decoded)
         return self._x_update(decoded, y, z, beta, sigma)
 
+    def evaluate(
+        self, x: Tensor, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """J1(x, z) [B] and the coupling gap ||x - G||^2 [B] at a given x; see ``x_update``."""
+        residual = (y - self.operator.A(x)).flatten(1)
+        return kernels.objective(x.flatten(1), decoded.flatten(1), residual, z, beta, sigma)
+
+    def coupling_term(self, beta: Tensor) -> Tensor | LinearSystem:
+        """W of J1's coupling term 1/2 (x - G)^T W (x - G): its diagonal [B, 1], or its solves."""
+        return beta[:, None]
+
     def _check_fits(self, decoded: Tensor) -> None:
         """Raise ValueError where images are of another shape or number than bound to."""
         if decoded.shape[1:] != self.image_shape or self.batch not in (None, len(decoded)):
@@ -170,16 +182,16 @@ class BoundOperator(ABC):
         self._check_fits(decoded)
         y, beta, sigma = self._of_each(decoded, y, beta, sigma)
 
-        def noise(like: Tensor, deviation: Tensor) -> Tensor:
-            drawn = torch.randn(
-                like.shape, dtype=like.dtype, device=like.device, generator=generator
-            )
-            return deviation.reshape(-1, *[1] * (like.dim() - 1)) * drawn
-
-        measured = y + noise(y, sigma)
-        target = decoded + noise(decoded, beta.rsqrt())
+        measured = y + _noise(y, sigma, generator)
+        target = decoded + self._prior_noise(decoded, beta, generator)
         none = decoded.new_zeros(len(decoded), 1)
         return self._x_update(target, measured, none, beta, sigma)[0]
+
+    def _prior_noise(
+        self, decoded: Tensor, beta: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """A draw of x - G given z, [B, C, H, W]."""
+        return _noise(decoded, beta.rsqrt(), generator)
 
     def _of_each(
         self, decoded: Tensor, y: Tensor, beta: Tensor, sigma: Tensor
@@ -240,6 +252,12 @@ class BoundOperator(ABC):
 
     def __repr__(self) -> str:
         return f"{self.operator!r} for images {list(self.image_shape)}"
+
+
+def _noise(like: Tensor, deviation: Tensor, generator: torch.Generator | None) -> Tensor:
+    """White noise of the shape of ``like``, of a deviation an image [B]."""
+    drawn = torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+    return deviation.reshape(-1, *[1] * (like.dim() - 1)) * drawn
 
 
 def unbound(operator: Any) -> Any:

@@ -11,7 +11,7 @@ is a sum of squares in the right coordinates (``Whitening``), or known by the ac
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -119,4 +119,35 @@ class Action:
     system: Callable[[tuple[int, ...], Tensor, Tensor], LinearSystem]
 
 
-DataTerm = Whitening | Action
+@dataclass(frozen=True)
+class Dependent:
+    r"""A data term whose noise the decoder decides, pixel by pixel:
+
+        1/2 sum_j seen_j ((y_j - m_j G_j)^2 / s_j + log(s_j / (sigma^2 + m_j^2 / beta))) + lost,
+        s_j = sigma^2 + m_j^2 v(G_j) / beta.
+
+    The logarithm is 0 where v = 1.
+
+    Attributes:
+        weight: m, [p], [B, p] or [1].
+        seen: 1, or 0 for what was not observed, like ``weight``.
+        variance, derivative: v and v' of decoded pixels, elementwise.
+        coordinates, rows, lost: see ``Whitening``.
+    """
+
+    weight: Tensor
+    seen: Tensor
+    variance: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+    coordinates: Callable[[Tensor], Tensor]
+    rows: Tensor | None = None
+    lost: Callable[[Tensor], Tensor] | None = None
+
+    def select(self, index: Tensor | slice) -> Dependent:
+        """That of the images ``index``."""
+        if self.weight.dim() < 2:
+            return self
+        return replace(self, weight=self.weight[index], seen=self.seen[index])
+
+
+DataTerm = Whitening | Action | Dependent

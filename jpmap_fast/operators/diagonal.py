@@ -17,13 +17,13 @@ from jpmap_fast.operators.bound import BoundOperator, Place
 from jpmap_fast.operators.data_term import Whitening
 
 
-class _Diagonal(Operator):
+class Diagonal(Operator):
     """A = diag(m), m shared by all images, one an image, or all ones."""
 
     @abstractmethod
     def _fitted(
         self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
-    ) -> _Diagonal: ...
+    ) -> Diagonal: ...
 
     def _weight(self) -> Tensor | None:
         """M as [n] or [B, n]; None for the identity."""
@@ -45,7 +45,7 @@ class _Diagonal(Operator):
 class _BoundDiagonal(BoundOperator):
     """The x-update in one pass over the pixels."""
 
-    operator: _Diagonal
+    operator: Diagonal
 
     def _x_update(
         self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor
@@ -82,7 +82,7 @@ class _BoundDiagonal(BoundOperator):
         )
 
 
-class Denoising(_Diagonal):
+class Denoising(Diagonal):
     """A = I: y = x + noise, y [B, C, H, W]."""
 
     def A(self, x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class Denoising(_Diagonal):
         return "Denoising()"
 
 
-class Inpainting(_Diagonal):
+class Inpainting(Diagonal):
     """A = diag(mask): y = mask x + noise, y [B, C, H, W].
 
     Noise may be present where nothing was observed, as in the original code: J1 counts it over all

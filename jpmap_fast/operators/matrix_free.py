@@ -14,6 +14,7 @@ from jpmap_fast._validate import count, positive
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.bound import BoundOperator, Place
 from jpmap_fast.operators.data_term import Action
+from jpmap_fast.residuals import Covariance
 
 
 class MatrixFree(Operator):
@@ -88,8 +89,10 @@ class BoundMatrixFree(BoundOperator):
     def _data_term(self) -> Action:
         return Action(self._system)
 
-    def _system(self, measured_shape: tuple[int, ...], beta: Tensor, sigma: Tensor) -> _System:
-        return _System(self.operator, self.image_shape, measured_shape, sigma, beta)
+    def _system(
+        self, measured_shape: tuple[int, ...], beta: Tensor, sigma: Tensor
+    ) -> IteratedSystem:
+        return IteratedSystem(self.operator, self.image_shape, measured_shape, sigma, beta)
 
     @property
     def stays_on_device(self) -> bool:
@@ -98,21 +101,23 @@ class BoundMatrixFree(BoundOperator):
 
 
 @dataclass(frozen=True)
-class _System:
+class IteratedSystem:
     """A ``LinearSystem``: the operator of a batch with its noise levels and couplings.
 
     Attributes:
-        operator: bound.
+        operator: fitted to the images.
         image_shape: (C, H, W).
         measured_shape: of one image's measurements.
         sigma, beta: [B].
+        covariance: K, where W is (sigma^2 I + A K A^T / beta)^{-1}; None for K = I.
     """
 
-    operator: MatrixFree
+    operator: Operator
     image_shape: tuple[int, ...]
     measured_shape: tuple[int, ...]
     sigma: Tensor
     beta: Tensor
+    covariance: Covariance | None = None
     _repeated: dict[int, Operator] = field(default_factory=dict)
 
     def measure(self, x: Tensor) -> Tensor:
@@ -135,26 +140,31 @@ class _System:
 
         def apply(v: Tensor) -> Tensor:
             back = operator.A_adjoint(v.reshape(-1, *self.measured_shape))
+            if self.covariance is not None:
+                back = self.covariance.apply(back.flatten(1))
             image = operator.A(back.reshape(-1, *self.image_shape)).flatten(1)
             return torch.addcmul(variance * v, inverse_beta, image)
 
-        tolerance = self.operator.tolerance
+        tolerance, most = _accuracy(self.operator)
         if tolerance is None:
             tolerance = 1e-6 if rhs.dtype == torch.float32 else 1e-12
         found = conjugate_gradient(
             apply,
             rhs.reshape(-1, size),
             tolerance=tolerance**0.5 if rough else tolerance,
-            max_iterations=self.operator.max_iterations,
+            max_iterations=most,
             x0=None if start is None else start.reshape(-1, size),
         )
         return found.x.reshape(rhs.shape), found.residual.reshape(rhs.shape)
 
-    def select(self, index: Tensor) -> _System:
-        operator = self.operator.select(index)
-        assert isinstance(operator, MatrixFree)
-        return _System(
-            operator, self.image_shape, self.measured_shape, self.sigma[index], self.beta[index]
+    def select(self, index: Tensor) -> IteratedSystem:
+        return IteratedSystem(
+            self.operator.select(index),
+            self.image_shape,
+            self.measured_shape,
+            self.sigma[index],
+            self.beta[index],
+            self.covariance,
         )
 
     def _for_each(self, count: int) -> Operator:
@@ -165,3 +175,10 @@ class _System:
             image = torch.arange(self.sigma.shape[0], device=self.sigma.device)
             self._repeated[count] = self.operator.select(image.repeat_interleave(count))
         return self._repeated[count]
+
+
+def _accuracy(operator: Operator) -> tuple[float | None, int]:
+    """Tolerance and iterations; the defaults of an operator with a closed form for K = I."""
+    if isinstance(operator, MatrixFree):
+        return operator.tolerance, operator.max_iterations
+    return None, 500

@@ -44,6 +44,8 @@ class Prior(Protocol):
       latent_dim the product of its sizes; (latent_dim,) without it.
     - ``restoration``: a dict of ``starts`` and ``n2``, which ``JPMAP`` and ``MAPz`` take where the
       caller says nothing; {} without it.
+    - ``residuals``: models of x - G(z) truer than white noise, by name, see ``fit_residuals``; {}
+      without it.
     - ``low_precision``: whether Jacobians may be bfloat16 on a GPU; True without it.
     """
 

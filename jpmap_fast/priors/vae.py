@@ -9,10 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from jpmap_fast._validate import SCALE_HINT
+from jpmap_fast.residuals import Residual
 
 
 class VAE(nn.Module):
-    """A network with ``log_gamma``, read as ``gamma``."""
+    """A network with ``log_gamma``, read as ``gamma``.
+
+    Attributes:
+        residuals: models of x - G(z) that it carries beside the white one, by name.
+    """
 
     image_shape: tuple[int, int, int]
     latent_dim: int
@@ -25,6 +30,7 @@ class VAE(nn.Module):
         super().__init__()
         self.log_gamma = nn.Parameter(torch.zeros(()))
         self.restoration = {}
+        self.residuals: dict[str, Residual] = {}
         self._gamma: tuple[nn.Parameter, int, float] | None = None
 
     @property

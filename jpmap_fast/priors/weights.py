@@ -14,6 +14,7 @@ from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.networks import Networks, renamed
 from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.priors.restoration import checked_restoration
+from jpmap_fast.residuals.files import PREFIX, packed, unpacked
 
 FORMAT = "jpmap-fast prior 1"
 MOST_LOG_GAMMA = 20
@@ -60,8 +61,11 @@ def save_prior(
             prior.restoration if restoration is None else checked_restoration(restoration)
         ),
     }
+    carried, laws = packed(prior.residuals)
+    if laws:
+        header["residuals"] = json.dumps(laws)
     tensors = {}
-    for name, value in prior.state_dict().items():
+    for name, value in {**prior.state_dict(), **carried}.items():
         value = value.detach().cpu().contiguous()
         if half and value.is_floating_point() and value.dim() > 0:
             if bool((value.abs() > torch.finfo(torch.float16).max).any()):
@@ -92,8 +96,10 @@ def read_prior(path: str | Path) -> Network:
         settings = dict(json.loads(header["architecture"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected its architecture in the header ({error})") from error
+    models = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PREFIX)}
     prior = build(header["class"], settings, tensors, str(path))
     try:
+        prior.residuals = unpacked(models, json.loads(header.get("residuals", "{}")))
         prior.restoration = checked_restoration(json.loads(header.get("restoration", "{}")))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged header: {error}") from error
