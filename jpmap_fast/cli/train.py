@@ -155,7 +155,12 @@ def train(
             "precision": precision,
         }
         images, judged = _read(data, key, validation, validation_key)
-        how = {"device": where, "checkpoint": checkpoint, "resume": resume, "progress": progress}
+        how: dict[str, Any] = {
+            "device": where,
+            "checkpoint": checkpoint,
+            "resume": resume,
+            "progress": progress,
+        }
         prior = train_prior(images, **recipe, **how, validation=judged)
         _fit_residuals(prior, images, residuals)
         figures = _figures(prior, images, judged)
