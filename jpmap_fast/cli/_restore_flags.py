@@ -39,7 +39,13 @@ Simulate = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of simulated degradations and random starts.")]
-Prior = Annotated[str, typer.Option(help="Name of a bundled prior, or a path.")]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a bundled prior, or a path; by default mnist for pictures of 28 x 28 "
+        "pixels, photos or photos-grey for others."
+    ),
+]
 Method = Annotated[
     str | None, typer.Option(help="See `jpmap-fast info`; by default that of the prior.")
 ]

@@ -15,7 +15,7 @@ from jpmap_fast._prepared import AUTO
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.cli import _restore_flags as flags
 from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
-from jpmap_fast.jobs import RestoreReport, RestoreRequest, run
+from jpmap_fast.jobs import DIGITS, RestoreReport, RestoreRequest, run, with_prior
 from jpmap_fast.operators.registry import all_options, owners
 
 
@@ -27,7 +27,7 @@ def restore(
     output: flags.Output = Path("restored"),
     simulate: flags.Simulate = False,
     seed: flags.Seed = 0,
-    prior: flags.Prior = "mnist",
+    prior: flags.Prior = None,
     method: flags.Method = None,
     residual: flags.ResidualName = "white",
     starts: flags.Starts = None,
@@ -58,7 +58,7 @@ def restore(
             output=str(output),
             simulate=simulate,
             seed=seed,
-            prior=prior,
+            prior=DIGITS if prior is None else prior,
             method=method,
             residual=residual,
             settings=_settings(method, starts, alpha),
@@ -67,9 +67,11 @@ def restore(
             resume=resume,
             device=device,
         )
+        if prior is None:
+            request = with_prior(request)
         with _bars(sys.stderr.isatty() if progress is None else progress) as (files, passes):
             report = run(request, progress=files, passes=passes)
-    _tell(report)
+    _tell(report, request.prior if prior is None and request.prior != DIGITS else None)
     if report.failures:
         raise typer.Exit(FAILED_INPUTS)
 
@@ -132,10 +134,13 @@ def _bars(shown: bool) -> Iterator[tuple[Progress, Progress]]:
         yield moving(files), moving(passes)
 
 
-def _tell(report: RestoreReport) -> None:
-    """Say what was done, what is to be known of the images, and what failed."""
+def _tell(report: RestoreReport, chosen: str | None = None) -> None:
+    """Say what was done, with which prior if it was ``chosen`` here, what is to be known of the
+    images, and what failed.
+    """
     if report.output is not None:
-        told = f"{len(report.restored)} restored, "
+        told = f"{len(report.restored)} restored"
+        told += ", " if chosen is None else f" with {chosen}, "
         # Of a method without an objective none is at a minimum.
         if not report.restored or any(p.objective is not None for p in report.restored):
             told += f"{report.converged} converged, "

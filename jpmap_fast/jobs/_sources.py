@@ -93,7 +93,7 @@ def sources(
         ValueError: inputs that do not go together, or an array of another shape.
         TypeError: an array of no numbers. OSError: nothing there.
     """
-    arrays = [path for path in paths if path.is_file() and _is_array(path)]
+    arrays = [path for path in paths if path.is_file() and is_array(path)]
     if arrays and len(paths) > 1:
         raise FieldError(
             "{inputs}: expected picture files and folders, or one {suffixes} file, got {count} "
@@ -109,9 +109,13 @@ def sources(
         array = _content(path, key)
         names = str(path.resolve()), path.name, path.stem
         return list(_slices(array, names, _stamp(path), shape, batch)), True
+    return [_pictures(file, shape, background) for file in unfolded(paths)], False
+
+
+def unfolded(paths: Sequence[Path]) -> list[Path]:
+    """Files, and those of folders that are named like pictures, each once."""
     files = [file for path in paths for file in (picture_files(path) if path.is_dir() else [path])]
-    unique = list({file.resolve(): file for file in files}.values())
-    return [_pictures(file, shape, background) for file in unique], False
+    return list({file.resolve(): file for file in files}.values())
 
 
 def array_sources(array: Array, shape: Shape, batch: int | None = None) -> list[Source]:
@@ -126,7 +130,7 @@ def array_sources(array: Array, shape: Shape, batch: int | None = None) -> list[
 
 def check_vectors(paths: Sequence[Path], operator: str) -> None:
     """Raise ValueError where files cannot be measurements [N, m] of such an operator."""
-    if len(paths) != 1 or not paths[0].is_file() or not _is_array(paths[0]):
+    if len(paths) != 1 or not paths[0].is_file() or not is_array(paths[0]):
         raise FieldError(
             "{inputs}: {name} restores measurements y [N, m] from one .npz or .npy file; "
             "to try it on images, add {simulate}",
@@ -134,7 +138,8 @@ def check_vectors(paths: Sequence[Path], operator: str) -> None:
         )
 
 
-def _is_array(path: Path) -> bool:
+def is_array(path: Path) -> bool:
+    """Whether a file holds one array of images."""
     return path.suffix.lower() in ARRAY_SUFFIXES or is_idx(path)
 
 
