@@ -63,6 +63,7 @@ from jpmap_fast.operators import (
 from jpmap_fast.priors import (
     MLPVAE,
     ConvVAE,
+    HierarchicalPhotoPrior,
     ModulePrior,
     PhotoPrior,
     Prior,
@@ -93,6 +94,7 @@ __all__ = [
     "Denoising",
     "EncoderContinuation",
     "GaussNewton",
+    "HierarchicalPhotoPrior",
     "History",
     "Inpainting",
     "LinearOperator",
