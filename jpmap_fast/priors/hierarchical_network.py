@@ -80,13 +80,13 @@ class LatentBlock(nn.Module):
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def conditional(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """m and log t of p(z | z_>l), and features that pass its code by."""
+        """Of p(z | z_>l) = N(m, t^2) m and log t, and features that pass its code by."""
         found = self.prior(h)
         mean, log_scale, passed = found.split((self.latents, self.latents, h.shape[1]), dim=1)
         return _wide(mean), _bounded(log_scale), passed
 
     def posterior_of(self, h: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """d and log r of q(e | x, z_>l)."""
+        """Of q(e | x, z_>l) = N(d, r^2) d and log r."""
         shift, log_scale = self.posterior(torch.cat((h, features), dim=1)).chunk(2, dim=1)
         return _wide(shift), _bounded(log_scale)
 

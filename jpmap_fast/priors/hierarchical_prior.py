@@ -18,7 +18,8 @@ from jpmap_fast.priors.photo_prior import AnySizePrior
 class HierarchicalPhotoPrior(AnySizePrior):
     r"""A hierarchical variational autoencoder for pictures of any height and width. Experimental.
 
-        p(x, z) = N(x; G(z), gamma^2 I) prod_l p(z_l | z_>l),    q(z | x + s n) = prod_l q(z_l | ...)
+        p(x, z) = N(x; G(z), gamma^2 I) prod_l p(z_l | z_>l),
+        q(z | x + s n) = prod_l q(z_l | x + s n, s, z_>l),
 
     with Gaussian blocks of latents z_l at every level of the resolution, see
     ``HierarchicalNetwork``. Their number grows with the picture, so that ``latent_dim`` is 0 as for

@@ -182,8 +182,7 @@ class PhotoPrior(AnySizePrior):
 
 
 _NO_CODES = (
-    "prior: expected one with latent codes, got a {}, which has none; restore with "
-    'method="encoder"'
+    'prior: expected one with latent codes, got a {}, which has none; restore with method="encoder"'
 )
 
 
