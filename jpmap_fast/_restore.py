@@ -53,8 +53,8 @@ def restore(
             reads the ``noise_model.sigma`` of a deepinv physics, which must be Gaussian. "auto"
             is ``estimate_sigma(y, operator)``.
         method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", "encoder",
-            or an algorithm object such as ``JPMAP(starts=8)``. None for "jpmap", or "encoder" for
-            a prior without latent codes, such as ``photos``.
+            "hierarchical-jpmap", or an algorithm object such as ``JPMAP(starts=8)``. None for
+            "jpmap", or "encoder" for a prior without latent codes, such as ``photos``.
         z0: codes to descend from, of the shape of ``Result.z``, such as those of the frame before,
             in place of the starts of the method. Methods without codes refuse it.
         generator: source of random starts, if there are any; torch's default generator if None.
