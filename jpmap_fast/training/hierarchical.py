@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from jpmap_fast._validate import count
 from jpmap_fast.priors.hierarchical_network import HierarchicalNetwork, Posteriors
 from jpmap_fast.priors.hierarchical_prior import HierarchicalPhotoPrior
 from jpmap_fast.priors.weights import Network
@@ -25,6 +26,8 @@ class HierarchicalRecipe(CropRecipe):
     Attributes:
         free_nats: what each block of latents may say a value of the picture before its divergence
             counts, in nats; it keeps the coarse blocks from falling silent.
+        rate_warm_up: steps over which the weight of the divergences rises to 1: codes are noise at
+            first, and a decoder that has learned to ignore them does not come back.
         latent_blocks, latent_channels: see ``HierarchicalNetwork``, as widths and encoder_blocks.
 
     The others are those of ``PhotoRecipe``. Noise reaches as far as ``EncoderContinuation`` asks.
@@ -39,6 +42,7 @@ class HierarchicalRecipe(CropRecipe):
     latent_blocks: tuple[int, ...] = (2, 2, 2, 2)
     latent_channels: int = 16
     free_nats: float = 0.002
+    rate_warm_up: int = 3000
 
     rows: ClassVar[tuple[str, ...]] = (*CropRecipe.rows, "latent_blocks")
     checkpoint_form: ClassVar[str] = "jpmap-fast hierarchical checkpoint 1"
@@ -47,6 +51,11 @@ class HierarchicalRecipe(CropRecipe):
         super().__post_init__()
         if not 0 <= self.free_nats < math.inf:
             raise ValueError(f"free_nats: expected a number >= 0, got {self.free_nats!r}")
+        count("rate_warm_up", self.rate_warm_up, 0)
+
+    def weight_at(self, step: int) -> float:
+        """The weight of the divergences."""
+        return min(1.0, (step + 1) / (self.rate_warm_up + 1))
 
     def build(self, channels: int) -> HierarchicalPhotoPrior:
         """An untrained prior, from torch's current seed."""
@@ -60,10 +69,12 @@ class HierarchicalRecipe(CropRecipe):
         """G(z) [B, C, P, P] of z ~ q(z | x + s n), and the posteriors."""
         return network.drawn(noisy, s, generator)
 
-    def loss(self, found: tuple[Tensor, Posteriors], clean: Tensor, s: Tensor) -> Tensor:
+    def loss(
+        self, found: tuple[Tensor, Posteriors], clean: Tensor, s: Tensor, weight: Tensor
+    ) -> Tensor:
         r"""The negative evidence lower bound of clean crops, in nats a value:
 
-            1/2 log(mean ||x - G(z)||^2 / (n w(s))) + sum_l max(mean KL_l / n, free_nats),
+            1/2 log(mean ||x - G(z)||^2 / (n w(s))) + weight sum_l max(mean KL_l / n, free_nats),
 
         w(s) = 1 + s / (2/255), up to a constant. The first term is that of gamma(s)^2 =
         gamma^2 w(s) with the gamma that is best for the batch: what no code can tell of a crop with
@@ -72,7 +83,7 @@ class HierarchicalRecipe(CropRecipe):
         decoded, posteriors = found
         errors = (decoded - clean).square().flatten(1).mean(dim=1) / (1 + s / FLOOR)
         rates = torch.stack(posteriors.divergences()).mean(dim=1) / clean[0].numel()
-        return 0.5 * errors.mean().log() + rates.clamp_min(self.free_nats).sum()
+        return 0.5 * errors.mean().log() + weight * rates.clamp_min(self.free_nats).sum()
 
     @torch.no_grad()
     def log_gamma_of(self, prior: HierarchicalPhotoPrior, pictures: Sequence[Tensor]) -> float:

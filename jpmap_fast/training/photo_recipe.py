@@ -67,6 +67,10 @@ class CropRecipe(ABC):
         rise = min(1.0, (step + 1) / (self.warm_up + 1))
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
+    def weight_at(self, step: int) -> float:
+        """What ``loss`` is given as its weight at a step, counted from 0."""
+        return 1.0
+
     @abstractmethod
     def build(self, channels: int) -> Any:
         """An untrained prior, from torch's current seed."""
@@ -76,8 +80,8 @@ class CropRecipe(ABC):
         """What the network says of noisy crops [B, C, P, P] and their levels [B], for ``loss``."""
 
     @abstractmethod
-    def loss(self, found: Any, clean: Tensor, s: Tensor) -> Tensor:
-        """What is minimised, of ``forward`` and the clean crops."""
+    def loss(self, found: Any, clean: Tensor, s: Tensor, weight: Tensor) -> Tensor:
+        """What is minimised, of ``forward``, the clean crops and ``weight_at`` of the step."""
 
     @abstractmethod
     def log_gamma_of(self, prior: Any, pictures: Sequence[Tensor]) -> float:
@@ -117,7 +121,7 @@ class PhotoRecipe(CropRecipe):
         """Pictures [B, C, P, P]."""
         return network(noisy, s)  # type: ignore[no-any-return]
 
-    def loss(self, found: Tensor, clean: Tensor, s: Tensor) -> Tensor:
+    def loss(self, found: Tensor, clean: Tensor, s: Tensor, weight: Tensor) -> Tensor:
         """The mean of squared errors over s + 2/255.
 
         The error that no network can avoid grows about as the noise level s does, so that every

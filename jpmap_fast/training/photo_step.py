@@ -56,9 +56,18 @@ class PhotoStep:
         self._seen = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._loss = torch.zeros((), device=self.device)
+        self._weight, self._weight_held = 1.0, torch.ones((), device=self.device)
 
-    def __call__(self, rate: float) -> Tensor:
-        """One step at a learning rate; the loss before it, which the next step overwrites."""
+    def __call__(self, rate: float, weight: float = 1.0) -> Tensor:
+        """One step at a learning rate; the loss before it, which the next step overwrites.
+
+        Args:
+            rate: of Adam.
+            weight: see ``CropRecipe.weight_at``.
+        """
+        if weight != self._weight:
+            self._weight_held.fill_(weight)
+            self._weight = weight
         group = self.optimiser.param_groups[0]
         if self._on_gpu:
             group["lr"].fill_(rate)  # a captured graph reads this very tensor
@@ -99,7 +108,7 @@ class PhotoStep:
         # Casts kept from one step would be those of old weights inside a captured graph.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
             found = recipe.forward(self.network, noisy, s, generator)
-        loss = recipe.loss(found, clean, s)
+        loss = recipe.loss(found, clean, s, self._weight_held)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._tame()

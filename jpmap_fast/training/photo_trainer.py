@@ -107,7 +107,7 @@ def train_on_crops(
         while done < recipe.steps and time.monotonic() < end:
             loss, several = torch.zeros((), device=place), min(_EACH, recipe.steps - done)
             for number in range(done, done + several):
-                loss += step(recipe.learning_rate_at(number))
+                loss += step(recipe.learning_rate_at(number), recipe.weight_at(number))
             done += several
             mean = float(loss) / several
             if not math.isfinite(mean):
