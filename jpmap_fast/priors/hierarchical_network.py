@@ -16,8 +16,6 @@ from jpmap_fast.priors.photo_network import MOST_BLOCKS, Residual
 # Logarithms of standard deviations stay within so much of 0: densities stay bounded.
 MOST_LOG_SCALE = 4.0
 _GREY = 0.5
-# Of posteriors before training: narrow, so that codes say something from the first step on.
-_FIRST_LOG_SCALE = -2.0
 
 
 @dataclass
@@ -80,7 +78,6 @@ class LatentBlock(nn.Module):
         for last, deviation in ((self.prior[-1], 0.0), (self.posterior[-1], 1e-2)):
             nn.init.normal_(last.weight, std=deviation)  # type: ignore[arg-type]
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.posterior[-1].bias[latents:], _FIRST_LOG_SCALE)  # type: ignore[index]
 
     def conditional(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of p(z | z_>l) = N(m, t^2) m and log t, and features that pass its code by."""
