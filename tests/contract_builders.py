@@ -166,6 +166,10 @@ PRIORS: dict[str, dict[str, Callable[[], Any]]] = {
         "": lambda: photographs().bind(IMAGE_SHAPE),
         "any size": lambda: photographs(),
     },
+    "HierarchicalPhotoPrior": {
+        "": lambda: jf.HierarchicalPhotoPrior(1, (6, 8), (1, 1), (1, 1), 2).bind(IMAGE_SHAPE),
+        "any size": lambda: jf.HierarchicalPhotoPrior(1, (6, 8), (1, 1), (0, 1), 2),
+    },
     "ModulePrior": {
         "chain": lambda: jf.ModulePrior(Encoder(), _sequential(), 0.15, LATENT, IMAGE_SHAPE),
         "opaque": lambda: jf.ModulePrior(Encoder(), Opaque(), 0.15, LATENT, IMAGE_SHAPE),

@@ -108,8 +108,9 @@ class Encoder(nn.Module):
         return self.layer(x.flatten(1))
 
 
-# A decoder far from linear; what a photographs' prior takes away is a part of the picture.
-_SCALES = {"decoder": 2.0, "tail": 0.02}
+# A decoder far from linear; what a photographs' prior takes away is a part of the picture; what
+# latents and their encoder say of each other must not grow from pass to pass.
+_SCALES = {".posterior.": 0.3, ".code.": 0.1, "decoder": 2.0, "tail": 0.02}
 
 
 def curved(prior: jf.Prior, dtype: torch.dtype, seed: int) -> jf.Prior:

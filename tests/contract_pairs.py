@@ -1,7 +1,8 @@
 """Which method is tested with which prior: the rule, read from what the package says of both.
 
 A prior is restored with by the method that it has where nobody names one. A method is tested with
-the small ``MLPVAE``, but for one that is the default of priors without codes, which it is made for.
+the small ``MLPVAE``, but for one that is the default of priors without codes, which it is made for,
+and those of ``MADE_FOR``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from jpmap_fast.algorithms import ALGORITHMS, Algorithm
 from jpmap_fast.priors.protocol import has_codes
 
 USUAL_PRIOR = "MLPVAE"
+# Methods that know one kind of prior, of which they are not the default.
+MADE_FOR = {"HierarchicalJPMAP": "HierarchicalPhotoPrior"}
 
 
 def priors_with_codes() -> list[Named]:
@@ -32,5 +35,7 @@ def method_for(prior: str) -> type[Algorithm]:
 @cache
 def prior_for(method: type[Algorithm]) -> str:
     """The name of the prior that a method is tested with."""
+    if method.__name__ in MADE_FOR:
+        return MADE_FOR[method.__name__]
     without = [found.name for found in priors() if not has_codes(found())]
     return next((name for name in without if method_for(name) is method), USUAL_PRIOR)

@@ -15,7 +15,9 @@ import picture
 import pytest
 import torch
 from pages import format_table
+from PIL import Image
 from restoration_problems import degradations, make_problem, ssim
+from small_photos import small_hierarchical_prior
 
 import jpmap_fast as jf
 from jpmap_fast._metrics import ssim as ssim_of_torchmetrics
@@ -78,6 +80,24 @@ def test_faces_are_compared_with_adam(run: Any, faces: list[str]) -> None:
     document = run("bench_faces", *faces, *small, "--baseline-seconds", "1", "--limit", "0")
     assert set(document["tables"]) == {"adam"}
     assert document["against_adam"]["baseline"]["caps"]["seconds"] == 1
+
+
+def test_a_hierarchical_prior_is_measured_beside_photos(run: Any, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("BSD68", "Set12"):
+        (tmp_path / name).mkdir()
+        for n, shape in enumerate(((12, 16), (16, 13))):
+            grey = generator.integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(grey).save(tmp_path / name / f"{n}.png")
+    save_prior(small_hierarchical_prior(), tmp_path / "prior.safetensors")
+    where = ["--data", str(tmp_path), "--prior", str(tmp_path / "prior.safetensors")]
+    parts = ["--only", "likelihood", "samples", "denoising", "joint-denoising", "--pictures", "1"]
+    parts += ["--iterations", "1"]
+    document = run("hierarchical", *where, *parts)
+    assert len(document["table"]["rows"]) == 12
+    joint = [row for row in document["rows"] if row["part"] == "joint-denoising"]
+    assert all(row["pictures"] == 1 and {"joint 0", "joint 0.25"} < set(row) for row in joint)
+    assert Image.open(tmp_path / "out.png").size == (768, 384)
 
 
 def test_linear_solvers_reach_the_same_minimum(run: Any) -> None:

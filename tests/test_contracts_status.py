@@ -104,7 +104,7 @@ def test_status_says_what_converged_does(situation):
 )
 def test_iterations_keep_within_their_limit(name):
     method = replace(builders.named(builders.methods(), name)(), max_iterations=2)
-    found = hard().restore(method=method)
+    found = hard(prior_for(type(method))).restore(method=method)
     # The continuations have the limit at each beta.
     if not isinstance(method, (jf.MAPz, jf.MAPzSplitting)):
         assert int(found.iterations.max()) <= 2

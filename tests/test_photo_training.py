@@ -18,7 +18,8 @@ import jpmap_fast as jf
 from jpmap_fast.cli import app
 from jpmap_fast.training import denoising_psnr, photo_trainer, shards, train_photos
 from jpmap_fast.training.crops import Crops
-from jpmap_fast.training.photo_step import PhotoRecipe, PhotoStep
+from jpmap_fast.training.photo_recipe import PhotoRecipe
+from jpmap_fast.training.photo_step import PhotoStep
 
 TINY: dict[str, Any] = {
     "batch_size": 4,

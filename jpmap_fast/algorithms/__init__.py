@@ -4,6 +4,7 @@ from jpmap_fast.algorithms.alternate_convex_search import AlternateConvexSearch
 from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.csgm import CSGM
 from jpmap_fast.algorithms.encoder_continuation import EncoderContinuation
+from jpmap_fast.algorithms.hierarchical_jpmap import HierarchicalJPMAP
 from jpmap_fast.algorithms.jpmap import JPMAP
 from jpmap_fast.algorithms.map_z import MAPz, MAPzSplitting
 from jpmap_fast.algorithms.monitor import History, Monitor, Progress
@@ -20,6 +21,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "csgm": CSGM,
     "alternate-convex-search": AlternateConvexSearch,
     "encoder": EncoderContinuation,
+    "hierarchical-jpmap": HierarchicalJPMAP,
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "AlternateConvexSearch",
     "EncoderContinuation",
     "Estimate",
+    "HierarchicalJPMAP",
     "History",
     "MAPz",
     "MAPzSplitting",

@@ -89,6 +89,11 @@ class EncoderContinuation(Algorithm):
         return replace(self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()})
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
+        x, _, decoded = self.asked(problem, monitor)
+        return self._outcome(x, decoded, start)
+
+    def asked(self, problem: Problem, monitor: Monitor) -> tuple[Tensor, Tensor, Tensor]:
+        """x_K [B, C, H, W], the level s_K [B] that the encoder is told, and what it says, G_K."""
         assert self.steps is not None and self.first is not None
         assert self.last is not None and self.weight is not None
         autoencode = problem.prior.autoencode  # type: ignore[attr-defined]
@@ -101,7 +106,7 @@ class EncoderContinuation(Algorithm):
             x = problem.nearest(decoded, self.weight / level.square())
             decoded = autoencode(x, level).contiguous()
             monitor.finished(problem.batch)
-        return self._outcome(x, decoded, start)
+        return x, level, decoded
 
     def run_fixed(
         self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor

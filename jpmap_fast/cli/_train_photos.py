@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import typer
 
+if TYPE_CHECKING:
+    from jpmap_fast.training.photo_recipe import CropRecipe
+
 # Networks for photographs, and the channels of their pictures.
-PHOTOS = {"photos": 3, "photos-grey": 1}
+PHOTOS = {"photos": 3, "photos-grey": 1, "hierarchical-photos": 1}
 LEVELS = (15, 25, 50)  # of noise that the card has figures for, in 255ths
 
 
@@ -43,7 +47,7 @@ class PhotoRun:
     Attributes:
         network: of ``PHOTOS``.
         paths: of files.
-        given: settings of ``PhotoRecipe``, None where nothing was said.
+        given: settings of the network's recipe, None where nothing was said.
         resume: whether to go on.
         minutes: to stop after.
         terms: source and terms of the data.
@@ -64,7 +68,7 @@ def train_on_photographs(run: PhotoRun, device: torch.device) -> None:
     from jpmap_fast.data.any_size import load_pictures
     from jpmap_fast.priors.load import load_prior
     from jpmap_fast.priors.weights import save_prior
-    from jpmap_fast.training import PhotoRecipe, denoising_psnr, train_photos
+    from jpmap_fast.training import denoising_psnr
 
     paths = run.paths
     if run.minutes is not None and not run.minutes > 0:
@@ -75,7 +79,8 @@ def train_on_photographs(run: PhotoRun, device: torch.device) -> None:
     for name, reason in (*found.failures, *(judged.failures if paths.validation else ())):
         typer.echo(f"left out {name}: {reason}", err=True)
     recipe = {name: value for name, value in run.given.items() if value is not None}
-    prior, done = train_photos(
+    kind = _kind_of(run.network)
+    prior, done = kind.train(
         found.pictures,
         device=device,
         checkpoint=paths.checkpoint,
@@ -86,20 +91,63 @@ def train_on_photographs(run: PhotoRun, device: torch.device) -> None:
         **recipe,
     )
     figures = {s: denoising_psnr(prior, judged.pictures, s / 255) for s in LEVELS}
-    with torch.no_grad():
-        prior.log_gamma.fill_(-figures[25] / 20 * math.log(10))
-    settings = {**asdict(PhotoRecipe(**recipe)), "steps_done": done}
+    if kind.gamma_of_figures:
+        with torch.no_grad():
+            prior.log_gamma.fill_(-figures[25] / 20 * math.log(10))
+    settings = {**asdict(kind.recipe(**recipe)), "steps_done": done}
     save_prior(prior, paths.output, {**settings, "pictures": len(found.pictures)}, half=True)
-    kind = "training" if paths.validation is None else "validation"
-    text = _card(run, settings, len(found.pictures), figures, f"{len(judged.pictures)} {kind}")
+    whose = "training" if paths.validation is None else "validation"
+    of = f"{len(judged.pictures)} {whose}"
+    text = _card(run, kind, settings, len(found.pictures), figures, of)
     (paths.card or paths.output.with_suffix(".md")).write_text(text, encoding="utf-8")
     for s, psnr in figures.items():
-        typer.echo(f"denoising at {s}/255, PSNR of {len(judged.pictures)} {kind}: {psnr:.2f} dB")
+        typer.echo(f"denoising at {s}/255, PSNR of {of}: {psnr:.2f} dB")
     typer.echo(f"{done} of {settings['steps']} steps; written: {paths.output}")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of network: what trains it, and what its card says.
+
+    Attributes:
+        recipe: class of its settings.
+        train: pictures and settings to a prior and the steps done.
+        gamma_of_figures: whether gamma is the error of the figure at 25/255.
+        name, minimised: for the card.
+    """
+
+    recipe: type[CropRecipe]
+    train: Callable[..., tuple[Any, int]]
+    gamma_of_figures: bool
+    name: str
+    minimised: str
+
+
+def _kind_of(network: str) -> _Kind:
+    from jpmap_fast import training
+
+    if network == "hierarchical-photos":
+        return _Kind(
+            training.HierarchicalRecipe,
+            training.train_hierarchical_photos,
+            False,
+            "A hierarchical variational autoencoder",
+            "Negative evidence lower bound of the clean crop, the encoder given the noisy one and "
+            "its noise level, ",
+        )
+    return _Kind(
+        training.PhotoRecipe,
+        training.train_photos,
+        True,
+        "A noise-conditional autoencoder",
+        "Squared error of the clean crop given the noisy one and its noise level, over that "
+        "level, ",
+    )
 
 
 def _card(
     run: PhotoRun,
+    kind: _Kind,
     settings: dict[str, Any],
     pictures: int,
     figures: dict[int, float],
@@ -108,7 +156,7 @@ def _card(
     lines = [
         f"# Prior `{run.paths.output.stem}`",
         "",
-        "A noise-conditional autoencoder for pictures of any size, for `jpmap_fast.load_prior`.",
+        f"{kind.name} for pictures of any size, for `jpmap_fast.load_prior`.",
         "",
         "## Data",
         "",
@@ -116,8 +164,7 @@ def _card(
         "",
         "## Recipe",
         "",
-        "Squared error of the clean crop given the noisy one and its noise level, over that level, "
-        f"minimised by Adam; `jpmap-fast train --network {run.network}` with:",
+        f"{kind.minimised}minimised by Adam; `jpmap-fast train --network {run.network}` with:",
         "",
         *(f"- {key}: {value}" for key, value in settings.items()),
         "",

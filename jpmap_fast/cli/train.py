@@ -29,19 +29,34 @@ _BatchSize = Annotated[
     int | None, typer.Option(help="Images a step: 128, or 48 crops of photographs by default.")
 ]
 _LearningRate = Annotated[
-    float | None, typer.Option(help="Of Adam: 1e-4, or 7e-4 for photographs by default.")
+    float | None,
+    typer.Option(
+        help="Of Adam: 1e-4 by default, for photographs 7e-4, for hierarchical-photos 5e-4."
+    ),
 ]
 _Schedule = Annotated[str, typer.Option(help="Learning rate over the epochs: constant or cosine.")]
 _WeightDecay = Annotated[float, typer.Option(help="Decoupled weight decay (AdamW).")]
 _Network = Annotated[
     str,
     typer.Option(
-        help="mlp, conv-residual or conv-plain (the paper's); photos or photos-grey, for pictures "
-        "of any size from a folder."
+        help="mlp, conv-residual or conv-plain (the paper's); photos, photos-grey or "
+        "hierarchical-photos (experimental), for pictures of any size from a folder."
     ),
 ]
-_Steps = Annotated[int, typer.Option(help="For photographs: steps of Adam, in all.")]
-_Crop = Annotated[int, typer.Option(help="For photographs: side of a crop, in pixels.")]
+_Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="For photographs: steps of Adam, in all; 112000 by default, 60000 for "
+        "hierarchical-photos."
+    ),
+]
+_Crop = Annotated[
+    int | None,
+    typer.Option(
+        help="For photographs: side of a crop, in pixels; 96 by default, 64 for "
+        "hierarchical-photos."
+    ),
+]
 _Minutes = Annotated[
     float | None,
     typer.Option(help="For photographs: stop after that time, to go on with --resume."),
@@ -101,8 +116,8 @@ def train(
     schedule: _Schedule = "constant",
     weight_decay: _WeightDecay = 0.0,
     network: _Network = "mlp",
-    steps: _Steps = 112_000,
-    crop: _Crop = 96,
+    steps: _Steps = None,
+    crop: _Crop = None,
     minutes: _Minutes = None,
     initial: _Initial = None,
     channels: _Channels = "32,64,128,256",

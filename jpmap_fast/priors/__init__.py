@@ -3,6 +3,7 @@
 from jpmap_fast.priors.base import ModulePrior, Prior
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder_base import Decoder
+from jpmap_fast.priors.hierarchical_prior import HierarchicalPhotoPrior
 from jpmap_fast.priors.load import available_priors, load_prior
 from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.priors.mlp_vae import MLPVAE
@@ -13,6 +14,7 @@ __all__ = [
     "MLPVAE",
     "ConvVAE",
     "Decoder",
+    "HierarchicalPhotoPrior",
     "MLPDecoder",
     "ModulePrior",
     "PhotoPrior",

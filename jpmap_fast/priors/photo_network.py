@@ -55,6 +55,9 @@ class PhotoNetwork(nn.Module):
     Fernandez-Granda 2020).
     """
 
+    # Layers that keep their precision where the others compute in bfloat16: they see pictures.
+    precise = ("head",)
+
     def __init__(
         self,
         channels: int,
@@ -103,7 +106,6 @@ class PhotoNetwork(nn.Module):
         noisy = F.pad(x, fill, mode="replicate") if any(fill) else x
         level = s.to(noisy.dtype).reshape(-1, 1, 1, 1).expand(len(x), 1, *noisy.shape[-2:])
         features = torch.cat((noisy, level), dim=1).contiguous(memory_format=torch.channels_last)
-        # The head may keep a higher precision than the rest: it alone sees the picture.
         h = self.head(features).to(self.tail.weight.dtype)
         kept: list[Tensor] = []
         for index, blocks in enumerate(self.encoder):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jpmap_fast._surroundings import full_precision
+from jpmap_fast.priors.hierarchical_network import HierarchicalNetwork
 from jpmap_fast.priors.photo_network import PhotoNetwork
 from jpmap_fast.priors.tiles import in_tiles
 from jpmap_fast.priors.vae import VAE
@@ -19,58 +21,36 @@ from jpmap_fast.priors.vae import VAE
 # Of one pass of the network; about 1 kB of features a pixel at its finest level.
 PIXELS_ON_GPU, PIXELS_ON_CPU = 2**22, 2**20
 
+_Prior = TypeVar("_Prior", bound="AnySizePrior")
 
-class PhotoPrior(VAE):
-    r"""A prior for pictures of any height and width, grey or in colour.
 
-    It is known by the mean of p(x | x + s n), n ~ N(0, I), at every noise level s: an encoder
-    that is told s, a decoder, and nothing between them that a density could be put on. The code of
-    a picture is all that the decoder is given, many more numbers than the picture has, so that
-    there are no codes to descend in (``latent_dim`` is 0): what restores with this prior is
-    ``method="encoder"``, which asks ``autoencode`` alone.
+class AnySizePrior(VAE, ABC):
+    """What priors for pictures of any size share: a network over s, in tiles, and no codes [B, k].
 
     Args:
-        channels: 1 for grey pictures, 3 for colour.
-        widths, encoder_blocks, decoder_blocks: see ``PhotoNetwork``.
-
-    Attributes:
-        network: the ``PhotoNetwork``.
-        gamma: root mean squared error of ``autoencode`` at s = 25/255.
-        image_shape: (C, H, W); None until bound.
-        low_precision: whether its products may be bfloat16, where the device has them.
+        network: gives G(mu(x; s)) of pictures x [B, C, H, W] and noise levels s [B].
     """
 
     latent_dim = 0
     image_shape: tuple[int, ...] | None = None  # type: ignore[assignment]
+    network: PhotoNetwork | HierarchicalNetwork
 
-    def __init__(
-        self,
-        channels: int = 3,
-        widths: Sequence[int] = (64, 96, 192, 256),
-        encoder_blocks: Sequence[int] = (1, 2, 2, 2),
-        decoder_blocks: Sequence[int] = (1, 2, 2, 2),
-    ) -> None:
+    def __init__(self, network: PhotoNetwork | HierarchicalNetwork) -> None:
         super().__init__()
-        self.network = PhotoNetwork(channels, widths, encoder_blocks, decoder_blocks)
+        self.network = network
         self._working: dict[str, Any] = {}
 
     @property
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The arguments it was made with."""
-        network = self.network
-        return {
-            "channels": network.channels,
-            "widths": network.widths,
-            "encoder_blocks": network.encoder_blocks,
-            "decoder_blocks": network.decoder_blocks,
-        }
 
     @property
     def channels(self) -> int:
         """1 for grey pictures, 3 for colour."""
         return self.network.channels
 
-    def bind(self, image_shape: Sequence[int]) -> PhotoPrior:
+    def bind(self: _Prior, image_shape: Sequence[int]) -> _Prior:
         """The same prior, its weights shared, for pictures (C, H, W).
 
         Raises:
@@ -115,7 +95,7 @@ class PhotoPrior(VAE):
             ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _network(self, like: Tensor) -> PhotoNetwork:
+    def _network(self, like: Tensor) -> PhotoNetwork | HierarchicalNetwork:
         """The network in the precision and layout that it runs in, kept while the weights stay."""
         parameters = list(self.network.parameters())
         half = self.low_precision and parameters[0].dtype == torch.float32 and _has_bfloat16(like)
@@ -126,8 +106,9 @@ class PhotoPrior(VAE):
             network = copy.deepcopy(self.network)
             if half:
                 network = network.to(torch.bfloat16)
-                # The picture goes in whole: in bfloat16 it would lose more than it has noise.
-                network.head.weight = nn.Parameter(self.network.head.weight.detach().clone())
+                # Pictures go in whole: in bfloat16 they would lose more than they have noise.
+                for name in network.precise:
+                    setattr(network, name, copy.deepcopy(getattr(self.network, name)))
             network = network.to(memory_format=torch.channels_last).requires_grad_(False)
             kept = self._working["kept"] = (state, network)
         return kept[1]  # type: ignore[no-any-return]
@@ -138,7 +119,7 @@ class PhotoPrior(VAE):
         Raises:
             ValueError: always.
         """
-        raise ValueError(_NO_CODES)
+        raise ValueError(_NO_CODES.format(type(self).__name__))
 
     def decode(self, z: Tensor) -> Tensor:
         """There are no codes: see the class.
@@ -146,20 +127,62 @@ class PhotoPrior(VAE):
         Raises:
             ValueError: always.
         """
-        raise ValueError(_NO_CODES)
+        raise ValueError(_NO_CODES.format(type(self).__name__))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_working": {}}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PhotoPrior:
+    def __deepcopy__(self: _Prior, memo: dict[int, Any]) -> _Prior:
         new = copy.copy(self)
         new.__dict__ = copy.deepcopy(self.__getstate__(), memo)
         return new
 
 
+class PhotoPrior(AnySizePrior):
+    r"""A prior for pictures of any height and width, grey or in colour.
+
+    It is known by the mean of p(x | x + s n), n ~ N(0, I), at every noise level s: an encoder
+    that is told s, a decoder, and nothing between them that a density could be put on. The code of
+    a picture is all that the decoder is given, many more numbers than the picture has, so that
+    there are no codes to descend in (``latent_dim`` is 0): what restores with this prior is
+    ``method="encoder"``, which asks ``autoencode`` alone.
+
+    Args:
+        channels: 1 for grey pictures, 3 for colour.
+        widths, encoder_blocks, decoder_blocks: see ``PhotoNetwork``.
+
+    Attributes:
+        network: the ``PhotoNetwork``.
+        gamma: root mean squared error of ``autoencode`` at s = 25/255.
+        image_shape: (C, H, W); None until bound.
+        low_precision: whether its products may be bfloat16, where the device has them.
+    """
+
+    network: PhotoNetwork
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (64, 96, 192, 256),
+        encoder_blocks: Sequence[int] = (1, 2, 2, 2),
+        decoder_blocks: Sequence[int] = (1, 2, 2, 2),
+    ) -> None:
+        super().__init__(PhotoNetwork(channels, widths, encoder_blocks, decoder_blocks))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments it was made with."""
+        network = self.network
+        return {
+            "channels": network.channels,
+            "widths": network.widths,
+            "encoder_blocks": network.encoder_blocks,
+            "decoder_blocks": network.decoder_blocks,
+        }
+
+
 _NO_CODES = (
-    "prior: expected one with latent codes, got a PhotoPrior, which has none; restore with "
-    'method="encoder"'
+    'prior: expected one with latent codes, got a {}, which has none; restore with method="encoder"'
 )
 
 

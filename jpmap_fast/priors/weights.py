@@ -10,6 +10,7 @@ import torch
 
 from jpmap_fast._weights_file import read_weights
 from jpmap_fast.priors.conv_vae import ConvVAE
+from jpmap_fast.priors.hierarchical_prior import HierarchicalPhotoPrior
 from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.networks import Networks, renamed
 from jpmap_fast.priors.photo_prior import PhotoPrior
@@ -20,12 +21,13 @@ FORMAT = "jpmap-fast prior 1"
 MOST_LOG_GAMMA = 20
 
 
-NETWORKS: dict[str, type[MLPVAE] | type[ConvVAE] | type[PhotoPrior]] = {
+Network = MLPVAE | ConvVAE | PhotoPrior | HierarchicalPhotoPrior
+NETWORKS: dict[str, type[Network]] = {
     "MLPVAE": MLPVAE,
     "ConvVAE": ConvVAE,
     "PhotoPrior": PhotoPrior,
+    "HierarchicalPhotoPrior": HierarchicalPhotoPrior,
 }
-Network = MLPVAE | ConvVAE | PhotoPrior
 
 
 def save_prior(

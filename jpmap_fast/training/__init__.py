@@ -1,17 +1,23 @@
 """Training of priors."""
 
 from jpmap_fast.training.evaluation import reconstruction_psnr
+from jpmap_fast.training.hierarchical import (
+    HierarchicalRecipe,
+    train_hierarchical_photos,
+)
 from jpmap_fast.training.photo_evaluation import denoising_psnr
-from jpmap_fast.training.photo_step import PhotoRecipe
+from jpmap_fast.training.photo_recipe import PhotoRecipe
 from jpmap_fast.training.photo_trainer import train_photos
 from jpmap_fast.training.recipe import Recipe
 from jpmap_fast.training.trainer import train
 
 __all__ = [
+    "HierarchicalRecipe",
     "PhotoRecipe",
     "Recipe",
     "denoising_psnr",
     "reconstruction_psnr",
     "train",
+    "train_hierarchical_photos",
     "train_photos",
 ]

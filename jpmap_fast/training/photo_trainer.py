@@ -1,4 +1,4 @@
-"""Training of the photograph network by the denoising criterion, in pieces if need be."""
+"""Training of networks for photographs by the denoising criterion, in pieces if need be."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from jpmap_fast._surroundings import DrawingFrom
-from jpmap_fast.priors.photo_prior import PhotoPrior
+from jpmap_fast.priors.photo_prior import AnySizePrior, PhotoPrior
 from jpmap_fast.priors.weights import Network
 from jpmap_fast.training.crops import Crops
-from jpmap_fast.training.photo_evaluation import denoising_psnr
-from jpmap_fast.training.photo_step import PhotoRecipe, PhotoStep
+from jpmap_fast.training.photo_recipe import CropRecipe, PhotoRecipe
+from jpmap_fast.training.photo_step import PhotoStep
 from jpmap_fast.training.shards import read_shards, write_shards
 
-FORMAT = "jpmap-fast photo checkpoint 1"
-GAMMA_LEVEL = 25 / 255  # the noise level whose error is the prior's gamma
 _EACH = 100  # steps between looks at the loss and the clock
 _CHECKPOINT_SECONDS = 120.0
 
@@ -66,7 +64,32 @@ def train_photos(
     Source: the denoising criterion of D. Im et al., AAAI 2017, without sampling and at every noise
     level, as K. Zhang et al., "Beyond a Gaussian denoiser", IEEE TIP 2017.
     """
-    recipe = PhotoRecipe(**settings)
+    return train_on_crops(
+        PhotoRecipe(**settings),
+        pictures,
+        device=device,
+        checkpoint=checkpoint,
+        resume=resume,
+        seconds=seconds,
+        progress=progress,
+        cuda_graph=cuda_graph,
+        initial=initial,
+    )
+
+
+def train_on_crops(
+    recipe: CropRecipe,
+    pictures: Sequence[Tensor],
+    *,
+    device: torch.device | str | None,
+    checkpoint: str | Path | None,
+    resume: bool,
+    seconds: float,
+    progress: bool,
+    cuda_graph: bool,
+    initial: Network | None,
+) -> tuple[Any, int]:
+    """What ``train_photos`` does, by any recipe: the prior that it builds, and the steps done."""
     place = torch.device("cpu" if device is None else device)
     crops = Crops(_checked(pictures), recipe.crop, recipe.scales, place)
     with DrawingFrom(torch.Generator().manual_seed(recipe.seed)):
@@ -74,7 +97,7 @@ def train_photos(
     if initial is not None:
         _begin_with(prior, initial)
     prior = prior.to(place)
-    network = prior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = prior.network.to(memory_format=torch.channels_last)
     step = PhotoStep(network, crops, recipe, cuda_graph)
     path, done = None if checkpoint is None else Path(checkpoint), 0
     if resume and path is not None and path.exists():
@@ -84,7 +107,7 @@ def train_photos(
         while done < recipe.steps and time.monotonic() < end:
             loss, several = torch.zeros((), device=place), min(_EACH, recipe.steps - done)
             for number in range(done, done + several):
-                loss += step(recipe.learning_rate_at(number))
+                loss += step(recipe.learning_rate_at(number), recipe.weight_at(number))
             done += several
             mean = float(loss) / several
             if not math.isfinite(mean):
@@ -103,12 +126,12 @@ def train_photos(
         for own, mean_value in zip(step.parameters, step.mean, strict=True):
             own.copy_(mean_value)
         prior.requires_grad_(False).eval()
-        psnr = denoising_psnr(prior, pictures[:: max(1, len(pictures) // 8)][:8], GAMMA_LEVEL)
-        prior.log_gamma.fill_(-psnr / 20 * math.log(10))
+        few = pictures[:: max(1, len(pictures) // 8)][:8]
+        prior.log_gamma.fill_(recipe.log_gamma_of(prior, few))
     return prior, done
 
 
-def _begin_with(prior: PhotoPrior, initial: Network) -> None:
+def _begin_with(prior: AnySizePrior, initial: Network) -> None:
     if prior.settings != initial.settings:
         raise ValueError(
             f"initial: expected weights of a network with {prior.settings}, got {initial.settings}"
@@ -130,7 +153,7 @@ def _checked(pictures: Sequence[Tensor]) -> Sequence[Tensor]:
     return pictures
 
 
-def _write(path: Path, step: PhotoStep, recipe: PhotoRecipe, done: int) -> None:
+def _write(path: Path, step: PhotoStep, recipe: CropRecipe, done: int) -> None:
     tensors = {"generator": step.generator.get_state(), "typical": step.typical}
     for index, (own, mean) in enumerate(zip(step.parameters, step.mean, strict=True)):
         state = step.optimiser.state.get(own, {})
@@ -138,12 +161,14 @@ def _write(path: Path, step: PhotoStep, recipe: PhotoRecipe, done: int) -> None:
         for name, value in state.items():
             tensors[f"{name}.{index}"] = value
     header = {"recipe": asdict(recipe), "channels": step.network.channels, "steps_done": done}
-    write_shards(path, tensors, header, FORMAT)
+    write_shards(path, tensors, header, recipe.checkpoint_form)
 
 
-def _resume(path: Path, step: PhotoStep, recipe: PhotoRecipe) -> int:
-    header, tensors = read_shards(path, FORMAT, "a checkpoint of a photograph network")
-    mine, theirs = asdict(recipe), asdict(PhotoRecipe(**header["recipe"]))
+def _resume(path: Path, step: PhotoStep, recipe: CropRecipe) -> int:
+    header, tensors = read_shards(
+        path, recipe.checkpoint_form, "a checkpoint of such a network for photographs"
+    )
+    mine, theirs = asdict(recipe), asdict(type(recipe)(**header["recipe"]))
     if mine != theirs or header["channels"] != step.network.channels:
         different = sorted(key for key in mine if mine[key] != theirs[key]) or ["channels"]
         raise ValueError(
