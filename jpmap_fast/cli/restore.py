@@ -15,7 +15,7 @@ from jpmap_fast._prepared import AUTO
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.cli import _restore_flags as flags
 from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
-from jpmap_fast.jobs import DIGITS, RestoreReport, RestoreRequest, run, with_prior
+from jpmap_fast.jobs import RestoreReport, RestoreRequest, run, with_prior
 from jpmap_fast.operators.registry import all_options, owners
 
 
@@ -58,7 +58,7 @@ def restore(
             output=str(output),
             simulate=simulate,
             seed=seed,
-            prior=DIGITS if prior is None else prior,
+            prior=RestoreRequest.prior if prior is None else prior,
             method=method,
             residual=residual,
             settings=_settings(method, starts, alpha),
@@ -71,7 +71,8 @@ def restore(
             request = with_prior(request)
         with _bars(sys.stderr.isatty() if progress is None else progress) as (files, passes):
             report = run(request, progress=files, passes=passes)
-    _tell(report, request.prior if prior is None and request.prior != DIGITS else None)
+    chosen = request.prior if request.prior not in (prior, RestoreRequest.prior) else None
+    _tell(report, chosen)
     if report.failures:
         raise typer.Exit(FAILED_INPUTS)
 
