@@ -70,6 +70,7 @@ from jpmap_fast.priors import (
     load_prior,
     save_prior,
 )
+from jpmap_fast.sampling import AMIS, MALA, SMC, Posterior, sample
 from jpmap_fast.solvers import Adam, GaussNewton
 
 if TYPE_CHECKING:
@@ -80,9 +81,12 @@ if TYPE_CHECKING:
 __version__ = version("jpmap_fast")
 
 __all__ = [
+    "AMIS",
     "CSGM",
     "JPMAP",
+    "MALA",
     "MLPVAE",
+    "SMC",
     "Adam",
     "AlternateConvexSearch",
     "Blur",
@@ -104,6 +108,7 @@ __all__ = [
     "PhotoPrior",
     "Operator",
     "PnPADMM",
+    "Posterior",
     "Prior",
     "Reconstructor",
     "Restorer",
@@ -131,6 +136,7 @@ __all__ = [
     "random_masks",
     "read_pictures",
     "restore",
+    "sample",
     "save_denoiser",
     "save_prior",
     "ssim",

@@ -70,6 +70,11 @@ class BoundOperator(ABC):
         return self._kept.get("measured", measured)
 
     @property
+    def seen(self) -> Tensor | None:
+        """Booleans, where y depends on x at all, [...] or [B, ...]; None for everywhere."""
+        return self.operator._seen()
+
+    @property
     def device(self) -> torch.device | None:
         """Where its tensors live, None if it has none."""
         return self.operator.device
@@ -169,15 +174,35 @@ class BoundOperator(ABC):
         """
         self._check_fits(decoded)
         y, beta, sigma = self._of_each(decoded, y, beta, sigma)
+        noise = (
+            torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+            for like in (y, decoded)
+        )
+        return self.perturbed_x(decoded, beta, sigma, y, *noise)
 
-        def noise(like: Tensor, deviation: Tensor) -> Tensor:
-            drawn = torch.randn(
-                like.shape, dtype=like.dtype, device=like.device, generator=generator
-            )
-            return deviation.reshape(-1, *[1] * (like.dim() - 1)) * drawn
+    @steady
+    def perturbed_x(
+        self,
+        decoded: Tensor,
+        beta: Tensor,
+        sigma: Tensor,
+        y: Tensor,
+        of_y: Tensor,
+        of_x: Tensor,
+    ) -> Tensor:
+        """The x [B, C, H, W] of ``sample_x`` for given standard normal numbers.
 
-        measured = y + noise(y, sigma)
-        target = decoded + noise(decoded, beta.rsqrt())
+        Args:
+            decoded, beta, sigma, y: as in ``sample_x``, one for each of B images.
+            of_y: in the place of e_1 / sigma, like y.
+            of_x: in the place of e_2 sqrt(beta), like decoded.
+        """
+
+        def scaled(noise: Tensor, deviation: Tensor) -> Tensor:
+            return deviation.reshape(-1, *[1] * (noise.dim() - 1)) * noise
+
+        measured = y + scaled(of_y, sigma)
+        target = decoded + scaled(of_x, beta.rsqrt())
         none = decoded.new_zeros(len(decoded), 1)
         return self._x_update(target, measured, none, beta, sigma)[0]
 
