@@ -40,25 +40,25 @@ def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
     """
     shape = model.problem.image_shape
     size = max(1, _ROOM // (_BLOCK * model.pixels))
-    index = torch.arange(model.problem.batch, device=draws.z.device)
-    parts = [_sums(model.select(rows), draws, rows) for rows in index.split(size)]
-    first, between = (torch.cat(column) for column in zip(*parts, strict=True))
+    first = draws.z.new_zeros(model.problem.batch, model.pixels)
+    between = torch.zeros_like(first)
+    for number in draws.size.unique().tolist():  # none decodes the padding of the others
+        for rows in (draws.size == number).nonzero()[:, 0].split(size):
+            z, weights = draws.z[rows, :number], draws.weights[rows, :number]
+            first[rows], between[rows] = _sums(model.select(rows), z, weights)
     dtype = model.problem.y.dtype
     decoded = first.to(dtype).reshape(-1, *shape)
     variance = model.variance_x(streams) + between
     return Moments(model.mean_x(decoded), variance.reshape(-1, *shape), decoded)
 
 
-def _sums(model: Model, draws: Weighted, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """E[G | y] and var(E[x | z, y] | y), [b, n] float64, of the images ``rows``."""
-    z, weights = draws.z[rows], draws.weights[rows]
-    batch = len(rows)
+def _sums(model: Model, z: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """E[G | y] and var(E[x | z, y] | y), [B, n] float64, of codes [B, S, k] and weights [B, S]."""
+    batch = len(z)
     first = z.new_zeros(batch, model.pixels)
     mean, square = first, first
     for start in range(0, z.shape[1], _BLOCK):
         codes, weight = z[:, start : start + _BLOCK], weights[:, None, start : start + _BLOCK]
-        if not bool((weight > 0).any()):  # padding alone
-            continue
         number = codes.shape[1]
         decoded = model.decode(codes.flatten(0, 1))
         images = decoded

@@ -75,7 +75,7 @@ class Streams:
         key = _mixed(self._keys + word)[:, None]
         place = torch.arange(math.prod(shape), device=key.device) * _GOLDEN
         bits = _shifted(_mixed(key + place), 11)  # 53 of them
-        return ((bits.double() + 0.5) * 2.0**-53).reshape(-1, *shape)
+        return ((bits.double() + 0.5) * 2.0**-53).reshape(len(bits), *shape)
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers [B, *shape]."""
