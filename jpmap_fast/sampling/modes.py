@@ -21,6 +21,8 @@ from jpmap_fast.solvers import GaussNewton
 _APART = 0.5
 # The Hessian counts where no eigenvalue is less; elsewhere the Gauss-Newton matrix.
 _LEAST_CURVATURE = 0.2
+# Deviation of the start about 0.
+_NEAR_ZERO = 0.1
 # A misfit so improbable asks for more starts.
 IMPROBABLE = 0.01
 # Numbers of Jacobians that are held at a time.
@@ -102,7 +104,9 @@ def find_modes(
     """
     problem = model.problem
     code = problem.encode(problem.operator.A_adjoint(problem.y))
-    first = torch.stack((own.to(code.dtype), code, torch.zeros_like(code)), dim=1)
+    # By symmetry 0 may be a saddle, from which no descent moves.
+    near = _NEAR_ZERO * streams.normal("start", code.shape[1:]).to(code.dtype)
+    first = torch.stack((own.to(code.dtype), code, near), dim=1)
     first = first[:, : min(starts, 2) + 1]
     if starts > 2:
         first = torch.cat((first, screened(model, starts - 2, draws)), dim=1)
