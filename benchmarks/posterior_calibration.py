@@ -44,7 +44,9 @@ def operator(name: str, count: int, generator: torch.Generator) -> jf.Operator:
         return jf.CompressedSensing.gaussian(140, SHAPE, generator)
     if name == "blur":
         return jf.Blur(jf.gaussian_kernel(1.5))
-    if name == "linear-operator":  # rows and columns summed over four pixels, by conjugate gradients
+    if (
+        name == "linear-operator"
+    ):  # rows and columns summed over four pixels, by conjugate gradients
         return jf.LinearOperator(
             lambda x: x.unflatten(2, (7, 4)).sum(3),
             lambda y: y[:, :, :, None].expand(-1, -1, -1, 4, -1).flatten(2, 3) * 1.0,
@@ -108,9 +110,7 @@ def calibration(name: str, truths: int, method: Any) -> dict[str, Any]:
             told = ranks(found.z, found.x, found.mean, z[rows], x[rows], model)
             pick = torch.randint(512, (len(rows), DRAWS), generator=g)
             pick = pick[..., None].expand(-1, -1, z.shape[1])
-            bare = ranks(
-                found.codes.gather(1, pick), found.x, found.mean, z[rows], x[rows], model
-            )
+            bare = ranks(found.codes.gather(1, pick), found.x, found.mean, z[rows], x[rows], model)
         below = (found.x < x[rows][:, None]).sum(dim=1)
         told |= {f"bare {key}": bare[key] for key in ("log density", "|z|", "z1", "z2")}
         told["pixels"] = ((below >= 5) & (below < 95)).double().flatten(1).mean(dim=1)

@@ -87,7 +87,7 @@ class Whitening:
         return self.lost(y).double().square().sum(dim=-1) / (2 * sigma.double().square())
 
     def log_determinant(self, beta: Tensor, sigma: Tensor, count: int) -> Tensor:
-        """log det(sigma^2 I + A A^T / beta) of the ``count`` measurements of an image.
+        """Log det(sigma^2 I + A A^T / beta) of the ``count`` measurements of an image.
 
         Those that were not observed (``seen`` = 0) do not count.
 
@@ -102,7 +102,9 @@ class Whitening:
         values = torch.as_tensor(self.values, device=sigma.device).double()
         if values.dim() == 0:
             values = values.expand(count)
-        number = torch.ones_like(values) if self.multiplicity is None else self.multiplicity.double()
+        number = (
+            torch.ones_like(values) if self.multiplicity is None else self.multiplicity.double()
+        )
         if self.seen is not None:
             number = number * self.seen.double()
         total = (number * (variance + values / beta).log()).sum(dim=-1)

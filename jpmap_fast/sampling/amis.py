@@ -163,8 +163,8 @@ class _Rounds:
         z = mixture.draw(size, f"round {len(self._before)}", self._streams)
         z = z.to(self._model.problem.y.dtype).double()  # as the decoder sees it
         total = torch.full_like(z[..., 0], -torch.inf)
-        for count, earlier in new._before:
-            total = log_sum(total, earlier.log_density(z) + math.log(count))
+        for drawn, earlier in new._before:
+            total = log_sum(total, earlier.log_density(z) + math.log(drawn))
         new.z = torch.cat((self.z, z), dim=1)
         new.log_joint = torch.cat((self.log_joint, self._model.log_joint(z)), dim=1)
         if self.z.shape[1]:

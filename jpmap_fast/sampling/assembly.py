@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,10 +92,10 @@ def _status(modes: Modes, draws: Weighted, images: Moments, method: SamplingMeth
 
 def assembled(problem: Problem, good: Tensor, parts: Sequence[Part], draws: int) -> Posterior:
     """The posterior of a batch of which the images ``good`` were worked on; the others failed."""
-    batch, k, y = problem.batch, problem.decoder.latent_dim, problem.y
+    batch = problem.batch
     if not parts:
         parts = [_of_nothing(problem, draws)]
-    found = {}
+    found: dict[str, Any] = {}
     for name in parts[0].values:
         rows = [part.values[name] for part in parts]
         if name in _RAGGED:
@@ -111,7 +112,6 @@ def assembled(problem: Problem, good: Tensor, parts: Sequence[Part], draws: int)
     if len(shape) > 1:
         for name in ("z", "codes", "modes"):
             found[name] = found[name].unflatten(-1, shape)
-    assert found["modes"].shape[2:].numel() == k and y.shape[0] == batch
     return Posterior(x=found.pop("x", None), sigma=problem.sigma, **found)
 
 

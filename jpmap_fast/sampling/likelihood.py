@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,8 @@ class LogLikelihood:
         self.objective = objective
 
     def __call__(self, z: Tensor) -> Tensor:
+        """The value at each of the codes."""
+
         def value(part: LatentObjective, codes: Tensor) -> tuple[Tensor]:
             return (half_squared_norm(codes) - part.value(codes),)
 
@@ -38,7 +42,9 @@ class LogLikelihood:
         value, gradient = self._of_rows(z, both)
         return value, gradient
 
-    def _of_rows(self, z: Tensor, function) -> list[Tensor]:  # type: ignore[no-untyped-def]
+    def _of_rows(
+        self, z: Tensor, function: Callable[[LatentObjective, Tensor], tuple[Tensor, ...]]
+    ) -> list[Tensor]:
         """What a function of an objective and its codes [R, k] gives, [B, N, ...] each."""
         batch, number, k = z.shape
         rows = torch.arange(batch, device=z.device).repeat_interleave(number)
@@ -48,7 +54,8 @@ class LogLikelihood:
             function(self.objective.repeated(rows[i : i + size]), flat[i : i + size].contiguous())
             for i in range(0, len(flat), size)
         ]
-        return [torch.cat(column).unflatten(0, (batch, number)) for column in zip(*parts)]
+        columns = zip(*parts, strict=True)
+        return [torch.cat(column).unflatten(0, (batch, number)) for column in columns]
 
     def select(self, index: Tensor) -> LogLikelihood:
         """That of the images ``index``."""

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import count, positive
-from jpmap_fast.kernels.products import batched_product
 from jpmap_fast.sampling.chains import r_hat_and_ess
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
+from jpmap_fast.sampling.products import times
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import MALA_DRAWS, Weighted
 
@@ -25,8 +25,8 @@ _KEPT = 512
 class MALA(SamplingMethod):
     r"""Metropolis-adjusted Langevin chains, begun at the modes.
 
-    With L L^T the inverse curvature at the mode where a chain begins, g the gradient of log p(z | y)
-    and n ~ N(0, I),
+    With L L^T the inverse curvature at the mode where a chain begins, g the gradient of
+    log p(z | y) and n ~ N(0, I),
 
         z' = z + (e^2 / 2) L L^T g(z) + e L n,
 
@@ -77,11 +77,11 @@ class MALA(SamplingMethod):
         warm, kept = self.steps // 2, []
         for number in range(self.steps):
             noise = streams.normal(f"mala {number}", (self.chains, k))
-            pull = _times(scale.mT, gradient)
-            z_new = z + step[..., None] * _times(scale, 0.5 * step[..., None] * pull + noise)
+            pull = times(scale.mT, gradient)
+            z_new = z + step[..., None] * times(scale, 0.5 * step[..., None] * pull + noise)
             z_new = z_new.to(model.problem.y.dtype).double()
             value_new, gradient_new = model.log_joint_gradient(z_new)
-            back = noise + 0.5 * step[..., None] * (pull + _times(scale.mT, gradient_new))
+            back = noise + 0.5 * step[..., None] * (pull + times(scale.mT, gradient_new))
             ratio = value_new - value - 0.5 * (back.square() - noise.square()).sum(dim=-1)
             accept = streams.uniform(f"mala {number}?", (self.chains,)).log() < ratio
             z = torch.where(accept[..., None], z_new, z)
@@ -105,7 +105,7 @@ class MALA(SamplingMethod):
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
         scale = modes.scale[rows, chosen]
         noise = streams.normal("mala", (self.chains, k))
-        return modes.z[rows, chosen] + _times(scale, noise), scale
+        return modes.z[rows, chosen] + times(scale, noise), scale
 
     def _told(self, chains: Tensor) -> Weighted:
         batch, number, length, k = chains.shape
@@ -125,10 +125,3 @@ class MALA(SamplingMethod):
             size=size,
             sampler=torch.full_like(size, MALA_DRAWS),
         )
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """[B, C, k, k] times [B, C, k]."""
-    k = vector.shape[-1]
-    flat = batched_product(matrix.reshape(-1, k, k), vector.reshape(-1, k, 1))
-    return flat.reshape(vector.shape)

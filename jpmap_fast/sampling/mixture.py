@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jpmap_fast.kernels.products import batched_product
+from jpmap_fast.sampling.products import times, weighted_gram, weighted_sum
 from jpmap_fast.sampling.random_numbers import Streams
 
 # Pseudo-draws an unknown that a component's old shape counts as, what is left of that shape in any
@@ -24,7 +24,7 @@ def log_sum(a: Tensor, b: Tensor) -> Tensor:
 
 
 def log_prior(z: Tensor) -> Tensor:
-    """log N(z; 0, I) [B, N] of codes [B, N, k], float64."""
+    """Log N(z; 0, I) [B, N] of codes [B, N, k], float64."""
     return -0.5 * z.square().sum(dim=-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
 
@@ -64,12 +64,12 @@ class Mixture:
         eye = torch.eye(k, dtype=z.dtype, device=z.device)
         inverse = torch.linalg.solve_triangular(self.scale, eye, upper=False)
         return [
-            batched_product(z - self.mean[:, c, None], inverse[:, c].mT).square().sum(dim=-1)
+            times(inverse[:, c, None], z - self.mean[:, c, None]).square().sum(dim=-1)
             for c in range(self.mean.shape[1])
         ]
 
     def _log_parts(self, distances: list[Tensor]) -> list[Tensor]:
-        """log of w_c t(z) [B, N] of each component."""
+        """Log of w_c t(z) [B, N] of each component."""
         k, degrees = self.mean.shape[-1], self.degrees
         constant = math.lgamma((degrees + k) / 2) - math.lgamma(degrees / 2)
         constant -= 0.5 * k * math.log(degrees * math.pi)
@@ -81,7 +81,7 @@ class Mixture:
         ]
 
     def log_density(self, z: Tensor) -> Tensor:
-        """log q [B, N] of codes [B, N, k]."""
+        """Log q [B, N] of codes [B, N, k]."""
         total = _log_total(self._log_parts(self._distances(z)))
         if not self.defensive:
             return total
@@ -111,7 +111,7 @@ class Mixture:
         step = normal * (self.degrees / spread).sqrt()[..., None]
         found = normal
         for c in range(self.mean.shape[1]):
-            moved = self.mean[:, c, None] + batched_product(step, self.scale[:, c].mT)
+            moved = self.mean[:, c, None] + times(self.scale[:, c, None], step)
             found = torch.where((chosen == c + 1)[..., None], moved, found)
         return found
 
@@ -139,13 +139,11 @@ class Mixture:
             behind = sum_own.square() / own.square().sum(dim=1).clamp_min(1e-300)
             trust = (behind / (behind + _INERTIA * k))[:, None]
             old_mean, old_scale = self.mean[:, c], self.scale[:, c]
-            mean = batched_product(robust[:, None], z)[:, 0]
-            mean = mean / sum_robust.clamp_min(1e-300)[:, None]
+            mean = weighted_sum(robust, z) / sum_robust.clamp_min(1e-300)[:, None]
             mean = torch.where(known[:, None], trust * mean + (1 - trust) * old_mean, old_mean)
-            apart = z - mean[:, None]
-            found = batched_product((robust[..., None] * apart).mT, apart)
+            found = weighted_gram(robust, z - mean[:, None])
             found = found / sum_own.clamp_min(1e-300)[:, None, None]
-            old = batched_product(old_scale, old_scale.mT)
+            old = times(old_scale[:, None], old_scale)  # L L^T
             part_new = trust[..., None]
             found = torch.where(known[:, None, None], part_new * found + (1 - part_new) * old, old)
             scale, wrong = torch.linalg.cholesky_ex(found + _RIDGE * old)

@@ -36,7 +36,7 @@ class Model:
 
     @cached_property
     def log_likelihood(self) -> LogLikelihood:
-        """log p(y | z) without the constant."""
+        """Log p(y | z) without the constant."""
         problem = self.problem
         return LogLikelihood(problem.projection(problem.y, self.beta, problem.sigma))
 
@@ -47,7 +47,7 @@ class Model:
 
     @property
     def pixels(self) -> int:
-        """n = C H W."""
+        """N = C H W."""
         return math.prod(self.problem.image_shape)
 
     def select(self, index: Tensor) -> Model:
@@ -57,7 +57,7 @@ class Model:
         return part
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """log p(y | z) + log p(z) [B, N] of z [B, N, k], the likelihood without its constant.
+        """Log p(y | z) + log p(z) [B, N] of z [B, N, k], the likelihood without its constant.
 
         -inf where it is no number.
         """

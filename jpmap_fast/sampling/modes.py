@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.mlp import mlp_gauss_newton
-from jpmap_fast.kernels.products import batched_product
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.sampling.mixture import Mixture, laplace_mixture
 from jpmap_fast.sampling.model import Model
+from jpmap_fast.sampling.products import times
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.screening import screened
 from jpmap_fast.solvers import GaussNewton
@@ -47,10 +47,12 @@ class Ends:
 
     def beside(self, other: Ends) -> Ends:
         """All ends of both."""
-        joined = [
-            torch.cat((getattr(self, n), getattr(other, n)), 1) for n in ("z", "height", "matrix")
-        ]
-        return Ends(*joined, self.evaluations + other.evaluations)
+        return Ends(
+            torch.cat((self.z, other.z), dim=1),
+            torch.cat((self.height, other.height), dim=1),
+            torch.cat((self.matrix, other.matrix), dim=1),
+            self.evaluations + other.evaluations,
+        )
 
     def select(self, index: Tensor) -> Ends:
         """Those of the images ``index``."""
@@ -172,9 +174,7 @@ def _distinct(model: Model, ends: Ends) -> Modes:
     there = torch.isfinite(height) & torch.isfinite(matrix).all(dim=-1).all(dim=-1)
     for s in range(1, number):
         apart = z[:, s, None] - z[:, :s]  # [B, s, k]
-        flat = apart.reshape(-1, 1, k)
-        square = batched_product(flat, matrix[:, :s].reshape(-1, k, k))
-        square = (square * flat).sum(dim=(1, 2)).reshape(-1, s)
+        square = (times(matrix[:, :s], apart) * apart).sum(dim=-1)
         there[:, s] &= ~((square < _APART**2) & there[:, :s]).any(dim=1)
     # Those that are there first; where none is, the prior is what is known.
     order = (~there).long().sort(dim=1, stable=True).indices
@@ -223,4 +223,3 @@ def mode_shares(mixture: Mixture, z: Tensor, weights: Tensor) -> Tensor:
     """The mass of weighted draws [B, S] in the basin of each component [B, M]."""
     shares = mixture.shares(z)
     return torch.stack([(weights * shares[..., c]).sum(dim=1) for c in range(shares.shape[2])], 1)
-

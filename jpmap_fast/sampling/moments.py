@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jpmap_fast.kernels.products import batched_product
 from jpmap_fast.sampling.model import Model
+from jpmap_fast.sampling.products import weighted_sum
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import Weighted
 
@@ -58,7 +58,7 @@ def _sums(model: Model, z: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     first = z.new_zeros(batch, model.pixels)
     mean, square = first, first
     for start in range(0, z.shape[1], _BLOCK):
-        codes, weight = z[:, start : start + _BLOCK], weights[:, None, start : start + _BLOCK]
+        codes, weight = z[:, start : start + _BLOCK], weights[:, start : start + _BLOCK]
         number = codes.shape[1]
         decoded = model.decode(codes.flatten(0, 1))
         images = decoded
@@ -66,10 +66,10 @@ def _sums(model: Model, z: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
             image = torch.arange(batch, device=z.device).repeat_interleave(number)
             images = model.select(image).mean_x(decoded)
             decoded_rows = decoded.flatten(1).double().unflatten(0, (batch, number))
-            first = first + batched_product(weight, decoded_rows)[:, 0]
+            first = first + weighted_sum(weight, decoded_rows)
         values = images.flatten(1).double().unflatten(0, (batch, number))
-        mean = mean + batched_product(weight, values)[:, 0]
-        square = square + batched_product(weight, values.square())[:, 0]
+        mean = mean + weighted_sum(weight, values)
+        square = square + weighted_sum(weight, values.square())
     between = (square - mean.square()).clamp_min(0)
     if model.diagonal:
         explained = model.explained()

@@ -58,7 +58,7 @@ def screened(model: Model, count: int, draws: int) -> Tensor:
 
 
 def _log_likelihood(model: Model, pool: _Pool) -> Tensor | None:
-    """log p(y | z) [B, P] up to an image's constant, by two products; None if H is not shared."""
+    """Log p(y | z) [B, P] up to an image's constant, by two products; None if H is not shared."""
     term, f = model.term, model.log_likelihood.objective
     if not (isinstance(term, Whitening) and isinstance(f, WeightedLeastSquares)):
         return None

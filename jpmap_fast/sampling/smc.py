@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, count
-from jpmap_fast.kernels.products import batched_product
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.mixture import Mixture, log_prior
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
 from jpmap_fast.sampling.pareto import effective
+from jpmap_fast.sampling.products import times, weighted_gram
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import SMC_DRAWS, Weighted, systematic
 
@@ -131,7 +131,7 @@ class _Path:
         return _Cloud(z, target, base, zeros, zeros, scale, work)
 
     def of(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log p and log q [B, N]."""
+        """Log p and log q [B, N]."""
         base = log_prior(z) if self.mixture is None else self.mixture.log_density(z)
         return self.model.log_joint(z), base
 
@@ -188,17 +188,15 @@ def _moved(path: _Path, cloud: _Cloud, streams: Streams, name: str, apart: bool)
     number, k = z.shape[1:]
     centred = z - z.mean(dim=1, keepdim=True)
     eye = torch.eye(k, dtype=z.dtype, device=z.device)
-    covariance = batched_product(centred.mT, centred) / number + 1e-10 * eye
+    covariance = weighted_gram(torch.ones_like(cloud.target), centred) / number + 1e-10 * eye
     root, wrong = torch.linalg.cholesky_ex(covariance)
     root = torch.where((wrong > 0)[:, None, None], 1e-3 * eye, root)
-    jump = batched_product(streams.normal(name, (number, k)), root.mT)
+    jump = times(root[:, None], streams.normal(name, (number, k)))
     if apart:
         # Halves, each moved by differences of the other, would be exact; with so many particles
         # what a particle adds to the differences of all others is less than the noise.
         pairs = (streams.uniform(name + " pairs", (2, number)) * number).long()
-        first, second = (
-            z.gather(1, pairs[:, i, :, None].expand(-1, -1, k)) for i in range(2)
-        )
+        first, second = (z.gather(1, pairs[:, i, :, None].expand(-1, -1, k)) for i in range(2))
         far = streams.uniform(name + " far", (number,))[..., None] < 0.1
         size = torch.where(far, 1.0, step / math.sqrt(2))
         jump = size * (first - second) + 1e-3 * jump
