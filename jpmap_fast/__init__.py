@@ -73,6 +73,7 @@ from jpmap_fast.priors import (
     save_prior,
 )
 from jpmap_fast.residuals import GreyValueVariance, ResidualCovariance
+from jpmap_fast.sampling import AMIS, MALA, SMC, Posterior, sample
 from jpmap_fast.solvers import Adam, GaussNewton
 
 if TYPE_CHECKING:
@@ -84,9 +85,12 @@ if TYPE_CHECKING:
 __version__ = version("jpmap_fast")
 
 __all__ = [
+    "AMIS",
     "CSGM",
     "JPMAP",
+    "MALA",
     "MLPVAE",
+    "SMC",
     "Adam",
     "AlternateConvexSearch",
     "Blur",
@@ -111,6 +115,7 @@ __all__ = [
     "PhotoPrior",
     "Operator",
     "PnPADMM",
+    "Posterior",
     "Prior",
     "Reconstructor",
     "ResidualCovariance",
@@ -140,6 +145,7 @@ __all__ = [
     "random_masks",
     "read_pictures",
     "restore",
+    "sample",
     "save_denoiser",
     "save_prior",
     "ssim",

@@ -103,6 +103,10 @@ class LatentObjective(ABC):
     def select(self, index: Tensor | slice) -> LatentObjective:
         """The objective of the images ``index`` alone; those of a slice share what it holds."""
 
+    def repeated(self, index: Tensor) -> LatentObjective:
+        """That of the images ``index``, which may repeat, with no memory of earlier calls."""
+        return self.select(index)
+
     def fused(self) -> MLPLeastSquares | str:
         """The same function for the fused operators, or why they do not apply."""
         return "A is known by its action alone"

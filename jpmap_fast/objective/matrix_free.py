@@ -95,3 +95,6 @@ class MatrixFreeLeastSquares(LatentObjective):
         new._last = self._last
         new._index = index if self._index is None else self._index[index]
         return new
+
+    def repeated(self, index: Tensor) -> MatrixFreeLeastSquares:
+        return MatrixFreeLeastSquares(self.decoder, self.system.select(index), self.target[index])

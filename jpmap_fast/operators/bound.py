@@ -71,6 +71,11 @@ class BoundOperator(ABC):
         return self._kept.get("measured", measured)
 
     @property
+    def seen(self) -> Tensor | None:
+        """Booleans, where y depends on x at all, [...] or [B, ...]; None for everywhere."""
+        return self.operator._seen()
+
+    @property
     def device(self) -> torch.device | None:
         """Where its tensors live, None if it has none."""
         return self.operator.device
@@ -181,17 +186,37 @@ class BoundOperator(ABC):
         """
         self._check_fits(decoded)
         y, beta, sigma = self._of_each(decoded, y, beta, sigma)
+        noise = (
+            torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+            for like in (y, decoded)
+        )
+        return self.perturbed_x(decoded, beta, sigma, y, *noise)
 
-        measured = y + _noise(y, sigma, generator)
-        target = decoded + self._prior_noise(decoded, beta, generator)
+    @steady
+    def perturbed_x(
+        self,
+        decoded: Tensor,
+        beta: Tensor,
+        sigma: Tensor,
+        y: Tensor,
+        of_y: Tensor,
+        of_x: Tensor,
+    ) -> Tensor:
+        """The x [B, C, H, W] of ``sample_x`` for given standard normal numbers.
+
+        Args:
+            decoded, beta, sigma, y: as in ``sample_x``, one for each of B images.
+            of_y: in the place of e_1 / sigma, like y.
+            of_x: in the place of e_2 sqrt(beta), like decoded.
+        """
+        measured = y + _scaled(of_y, sigma)
+        target = decoded + self._deviation(decoded, beta, of_x)
         none = decoded.new_zeros(len(decoded), 1)
         return self._x_update(target, measured, none, beta, sigma)[0]
 
-    def _prior_noise(
-        self, decoded: Tensor, beta: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """A draw of x - G given z, [B, C, H, W]."""
-        return _noise(decoded, beta.rsqrt(), generator)
+    def _deviation(self, decoded: Tensor, beta: Tensor, normal: Tensor) -> Tensor:
+        """A draw of x - G given z [B, C, H, W], of standard normal numbers of that shape."""
+        return _scaled(normal, beta.rsqrt())
 
     def _of_each(
         self, decoded: Tensor, y: Tensor, beta: Tensor, sigma: Tensor
@@ -254,10 +279,9 @@ class BoundOperator(ABC):
         return f"{self.operator!r} for images {list(self.image_shape)}"
 
 
-def _noise(like: Tensor, deviation: Tensor, generator: torch.Generator | None) -> Tensor:
-    """White noise of the shape of ``like``, of a deviation an image [B]."""
-    drawn = torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
-    return deviation.reshape(-1, *[1] * (like.dim() - 1)) * drawn
+def _scaled(noise: Tensor, deviation: Tensor) -> Tensor:
+    """Noise [B, ...] times a deviation an image [B]."""
+    return deviation.reshape(-1, *[1] * (noise.dim() - 1)) * noise
 
 
 def unbound(operator: Any) -> Any:

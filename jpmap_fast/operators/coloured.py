@@ -75,11 +75,9 @@ class ColouredOperator(BoundOperator):
     def _data_term(self) -> DataTerm:
         return self._system.data_term()
 
-    def _prior_noise(
-        self, decoded: Tensor, beta: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        noise = self.covariance.draw(decoded.flatten(1), generator)
-        return (beta.rsqrt()[:, None] * noise).reshape(decoded.shape)
+    def _deviation(self, decoded: Tensor, beta: Tensor, normal: Tensor) -> Tensor:
+        drawn = self.covariance.root(normal.flatten(1))
+        return (beta.rsqrt()[:, None] * drawn).reshape(decoded.shape)
 
     def select(self, index: Tensor) -> BoundOperator:
         white = self.white.select(index)

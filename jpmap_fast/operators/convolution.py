@@ -124,6 +124,9 @@ class Convolution(Diagonalised):
     def _coordinates(self, y: Tensor) -> Tensor:
         return self._map().coordinates(y)
 
+    def _multiplicity(self) -> Tensor:
+        return self._map().multiplicity
+
     def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
         return _BoundConvolution(self, image_shape, place)
 

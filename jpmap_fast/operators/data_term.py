@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.products import RowProduct
@@ -61,6 +62,8 @@ class Whitening:
         rows: the pixels that H sees, int64 [p], shared by all images; None for all of them.
         seen: 1, or 0 for what was not observed, [p] or [B, p]; None for ones.
         lost: y to what of it no x can explain, [B, q]; None where there is nothing such.
+        multiplicity: how many of the measurements each coordinate stands for, [p], where t has more
+            numbers than y; None for one each.
     """
 
     values: Tensor | float
@@ -70,6 +73,7 @@ class Whitening:
     rows: Tensor | None = None
     seen: Tensor | None = None
     lost: Callable[[Tensor], Tensor] | None = None
+    multiplicity: Tensor | None = None
 
     def weight(self, beta: Tensor, sigma: Tensor) -> Tensor:
         """The weights of the squares, [B, p] or [B, 1], for beta [B] and sigma [B]."""
@@ -81,6 +85,58 @@ class Whitening:
         if self.lost is None:
             return None
         return self.lost(y).double().square().sum(dim=-1) / (2 * sigma.double().square())
+
+    def log_determinant(self, beta: Tensor, sigma: Tensor, count: int) -> Tensor:
+        """Log det(sigma^2 I + A A^T / beta) of the ``count`` measurements of an image.
+
+        Those that were not observed (``seen`` = 0) do not count.
+
+        Args:
+            beta, sigma: [B].
+            count: numbers of y an image.
+
+        Returns:
+            float64 [B].
+        """
+        variance, beta = sigma.double().square()[:, None], beta.double()[:, None]
+        values = torch.as_tensor(self.values, device=sigma.device).double()
+        if values.dim() == 0:
+            values = values.expand(count)
+        number = (
+            torch.ones_like(values) if self.multiplicity is None else self.multiplicity.double()
+        )
+        if self.seen is not None:
+            number = number * self.seen.double()
+        total = (number * (variance + values / beta).log()).sum(dim=-1)
+        if self.seen is None:  # what no x can reach is noise alone
+            total = total + (count - number.sum(dim=-1)) * variance[:, 0].log()
+        return total
+
+    def explained(self, beta: Tensor, sigma: Tensor, pixels: int) -> Tensor | None:
+        """The diagonal of A^T (A A^T + beta sigma^2 I)^{-1} A, in [0, 1].
+
+        It is the part of the variance 1 / beta of each pixel that measuring takes away.
+
+        Args:
+            beta, sigma: [B].
+            pixels: n.
+
+        Returns:
+            float64 [B, n]; None where it is not to be had from a diagonal or a matrix.
+        """
+        weight = self.weight(beta.double(), sigma.double()) / beta.double()[:, None]
+        if self.map is None:
+            share = weight if self.scale is None else weight * self.scale.double().square()
+            share = share.expand(-1, pixels if self.rows is None else self.rows.numel())
+            if self.rows is None:
+                return share
+            return share.new_zeros(len(share), pixels).index_copy(1, self.rows, share)
+        if self.map.dense is None:
+            return None
+        matrix, scale = self.map.dense
+        if scale is not None:
+            weight = weight * scale.double().square()
+        return RowProduct(matrix.weight.double().square().T)(weight)
 
 
 class LinearSystem(Protocol):

@@ -110,6 +110,22 @@ class FourierMap:
         mean = mean.expand(*lead[:-1], self.image_shape[0], -1, -1)
         return mean[..., None].expand(*mean.shape, 2).flatten(-4)
 
+    @cached_property
+    def multiplicity(self) -> Tensor:
+        """How many measurements each coordinate stands for, [p].
+
+        One; but a half where a half spectrum holds a number and its conjugate, and none for the
+        imaginary part of a number that is its own conjugate.
+        """
+        height, width = self.low_height, self.low_width
+        number = self._weights.new_ones(height, width // 2 + 1, 2)
+        own = [0] if height % 2 else [0, height // 2]
+        for column in [0] if width % 2 else [0, width // 2]:
+            number[:, column] = 0.5
+            number[own, column, 0] = 1
+            number[own, column, 1] = 0
+        return number.expand(self.low_shape[0], -1, -1, -1).flatten()
+
     def measure(self, x: Tensor) -> Tensor:
         """A x [..., C, H/f, W/f] of images [..., C, H, W]."""
         low = self._fold(product(self._spectrum_for(x), rfft2(x)))

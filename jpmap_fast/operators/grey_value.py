@@ -110,14 +110,8 @@ class GreyValueOperator(BoundOperator):
             term.lost,
         )
 
-    def _prior_noise(
-        self, decoded: Tensor, beta: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        deviation = (self._variance(decoded) / beta.reshape(-1, 1, 1, 1)).sqrt()
-        drawn = torch.randn(
-            decoded.shape, dtype=decoded.dtype, device=decoded.device, generator=generator
-        )
-        return deviation * drawn
+    def _deviation(self, decoded: Tensor, beta: Tensor, normal: Tensor) -> Tensor:
+        return (self._variance(decoded) / beta.reshape(-1, 1, 1, 1)).sqrt() * normal
 
     def select(self, index: Tensor) -> BoundOperator:
         white = self.white.select(index)

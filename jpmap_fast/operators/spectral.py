@@ -47,6 +47,10 @@ class Diagonalised(Operator):
         """Y to what it has outside of the range of U, [B, q]; None where U is complete."""
         return None
 
+    def _multiplicity(self) -> Tensor | None:
+        """How many measurements each coordinate stands for, [p]; None for one each."""
+        return None
+
     def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
         return BoundDiagonalised(self, image_shape, place)
 
@@ -74,4 +78,10 @@ class BoundDiagonalised(BoundOperator):
 
     def _data_term(self) -> Whitening:
         a = self.operator
-        return Whitening(a._values(), a._coordinates, map=a._map(), lost=a._lost_part())
+        return Whitening(
+            a._values(),
+            a._coordinates,
+            map=a._map(),
+            lost=a._lost_part(),
+            multiplicity=a._multiplicity(),
+        )

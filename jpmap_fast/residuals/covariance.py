@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,17 +117,24 @@ class Covariance:
         solved = torch.cholesky_solve(inner.reshape(-1, inner.shape[-1], 1), self._capacitance)
         return out - self.spread(solved.reshape(inner.shape).to(rows.dtype)) / self.diagonal
 
-    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        """A draw of N(0, K) a row, of rows ``like`` [B, n]."""
-        options: dict[str, Any] = {
-            "dtype": like.dtype,
-            "device": like.device,
-            "generator": generator,
-        }
-        out = self.diagonal.sqrt() * torch.randn(like.shape, **options)
+    @cached_property
+    def _inner_root(self) -> Tensor:
+        """M [r, r] with (I + V V^T)^{1/2} = I + V M V^T, V = D^{-1/2} U."""
+        assert self.factor is not None
+        v = self.factor.double() / self.diagonal.double().sqrt()[:, None]
+        values, vectors = torch.linalg.eigh(v.T @ v)
+        values = values.clamp_min(1e-12)
+        scale = ((1 + values).sqrt() - 1) / values
+        return ((vectors * scale) @ vectors.T).to(self.diagonal)
+
+    def root(self, rows: Tensor) -> Tensor:
+        """S v of rows v [B, n], S S^T = K: draws of N(0, K) of standard normal numbers."""
+        deviation = self.diagonal.sqrt()
         if self.factor is None:
-            return out
-        return out + self.spread(torch.randn(len(like), self.factor.shape[1], **options))
+            return deviation * rows
+        inner = self.gather(rows / deviation)  # V^T v
+        mixed = (self._inner_root @ inner[:, :, None])[:, :, 0]
+        return deviation * rows + self.spread(mixed)
 
     def matrix(self) -> Tensor:
         """K [n, n], float64."""

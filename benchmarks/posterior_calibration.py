@@ -1,0 +1,225 @@
+"""Is `sample` calibrated, how many draws are its draws worth, and does E[x | y] pay?
+
+    python benchmarks/posterior_calibration.py [--truths 600] [--problems denoising blur ...]
+
+For each problem, with the prior `mnist`:
+
+- simulation-based calibration: truths of the prior, 99 draws each; the rank of the truth among the
+  draws in each code, the log density, |z|, the centre pixel, the mean of x and ||x - E[x | y]||, 20
+  bins, chi-square p-values; how often 90% sets cover; the same with the weights left out, which has
+  to be refused;
+- effective draws, k-hat, misfits of truths, log evidence against 16,384 draws;
+- on digits of the test set: PSNR of E[x | y] against JPMAP(starts=8), the deepest of many modes.
+
+Writes results/posterior_<device>.json. One thread tells the time of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import torch
+from timer import RESULTS, write
+from torch import Tensor
+
+import jpmap_fast as jf
+from jpmap_fast._metrics import psnr
+from jpmap_fast._prepared import prepare
+from jpmap_fast.sampling.model import Model
+
+SHAPE = (1, 28, 28)
+DRAWS, BINS = 99, 20
+SIGMA = {"denoising": 110 / 255}
+
+
+def operator(name: str, count: int, generator: torch.Generator) -> jf.Operator:
+    """The operator of a problem, for ``count`` images."""
+    if name == "denoising":
+        return jf.Denoising()
+    if name == "inpainting":
+        return jf.Inpainting(jf.random_masks(count, SHAPE, 0.8, generator))
+    if name == "compressed-sensing":
+        return jf.CompressedSensing.gaussian(140, SHAPE, generator)
+    if name == "blur":
+        return jf.Blur(jf.gaussian_kernel(1.5))
+    if (
+        name == "linear-operator"
+    ):  # rows and columns summed over four pixels, by conjugate gradients
+        return jf.LinearOperator(
+            lambda x: x.unflatten(2, (7, 4)).sum(3),
+            lambda y: y[:, :, :, None].expand(-1, -1, -1, 4, -1).flatten(2, 3) * 1.0,
+        )
+    raise ValueError(name)
+
+
+PROBLEMS = ("denoising", "inpainting", "compressed-sensing", "blur", "linear-operator")
+
+
+def chi_square_p(ranks: Tensor) -> float:
+    """How probable so uneven a histogram of ranks in 0..99 is."""
+    counts = torch.bincount(ranks * BINS // (DRAWS + 1), minlength=BINS).double()
+    expected = counts.sum() / BINS
+    value = ((counts - expected) ** 2 / expected).sum()
+    return float(torch.special.gammaincc(torch.tensor((BINS - 1) / 2).double(), value / 2))
+
+
+def ranks(
+    z: Tensor, x: Tensor, mean: Tensor, truth_z: Tensor, truth_x: Tensor, model: Model
+) -> dict[str, Tensor]:
+    """Ranks of the truths among draws, one an image."""
+
+    def rank(draws: Tensor, truth: Tensor) -> Tensor:
+        return (draws < truth[:, None]).sum(dim=1)
+
+    found = {f"z{i + 1}": rank(z[..., i], truth_z[:, i]) for i in range(z.shape[2])}
+    both = torch.cat((truth_z[:, None], z), dim=1).double()
+    density = model.log_joint(both)
+    found["log density"] = rank(density[:, 1:], density[:, 0])
+    found["|z|"] = rank(z.norm(dim=-1), truth_z.norm(dim=-1))
+    flat, truth, centre = x.flatten(2), truth_x.flatten(1), mean.flatten(1)
+    found["centre pixel"] = rank(flat[..., 406], truth[:, 406])
+    found["mean of x"] = rank(flat.mean(dim=-1), truth.mean(dim=-1))
+    found["||x - mean||"] = rank(
+        (flat - centre[:, None]).norm(dim=-1), (truth - centre).norm(dim=-1)
+    )
+    return found
+
+
+def calibration(name: str, truths: int, method: Any) -> dict[str, Any]:
+    """Simulation-based calibration on truths of the prior."""
+    prior = jf.load_prior("mnist")
+    g = torch.Generator().manual_seed(7)
+    sigma = SIGMA.get(name, 10 / 255)
+    z = torch.randn(truths, prior.latent_dim, generator=g)
+    with torch.no_grad():
+        x = prior.decode(z) + prior.gamma * torch.randn(truths, *SHAPE, generator=g)
+    whole = operator(name, truths, g)
+    y = whole.measure(x, sigma=sigma, generator=g)
+    bound = whole.bind(SHAPE, truths, like=y)
+    kept: dict[str, list[Tensor]] = {}
+    seconds = 0.0
+    for rows in torch.arange(truths).split(50):
+        part = bound.select(rows).operator
+        began = time.perf_counter()
+        found = jf.sample(y[rows], part, prior, sigma, draws=DRAWS, method=method, generator=g)
+        seconds += time.perf_counter() - began
+        with torch.no_grad():
+            model = Model(prepare(y[rows], part, prior, sigma).problem)
+            told = ranks(found.z, found.x, found.mean, z[rows], x[rows], model)
+            pick = torch.randint(512, (len(rows), DRAWS), generator=g)
+            pick = pick[..., None].expand(-1, -1, z.shape[1])
+            bare = ranks(found.codes.gather(1, pick), found.x, found.mean, z[rows], x[rows], model)
+        below = (found.x < x[rows][:, None]).sum(dim=1)
+        told |= {f"bare {key}": bare[key] for key in ("log density", "|z|", "z1", "z2")}
+        told["pixels"] = ((below >= 5) & (below < 95)).double().flatten(1).mean(dim=1)
+        for key in ("ess", "pareto_k", "misfit_p_value", "evaluations", "log_evidence"):
+            told[key] = getattr(found, key)
+        for key, value in told.items():
+            kept.setdefault(key, []).append(value)
+    of = {key: torch.cat(value) for key, value in kept.items()}
+    statistics = [key for key in of if of[key].dtype == torch.int64 and key != "evaluations"]
+    p = {key: chi_square_p(of[key]) for key in statistics}
+    own = {key: value for key, value in p.items() if not key.startswith("bare")}
+    codes = torch.stack([of[f"z{i + 1}"] for i in range(z.shape[1])])
+    return {
+        "truths": truths,
+        "sbc_p": {key: round(value, 5) for key, value in own.items()},
+        "sbc_least_p": round(min(own.values()), 5),
+        "without_weights_least_p": min(v for key, v in p.items() if key.startswith("bare")),
+        "coverage_of_90%": {
+            "z, highest density": percent(of["log density"] >= 10),
+            "z, marginals": percent((codes >= 5) & (codes < 95)),
+            "pixels": round(100 * float(of["pixels"].mean()), 1),
+            "||x - mean||": percent(of["||x - mean||"] < 90),
+        },
+        "ess_median": round(float(of["ess"].median())),
+        "ess_1%": round(float(of["ess"].quantile(0.01))),
+        "pareto_k_above_0.7_%": percent(~(of["pareto_k"] <= 0.7)),
+        "misfit_flagged_%": percent(of["misfit_p_value"] < 0.01),
+        "evaluations_mean": round(float(of["evaluations"].double().mean())),
+        "ms_per_image": round(1e3 * seconds / truths, 1),
+        **first_rounds(y[:100], bound.select(torch.arange(100)).operator, prior, sigma),
+    }
+
+
+def first_rounds(y: Tensor, part: jf.Operator, prior: jf.Prior, sigma: float) -> dict[str, Any]:
+    """Draws of 512 without extra rounds, and their log evidence against 16,384, of 100 truths."""
+    g = torch.Generator().manual_seed(3)
+    options: dict[str, Any] = {"draws": 0, "generator": g}
+    short = jf.sample(
+        y, part, prior, sigma, method=jf.AMIS(extra_rounds=0, fallback=None), **options
+    )
+    rounds = (1024, 1024, 2048, 4096, 8192)
+    few = slice(0, 40)
+    bound = part.bind(SHAPE, len(y), like=y).select(torch.arange(40)).operator
+    way = jf.AMIS(rounds=rounds, extra_rounds=0, fallback=None)
+    long = jf.sample(y[few], bound, prior, sigma, method=way, **options)
+    apart = (short.log_evidence[few] - long.log_evidence).abs()
+    told: dict[str, Any] = {
+        "ess_a_draw_median": round(float(short.ess.median()) / 512, 3),
+        "ess_at_least_100_%": percent(short.ess >= 100),
+    }
+    good = apart[(short.pareto_k[few] <= 0.7) & torch.isfinite(apart)]
+    if good.numel():  # known for operators with a determinant alone
+        told["log_evidence_apart_median"] = round(float(good.median()), 4)
+        told["log_evidence_apart_99%"] = round(float(good.quantile(0.99)), 4)
+    return {"first_512": told}
+
+
+def digits(name: str, count: int) -> dict[str, Any]:
+    """Real digits: PSNR of E[x | y], deepest modes."""
+    g = torch.Generator().manual_seed(5)
+    sigma = SIGMA.get(name, 10 / 255)
+    x = jf.mnist_test_digits(count)[0]
+    part = operator(name, count, g)
+    y = part.measure(x, sigma=sigma, generator=g)
+    began = time.perf_counter()
+    found = jf.sample(y, part, "mnist", sigma, draws=0, generator=g)
+    seconds = time.perf_counter() - began
+    several = jf.restore(y, part, "mnist", sigma, method=jf.JPMAP(starts=8), generator=g)
+    many = jf.restore(y, part, "mnist", sigma, method=jf.JPMAP(starts=48), generator=g)
+    with torch.no_grad():
+        model = Model(prepare(y, part, "mnist", sigma).problem)
+        ends = torch.stack((found.modes[:, 0], many.z), dim=1).double()
+        height = model.log_joint(ends)
+    gain = psnr(found.mean, x) - psnr(several.x, x)
+    boot = torch.randint(count, (4000, count), generator=g)
+    spread = gain[boot].mean(dim=1)
+    return {
+        "digits": count,
+        "psnr_mean": round(float(psnr(found.mean, x).mean()), 2),
+        "psnr_jpmap_8_starts": round(float(psnr(several.x, x).mean()), 2),
+        "psnr_gain": round(float(gain.mean()), 3),
+        "psnr_gain_95%": [round(float(spread.quantile(q)), 3) for q in (0.025, 0.975)],
+        "deepest_mode_found_%": percent(height[:, 0] >= height[:, 1] - 0.5),
+        "ess_at_least_100_%": percent(found.ess >= 100),
+        "pareto_k_above_0.7_%": percent(~(found.pareto_k <= 0.7)),
+        "misfit_flagged_%": percent(found.misfit_p_value < 0.01),
+        "ms_per_image": round(1e3 * seconds / count, 1),
+    }
+
+
+def percent(condition: Tensor) -> float:
+    """How often it holds, in per cent."""
+    return round(100 * float(condition.double().mean()), 1)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--truths", type=int, default=600)
+    parser.add_argument("--digits", type=int, default=200)
+    parser.add_argument("--problems", nargs="+", default=PROBLEMS, choices=PROBLEMS)
+    options = parser.parse_args()
+    found: dict[str, Any] = {}
+    for name in options.problems:
+        found[name] = calibration(name, options.truths, jf.AMIS())
+        found[name]["real"] = digits(name, options.digits)
+        print(name, found[name], flush=True)
+        write(RESULTS / "posterior_cpu.json", found, torch.device("cpu"))
+
+
+if __name__ == "__main__":
+    main()

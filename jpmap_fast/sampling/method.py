@@ -1,0 +1,53 @@
+"""What a sampling method is: settings, and draws of the codes of a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jpmap_fast._validate import count, counts
+from jpmap_fast.sampling.model import Model
+from jpmap_fast.sampling.modes import Modes
+from jpmap_fast.sampling.random_numbers import Streams
+from jpmap_fast.sampling.weighted import Weighted
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingMethod(ABC):
+    """How modes are looked for, which all methods do first.
+
+    Args:
+        starts: descents an image besides the one from JPMAP's code, >= 1: from the encoder's code
+            of A^T y, from 0, and from the most probable of ``screen`` draws of the prior.
+        screen: >= 1, fewer for large images (their decoded images take 32 MiB at most).
+        more_starts: how many starts in all an image has whose misfit stays improbable.
+    """
+
+    starts: int = 4
+    screen: int = 8192
+    more_starts: tuple[int, ...] = (8, 34)
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        count(f"{name}: starts", self.starts, 1)
+        count(f"{name}: screen", self.screen, 1)
+        counts(f"{name}: more_starts", self.more_starts, 1)
+
+    @abstractmethod
+    def draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
+        """Weighted draws of p(z | y).
+
+        Args:
+            model: of a batch.
+            modes: that were found.
+            streams: random numbers of the images.
+        """
+
+    @property
+    @abstractmethod
+    def degrees_of_mixture(self) -> int:
+        """Degrees of freedom of the Student-t laws about the modes."""
+
+    def complaints(self) -> dict[str, float]:
+        """Limits that a status looks at: least ``ess``, largest ``pareto_k`` and ``r_hat``."""
+        return {}
