@@ -158,6 +158,16 @@ def test_the_seed_decides_and_the_noise_level_is_part_of_the_key():
     assert not torch.equal(twice.z[0], twice.z[1])
 
 
+def test_a_given_code_stands_in_for_the_restoration():
+    prior, c = small_mlp(), case("compressed-sensing")
+    options = {"draws": 0, "method": jf.AMIS(starts=1, more_starts=(), screen=16)}
+    own = jf.sample(c.y, c.operator, prior, c.sigma, generator=seeded(), **options)
+    z0 = own.modes[:, 0] + 0.01
+    found = jf.sample(c.y, c.operator, prior, c.sigma, z0=z0, generator=seeded(), **options)
+    assert bool(((found.modes[:, 0] - own.modes[:, 0]).abs() < 1e-3).all())
+    assert bool(((found.mean - own.mean).abs() < 0.1).all())
+
+
 def test_without_draws_there_are_moments(posterior):
     y = jf.Denoising().measure(jf.mnist_test_digits(1)[0], 0.4, seeded(1))
     found = jf.sample(y[0], jf.Denoising(), "mnist", 0.4, draws=0, generator=seeded())

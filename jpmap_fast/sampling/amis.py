@@ -43,7 +43,7 @@ class AMIS(SamplingMethod):
     Args:
         starts, screen, more_starts: how modes are found, see ``sample``.
         rounds: draws of each round, >= 32 in the first.
-        degrees: of freedom of the Student-t laws, >= 1.
+        degrees: of freedom of the Student-t laws, >= 1; None for 8, or k / 2 where that is more.
         defensive: part of the prior in the proposal, in (0, 1).
         min_ess: > 0.
         max_pareto_k: in (0, 1).
@@ -59,7 +59,7 @@ class AMIS(SamplingMethod):
     """
 
     rounds: tuple[int, ...] = (128, 128, 256)
-    degrees: int = 8
+    degrees: int | None = None
     defensive: float = 0.05
     min_ess: float = 100.0
     max_pareto_k: float = 0.7
@@ -71,7 +71,8 @@ class AMIS(SamplingMethod):
         rounds = counts("AMIS: rounds", self.rounds, 1)
         if not rounds or rounds[0] < _FEWEST:
             raise ValueError(f"AMIS: expected rounds of {_FEWEST} draws or more, got {rounds}")
-        count("AMIS: degrees", self.degrees, 1)
+        if self.degrees is not None:
+            count("AMIS: degrees", self.degrees, 1)
         positive("AMIS: min_ess", self.min_ess)
         for name in ("defensive", "max_pareto_k"):
             value = number(f"AMIS: {name}", getattr(self, name))
@@ -81,10 +82,9 @@ class AMIS(SamplingMethod):
         if self.fallback is not None:
             choice("AMIS: fallback", self.fallback, tuple(_FALLBACKS))
 
-    @property
-    def degrees_of_mixture(self) -> int:
+    def degrees_for(self, k: int) -> int:
         """See ``SamplingMethod``."""
-        return self.degrees
+        return super().degrees_for(k) if self.degrees is None else self.degrees
 
     def complaints(self) -> dict[str, float]:
         """See ``SamplingMethod``."""
@@ -92,7 +92,8 @@ class AMIS(SamplingMethod):
 
     def draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
         """See ``SamplingMethod``."""
-        rounds = _Rounds(model, modes.mixture(self.degrees, self.defensive), streams)
+        mixture = modes.mixture(self.degrees_for(modes.z.shape[2]), self.defensive)
+        rounds = _Rounds(model, mixture, streams)
         for size in self.rounds:
             rounds = rounds.after(size)
         found = rounds.weighted()

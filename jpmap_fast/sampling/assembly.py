@@ -50,7 +50,9 @@ def part_of(
 ) -> Part:
     """What is told of the images of a chunk."""
     dtype = model.problem.y.dtype
-    shares = mode_shares(modes.mixture(method.degrees_of_mixture, 0.0), draws.z, draws.weights)
+    shares = mode_shares(
+        modes.mixture(method.degrees_for(modes.z.shape[2]), 0.0), draws.z, draws.weights
+    )
     values = {
         "z": z.to(dtype),
         "mean": images.mean,

@@ -59,11 +59,6 @@ class MALA(SamplingMethod):
         if positive("MALA: max_r_hat", self.max_r_hat) <= 1:
             raise ValueError(f"MALA: expected max_r_hat > 1, got {self.max_r_hat}")
 
-    @property
-    def degrees_of_mixture(self) -> int:
-        """See ``SamplingMethod``."""
-        return 8
-
     def complaints(self) -> dict[str, float]:
         """See ``SamplingMethod``."""
         return {"r_hat": self.max_r_hat}
@@ -97,7 +92,7 @@ class MALA(SamplingMethod):
     def _begun(self, modes: Modes, streams: Streams) -> tuple[Tensor, Tensor]:
         """Where chains begin [B, chains, k], and L of each [B, chains, k, k]."""
         k = modes.z.shape[2]
-        mixture = modes.mixture(self.degrees_of_mixture, 0.0)
+        mixture = modes.mixture(self.degrees_for(k), 0.0)
         edges = mixture.log_weight.exp().cumsum(dim=1)
         place = (torch.arange(self.chains, device=edges.device) + 0.5) / self.chains
         chosen = (place[None, :, None] > edges[:, None]).sum(dim=-1)

@@ -60,16 +60,11 @@ class SMC(SamplingMethod):
         count("SMC: moves", self.moves, 1)
         choice("SMC: begin", self.begin, ("prior", "modes"))
 
-    @property
-    def degrees_of_mixture(self) -> int:
-        """See ``SamplingMethod``."""
-        return 8
-
     def draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
         """See ``SamplingMethod``."""
-        mixture = modes.mixture(self.degrees_of_mixture, 0.05)
-        path = _Path(model, mixture if self.begin == "modes" else None)
         batch, k = modes.z.shape[0], modes.z.shape[2]
+        mixture = modes.mixture(self.degrees_for(k), 0.05)
+        path = _Path(model, mixture if self.begin == "modes" else None)
         if self.begin == "modes":
             z = mixture.draw(self.particles, "smc", streams)
         else:
