@@ -10,9 +10,8 @@ from functools import cache
 
 from contract_builders import Named, named, priors
 
-from jpmap_fast._prepared import default_method
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
-from jpmap_fast.priors.protocol import has_codes
+from jpmap_fast.priors.protocol import default_method, has_codes
 
 USUAL_PRIOR = "MLPVAE"
 

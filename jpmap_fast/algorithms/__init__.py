@@ -8,6 +8,7 @@ from jpmap_fast.algorithms.jpmap import JPMAP
 from jpmap_fast.algorithms.map_z import MAPz, MAPzSplitting
 from jpmap_fast.algorithms.monitor import History, Monitor, Progress
 from jpmap_fast.algorithms.outcome import STATUS_TEXT, Outcome
+from jpmap_fast.algorithms.patch_jpmap import PatchJPMAP
 from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.pnp_admm import PnPADMM, largest_weight
 from jpmap_fast.algorithms.problem import Problem
@@ -20,6 +21,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "csgm": CSGM,
     "alternate-convex-search": AlternateConvexSearch,
     "encoder": EncoderContinuation,
+    "patch-jpmap": PatchJPMAP,
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "MAPzSplitting",
     "Monitor",
     "Outcome",
+    "PatchJPMAP",
     "PixelSpace",
     "PnPADMM",
     "Problem",

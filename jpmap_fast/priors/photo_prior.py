@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from jpmap_fast._surroundings import full_precision
+from jpmap_fast.priors.any_size import AnySizePrior
 from jpmap_fast.priors.photo_network import PhotoNetwork
 from jpmap_fast.priors.tiles import in_tiles
-from jpmap_fast.priors.vae import VAE
 
 # Of one pass of the network; about 1 kB of features a pixel at its finest level.
 PIXELS_ON_GPU, PIXELS_ON_CPU = 2**22, 2**20
 
 
-class PhotoPrior(VAE):
+class PhotoPrior(AnySizePrior):
     r"""A prior for pictures of any height and width, grey or in colour.
 
     It is known by the mean of p(x | x + s n), n ~ N(0, I), at every noise level s: an encoder
@@ -39,9 +39,6 @@ class PhotoPrior(VAE):
         image_shape: (C, H, W); None until bound.
         low_precision: whether its products may be bfloat16, where the device has them.
     """
-
-    latent_dim = 0
-    image_shape: tuple[int, ...] | None = None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -69,23 +66,6 @@ class PhotoPrior(VAE):
     def channels(self) -> int:
         """1 for grey pictures, 3 for colour."""
         return self.network.channels
-
-    def bind(self, image_shape: Sequence[int]) -> PhotoPrior:
-        """The same prior, its weights shared, for pictures (C, H, W).
-
-        Raises:
-            ValueError: another number of channels, or no pixels.
-        """
-        shape = tuple(image_shape)
-        if len(shape) != 3 or shape[0] != self.channels or min(shape) < 1:
-            kind, other = ("grey", "photos") if self.channels == 1 else ("colour", "photos-grey")
-            raise ValueError(
-                f"prior: expected {kind} pictures, of shape [{self.channels}, H, W], got "
-                f"{list(shape)}; the prior {other!r} takes the other kind"
-            )
-        new = copy.copy(self)
-        new.image_shape = shape
-        return new
 
     def autoencode(self, x: Tensor, s: Tensor) -> Tensor:
         """The mean of p(x | x + s n): pictures of pictures [B, C, H, W] with noise s [B].
@@ -132,22 +112,6 @@ class PhotoPrior(VAE):
             kept = self._working["kept"] = (state, network)
         return kept[1]  # type: ignore[no-any-return]
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """There are no codes: see the class.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(_NO_CODES)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """There are no codes: see the class.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(_NO_CODES)
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_working": {}}
 
@@ -155,12 +119,6 @@ class PhotoPrior(VAE):
         new = copy.copy(self)
         new.__dict__ = copy.deepcopy(self.__getstate__(), memo)
         return new
-
-
-_NO_CODES = (
-    "prior: expected one with latent codes, got a PhotoPrior, which has none; restore with "
-    'method="encoder"'
-)
 
 
 def _has_bfloat16(like: Tensor) -> bool:

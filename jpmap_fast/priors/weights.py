@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from jpmap_fast._weights_file import read_weights
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.networks import Networks, renamed
+from jpmap_fast.priors.patch_mixture import PatchMixture
+from jpmap_fast.priors.patch_prior import PatchPrior
 from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.priors.restoration import checked_restoration
 
@@ -19,12 +22,24 @@ FORMAT = "jpmap-fast prior 1"
 MOST_LOG_GAMMA = 20
 
 
-NETWORKS: dict[str, type[MLPVAE] | type[ConvVAE] | type[PhotoPrior]] = {
+Network = MLPVAE | ConvVAE | PhotoPrior | PatchPrior
+_PATCHES: dict[str, Callable[..., Any]] = {
+    "PatchMixture": PatchMixture,
+    "MLPVAE": MLPVAE,
+    "ConvVAE": ConvVAE,
+}
+
+
+def _patch_prior(patch: str, settings: dict[str, Any], mean_free: bool) -> PatchPrior:
+    return PatchPrior(_PATCHES[patch](**settings), mean_free)
+
+
+NETWORKS: dict[str, Callable[..., Network]] = {
     "MLPVAE": MLPVAE,
     "ConvVAE": ConvVAE,
     "PhotoPrior": PhotoPrior,
+    "PatchPrior": _patch_prior,
 }
-Network = MLPVAE | ConvVAE | PhotoPrior
 
 
 def save_prior(
