@@ -51,8 +51,9 @@ def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
         )
     if method.uses_codes and not has_codes(prior):
         raise ValueError(
-            f"method: expected {default_method(prior)!r} (or one without codes) for a {type(prior).__name__}, "
-            f"which has no latent codes, got {type(method).__name__}, which descends in them"
+            f"method: expected {default_method(prior)!r} (or one without codes) for a "
+            f"{type(prior).__name__}, which has no latent codes, got {type(method).__name__}, "
+            "which descends in them"
         )
     return method
 

@@ -31,8 +31,8 @@ from jpmap_fast.experiments.baselines import (  # noqa: E402
     save_network,
     tuned,
 )
-from jpmap_fast.priors.overlapping import extract_patches  # noqa: E402
 from jpmap_fast.experiments.baselines.network import build_network  # noqa: E402
+from jpmap_fast.priors.overlapping import extract_patches  # noqa: E402
 
 
 def shape_only(*shape: int, dtype: torch.dtype = torch.float32) -> jf.ModulePrior:

@@ -61,4 +61,6 @@ def patch_levels_of(operator: Operator) -> Levels:
 def _of_kind(table: tuple[Levels, Levels, Levels, Levels], operator: Operator) -> Levels:
     """What a table has for denoising, inpainting, super-resolution or anything else."""
     kinds = (Denoising, Inpainting, SuperResolution)
-    return next((row for row, k in zip(table, kinds, strict=False) if isinstance(operator, k)), table[-1])
+    return next(
+        (row for row, k in zip(table, kinds, strict=False) if isinstance(operator, k)), table[-1]
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jpmap_fast.cli._common import BAD_USAGE, fail, told_in_one_line
+from jpmap_fast.cli._train_patches import train_on_patches
 from jpmap_fast.cli._train_photos import PHOTOS, PhotoPaths, PhotoRun, train_on_photographs
 from jpmap_fast.jobs.device import pick_device
 
@@ -36,15 +37,18 @@ _WeightDecay = Annotated[float, typer.Option(help="Decoupled weight decay (AdamW
 _Network = Annotated[
     str,
     typer.Option(
-        help="mlp, conv-residual or conv-plain (the paper's); photos or photos-grey, for pictures "
-        "of any size from a folder."
+        help="mlp, conv-residual or conv-plain (the paper's); photos, photos-grey or patches, "
+        "a mixture of grey patches, for pictures of any size from a folder."
     ),
 ]
 _Steps = Annotated[int, typer.Option(help="For photographs: steps of Adam, in all.")]
 _Crop = Annotated[int, typer.Option(help="For photographs: side of a crop, in pixels.")]
 _Minutes = Annotated[
     float | None,
-    typer.Option(help="For photographs: stop after that time, to go on with --resume."),
+    typer.Option(
+        help="For photographs: stop after that time, to go on with --resume. For patches: fit no "
+        "longer."
+    ),
 ]
 _Initial = Annotated[
     Path | None, typer.Option("--from", help="For photographs: weights to begin with.")
@@ -74,6 +78,9 @@ _Card = Annotated[
     Path | None, typer.Option(help="Model card to write; beside the weights by default.")
 ]
 _Terms = Annotated[str, typer.Option(help="Source and terms of the data, for the card.")]
+_Components = Annotated[int, typer.Option(help="Of a mixture of patches.")]
+_PatchSize = Annotated[int, typer.Option(help="Side of a patch, in pixels.")]
+_Patches = Annotated[int, typer.Option(help="How many patches to fit a mixture to.")]
 _Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 
 
@@ -110,16 +117,19 @@ def train(
     card: _Card = None,
     terms: _Terms = "",
     progress: _Progress = True,
+    components: _Components = 200,
+    patch_size: _PatchSize = 8,
+    patches: _Patches = 1_000_000,
 ) -> None:
     """Train a prior: a variational autoencoder with the denoising criterion and learned gamma."""
     with told_in_one_line():
         _check(output, checkpoint, resume)
-        from jpmap_fast.priors.weights import save_prior
-        from jpmap_fast.training import train as train_prior
-
         where = pick_device(device, kernels=False)
+        paths = PhotoPaths(data, output, validation, initial, checkpoint, card)
+        if network == "patches":
+            sizes = {"patch_size": patch_size, "components": components, "patches": patches}
+            return train_on_patches(paths, {**sizes, "seed": seed}, minutes, terms, where)
         if network in PHOTOS:
-            paths = PhotoPaths(data, output, validation, initial, checkpoint, card)
             given: dict[str, Any] = {"steps": steps, "crop": crop, "seed": seed}
             given |= {"batch_size": batch_size, "learning_rate": learning_rate}
             run = PhotoRun(network, paths, given, resume, minutes, terms, progress)
@@ -142,21 +152,30 @@ def train(
             "patience": patience,
             "precision": precision,
         }
-        images, judged = _read(data, key, validation, validation_key)
-        prior = train_prior(
-            images,
-            **recipe,
-            device=where,
-            checkpoint=checkpoint,
-            resume=resume,
-            validation=judged,
-            progress=progress,
-        )
-        figures = _figures(prior, images, judged)
-        recipe["images"] = len(images)
-        save_prior(prior, output, recipe, half=half)
-        _tell(figures, output)
-        _write_card(card, output, data.name, recipe, figures, terms)
+        keys = key, validation_key
+        options = {"device": where, "resume": resume, "progress": progress}
+        _train_on_images(paths, keys, recipe, options, half, terms)
+
+
+def _train_on_images(
+    paths: PhotoPaths,
+    keys: tuple[str | None, str | None],
+    recipe: dict[str, Any],
+    options: dict[str, Any],
+    half: bool,
+    terms: str,
+) -> None:
+    """Train on images of one size, and write weights with their card."""
+    from jpmap_fast.priors.weights import save_prior
+    from jpmap_fast.training import train as train_prior
+
+    images, judged = _read(paths.data, keys[0], paths.validation, keys[1])
+    prior = train_prior(images, **recipe, checkpoint=paths.checkpoint, validation=judged, **options)
+    figures = _figures(prior, images, judged)
+    recipe["images"] = len(images)
+    save_prior(prior, paths.output, recipe, half=half)
+    _tell(figures, paths.output)
+    _write_card(paths.card, paths.output, paths.data.name, recipe, figures, terms)
 
 
 def _check(output: Path, checkpoint: Path | None, resume: bool) -> None:

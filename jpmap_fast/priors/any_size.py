@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,11 +11,10 @@ from torch import Tensor
 
 from jpmap_fast.priors.vae import VAE
 
-
 _Own = TypeVar("_Own", bound="AnySizePrior")
 
 
-class AnySizePrior(VAE):
+class AnySizePrior(VAE, ABC):
     """A prior without codes that ``autoencode(x, s)`` is all of.
 
     Attributes:
@@ -27,9 +27,13 @@ class AnySizePrior(VAE):
     method = "encoder"
 
     @property
+    @abstractmethod
     def channels(self) -> int:
         """1 for grey pictures, 3 for colour."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def autoencode(self, x: Tensor, s: Tensor) -> Tensor:
+        """Pictures of pictures [B, C, H, W] with noise of level s [B]."""
 
     def bind(self: _Own, image_shape: Sequence[int]) -> _Own:
         """The same prior, its weights shared, for pictures (C, H, W).

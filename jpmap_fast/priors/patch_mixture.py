@@ -93,7 +93,7 @@ class PatchMixture(nn.Module):
         return self._spectra().with_noise(s, like)
 
     def log_density(self, patches: Tensor, s: Tensor) -> Tensor:
-        """log p(q) of patches q = u + s n [B, d, N], s [B]: [B, N], in nats."""
+        """Log p(q) of patches q = u + s n [B, d, N], s [B]: [B, N], in nats."""
         return self.densities(s, patches)(products(patches)).logsumexp(dim=1)
 
     def estimator(self, s: Tensor, like: Tensor) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,20 @@ MOST_LOG_GAMMA = 20
 
 
 Network = MLPVAE | ConvVAE | PhotoPrior | PatchPrior
-_PATCHES: dict[str, Callable[..., Any]] = {
+NETWORKS: dict[str, type[Network]] = {
+    "MLPVAE": MLPVAE,
+    "ConvVAE": ConvVAE,
+    "PhotoPrior": PhotoPrior,
+    "PatchPrior": PatchPrior,
+}
+# What a ``PatchPrior`` of a file may be made of.
+PATCHES: dict[str, type[PatchMixture | MLPVAE | ConvVAE]] = {
     "PatchMixture": PatchMixture,
     "MLPVAE": MLPVAE,
     "ConvVAE": ConvVAE,
 }
 
 
-def _patch_prior(patch: str, settings: dict[str, Any], mean_free: bool) -> PatchPrior:
-    return PatchPrior(_PATCHES[patch](**settings), mean_free)
-
-
-NETWORKS: dict[str, Callable[..., Network]] = {
-    "MLPVAE": MLPVAE,
-    "ConvVAE": ConvVAE,
-    "PhotoPrior": PhotoPrior,
-    "PatchPrior": _patch_prior,
-}
 
 
 def save_prior(
@@ -125,6 +121,9 @@ def build(
     """
     try:
         with torch.device("meta"):  # nothing is drawn for weights that are replaced
+            if network == "PatchPrior":
+                patch = PATCHES[settings["patch"]](**settings["settings"])
+                settings = {"patch": patch, "mean_free": settings["mean_free"]}
             prior = NETWORKS[network](**settings)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch: sizes overflow
         raise ValueError(f"{source}: its architecture cannot be built: {error}") from error

@@ -1,4 +1,4 @@
-"""How good a photograph prior is on pictures."""
+"""How good a prior for any size is on pictures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jpmap_fast.priors.photo_prior import PhotoPrior
+from jpmap_fast.priors.any_size import AnySizePrior
 
 
 @torch.no_grad()
-def denoising_psnr(prior: PhotoPrior, pictures: Sequence[Tensor], s: float) -> float:
+def denoising_psnr(prior: AnySizePrior, pictures: Sequence[Tensor], s: float) -> float:
     """Mean over pictures of the PSNR of autoencode(x + s n, s) against x, in dB.
 
     Args:
