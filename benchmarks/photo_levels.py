@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="*", help="kinds; all by default")
+    parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps; all by default")
     parser.add_argument("--side", type=int, default=256, help="of the pictures' centres")
     parser.add_argument("--number", type=int, default=24, help="of pictures")
     parser.add_argument("--output", type=Path)
@@ -122,7 +123,7 @@ def main() -> None:
     for kind, (problems, numbers) in kinds(arguments.side).items():
         if kind not in (arguments.only or [kind]) or (kind == "denoising" and not patches):
             continue
-        for steps in numbers:
+        for steps in arguments.steps or numbers:
             start = Levels(steps, *STARTS.get(kind, (49 / 255, 1.0, 0.23)))
             levels, psnr = searched(lambda tried: quality(x, prior, problems, tried), start)  # noqa: B023
             print(f"{kind}: {levels} {psnr:.3f} dB", flush=True)

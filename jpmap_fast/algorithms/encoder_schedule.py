@@ -38,7 +38,7 @@ INPAINTING = Levels(30, 30 / 255, 0.5, 0.25)
 _PHOTOS = (DENOISING, INPAINTING, SUPER_RESOLUTION, BLUR)
 # Of the prior ``patches``, in the same order.
 _PATCHES = (
-    Levels(5, 1 / 255, 32**-0.5, 0.25),
+    Levels(3, 1 / 255, 0.3, 0.45),
     INPAINTING,
     SUPER_RESOLUTION,
     BLUR,

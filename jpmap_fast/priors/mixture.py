@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -105,15 +104,26 @@ class Densities:
             points: p [B, d, N].
             shares: r [B, K, N]; with those of the posterior it is grad log of the mixture.
         """
-        size = points.shape[-2]
-        packed = self.linear.expand(len(points), -1, -1).mT @ shares
-        out = torch.zeros_like(points)
-        ends = list(accumulate(range(size, 0, -1)))
-        for i, end in enumerate(ends):
-            row = packed[:, end - size + i : end]  # the products of entry i with i, i + 1, ...
-            out[:, i:].addcmul_(row, points[:, i : i + 1])
-            out[:, i] += row.mul_(points[:, i:]).sum(dim=1)
-        return out
+        return _gradient(self.linear.mT @ shares, points)
+
+    def score_of(self, points: Tensor, chosen: Tensor) -> Tensor:
+        """grad_p log N(p; 0, C_k) = -C_k^{-1} p of points, k [B, N]."""
+        linear = self.linear.mT.contiguous().expand(len(points), -1, -1)
+        if points.is_cuda:
+            index = chosen[:, None].expand(-1, linear.shape[1], -1)
+            return _gradient(linear.gather(2, index), points)
+        parts = [one.index_select(1, k) for one, k in zip(linear, chosen, strict=True)]
+        return _gradient(torch.stack(parts) if len(parts) > 1 else parts[0][None], points)
+
+
+def _gradient(packed: Tensor, points: Tensor) -> Tensor:
+    """The gradient of sum_{i <= j} a_ij p_i p_j in p [B, d, N]; a [B, d (d + 1) / 2, N] is lost."""
+    size = points.shape[-2]
+    out = torch.zeros_like(points)
+    for i, row in enumerate(packed.split(list(range(size, 0, -1)), dim=-2)):
+        out[:, i:].addcmul_(row, points[:, i : i + 1])
+        out[:, i] += row.mul_(points[:, i:]).sum(dim=1)
+    return out
 
 
 def posterior_mean(points: Tensor, densities: Densities, s: Tensor, *, best: bool) -> Tensor:
@@ -134,9 +144,7 @@ def posterior_mean(points: Tensor, densities: Densities, s: Tensor, *, best: boo
     """
     scores = densities(products(points))
     if best:
-        shares = torch.zeros_like(scores)
-        shares.scatter_(1, scores.argmax(dim=1, keepdim=True), 1.0)
+        gradient = densities.score_of(points, scores.argmax(dim=1))
     else:
-        shares = scores.softmax(dim=1)
-    variance = s.to(points).square()[:, None, None]
-    return points + variance * densities.score(points, shares)
+        gradient = densities.score(points, scores.softmax(dim=1))
+    return points + s.to(points).square()[:, None, None] * gradient

