@@ -54,14 +54,12 @@ def restore(
             is ``estimate_sigma(y, operator)``.
         method: "jpmap", "map-z", "map-z-splitting", "csgm", "alternate-convex-search", "encoder",
             "patch-jpmap", or an algorithm object such as ``JPMAP(starts=8)``. None for "jpmap", or
-            for a prior without latent codes for its own: "encoder" for ``photos``, "patch-jpmap"
-            for ``patches``.
+            without codes "encoder" (as for ``photos``) or "patch-jpmap" (``patches``).
         z0: codes to descend from, of the shape of ``Result.z``, such as those of the frame before,
             in place of the starts of the method. Methods without codes refuse it.
         generator: source of random starts, if there are any; torch's default generator if None.
         record: keep z, J1, beta, gap and candidate by iteration in ``Result.history``.
-        progress: show a bar that counts finished images, with "encoder" or
-            "patch-jpmap" passes; or
+        progress: show a bar that counts finished images, with "encoder" passes of the network; or
             a function that is called with how many are done and how many there are.
         chunk_size: images worked on at a time; None chooses by memory. Results do not depend on it.
 
