@@ -37,7 +37,7 @@ def test_every_operator_runs_and_a_picture_restores_as_it_does_alone(name: str) 
     prior, x, operator = small().bind((1, 24, 24)), pictures(2), operators()[name]
     sigma = torch.tensor([0.02, 0.1])
     y = operator.measure(x, sigma, torch.Generator().manual_seed(1))
-    method = jf.PatchJPMAP(steps=3)
+    method = jf.PatchJPMAP(steps=2)
     together = jf.restore(y, operator, prior, sigma, method=method).x
     assert bool(torch.isfinite(together).all())
     for i in range(2):
@@ -105,7 +105,7 @@ def test_wrong_inputs_are_refused() -> None:
 
 
 def test_the_bundled_prior_denoises_and_deblurs() -> None:
-    x = jf.data.photograph()[..., 76:124, 46:94].mean(dim=1, keepdim=True)
+    x = jf.data.photograph()[..., 84:116, 54:86].mean(dim=1, keepdim=True)
     prior, generator = jf.load_prior("patches"), torch.Generator().manual_seed(0)
     assert prior.channels == 1 and prior.image_shape is None
     for level, least in ((15, 4.0), (50, 9.0)):
@@ -140,7 +140,7 @@ def test_the_commands_train_and_restore(tmp_path: Path) -> None:
     for extra in (["--minutes", "0"], ["--checkpoint", str(tmp_path / "run")]):
         done = CliRunner().invoke(app, ["train", str(folder), "-o", str(weights), "--network",
                                         "patches", *extra])  # fmt: skip
-        assert done.exit_code == 1 and extra[0] in done.output
+        assert done.exit_code == 2 and extra[0] in done.output
 
 
 def test_a_reconstructor_of_deepinv_runs_it() -> None:
