@@ -36,9 +36,9 @@ INPAINTING = Levels(30, 30 / 255, 0.5, 0.25)
 
 
 _PHOTOS = (DENOISING, INPAINTING, SUPER_RESOLUTION, BLUR)
-# Of the prior ``patches``, in the same order: denoising begins at sigma. Blurs are within 0.02 dB of
-# their best of nine rows there, inpainting likes the first level and lambda best and more steps
-# than ten.
+# Of the prior ``patches``, in the same order: denoising begins at sigma. For blurs this was as good
+# as the best of nine rows, for inpainting the first level and lambda were, and more steps were
+# better; super-resolution has not been searched.
 _PATCHES = (Levels(3, 1 / 255, 0.3, 0.45), INPAINTING, SUPER_RESOLUTION, BLUR)
 
 

@@ -35,7 +35,7 @@ def load_prior(
     """A trained prior, ready for ``restore``.
 
     Args:
-        name_or_path: the name of a bundled prior ("mnist", "photos-grey", "patches"); a safetensors file
+        name_or_path: the name of a bundled prior ("mnist", "fashion", "faces"); a safetensors file
             written by ``save_prior`` or ``jpmap-fast train``; a checkpoint of a training run; or a
             folder of the original research code (``model`` and ``training_args.json``).
         device: where to; the CPU by default.
