@@ -16,8 +16,8 @@ import torch
 import jpmap_fast as jf
 from jpmap_fast._metrics import psnr
 from jpmap_fast.experiments.baselines import EPLL, fit_mixture, load_mixture, save_mixture
-from jpmap_fast.experiments.baselines.mixture import extract_patches
 from jpmap_fast.experiments.baselines.training_images import training_images
+from jpmap_fast.priors.overlapping import extract_patches
 
 # Components and patches that a CPU core fits in a few minutes.
 PATCH_SIZE = 6
@@ -31,7 +31,7 @@ def random_patches(images: torch.Tensor, number: int, generator: torch.Generator
     chosen = torch.randperm(len(images), generator=generator)[: -(-number // each)]
     parts = []
     for part in chosen.split(500):
-        patches = extract_patches(images[part].float() / 255, PATCH_SIZE)
+        patches = extract_patches(images[part].float() / 255, PATCH_SIZE).mT
         places = torch.rand(patches.shape[:2], generator=generator).argsort(dim=1)[:, :each]
         parts.append(patches[torch.arange(len(part))[:, None], places].flatten(0, 1))
     return torch.cat(parts)[:number]
@@ -87,7 +87,7 @@ def main() -> None:
             "log_likelihood_training": round(likelihood, 2),
             "log_likelihood_held_out": round(
                 float(EPLL(stored).log_likelihood(clean).mean())
-                / extract_patches(clean[:1], PATCH_SIZE).shape[1],
+                / extract_patches(clean[:1], PATCH_SIZE).shape[2],
                 2,
             ),
             "bytes": options.output.stat().st_size,

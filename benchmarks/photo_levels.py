@@ -1,11 +1,13 @@
 """Noise levels of ``EncoderContinuation`` by kind of measurement, chosen on training pictures.
 
     python benchmarks/photo_levels.py --prior photos-grey --pictures FOLDER [--device cuda]
+    python benchmarks/photo_levels.py --prior patches --pictures FOLDER --side 96 --number 6
 
 For every kind of operator and every number of steps: coordinate descent over the first level, the
 last one over sigma, and the coupling weight, for the mean PSNR over the kind's problems on the
-centres of 24 pictures. Writes results/photo_levels.json; ``algorithms/encoder_schedule.py`` holds
-what was chosen.
+centres of 24 pictures. With ``patches`` those of ``PatchJPMAP``, and for denoising too. Writes
+results/photo_levels.json, or patch_levels.json; ``algorithms/encoder_schedule.py`` holds what was
+chosen.
 """
 
 from __future__ import annotations
@@ -23,28 +25,30 @@ from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
-from jpmap_fast.algorithms import EncoderContinuation
+from jpmap_fast.algorithms import ALGORITHMS
 from jpmap_fast.algorithms.encoder_schedule import Levels
 from jpmap_fast.data.any_size import load_pictures
+from jpmap_fast.priors.protocol import default_method
 
-SIDE, PICTURES = 256, 24
 Problems = list[tuple[jf.Operator, float]]
 FIRST = tuple(level / 255 for level in (15, 30, 49, 75, 100, 130, 180, 255))
-LAST = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+LAST = (0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+STARTS = {"inpainting": (130 / 255, 1.0, 0.23), "denoising": (1 / 255, 0.5, 0.35)}
 WEIGHT = (0.05, 0.1, 0.15, 0.23, 0.35, 0.5, 0.75, 1.0, 1.5)
 
 
-def mask(share: float) -> Tensor:
+def mask(share: float, side: int) -> Tensor:
     """Pixels observed with a probability, the same for every picture."""
     generator = torch.Generator().manual_seed(round(1000 * share))
-    return (torch.rand(SIDE, SIDE, generator=generator) < share).float()
+    return (torch.rand(side, side, generator=generator) < share).float()
 
 
-def kinds() -> dict[str, tuple[Problems, tuple[int, ...]]]:
+def kinds(side: int) -> dict[str, tuple[Problems, tuple[int, ...]]]:
     """Problems of every kind, with noise in 255ths, and numbers of steps to try."""
     blurs = [jf.gaussian_kernel(1.6), jf.motion_kernel(15.0, 30.0)]
     blurs += [shake_kernel(17, 101), shake_kernel(23, 102)]  # none of those that are judged by
     return {
+        "denoising": ([(jf.Denoising(), s) for s in (15.0, 25.0, 50.0)], (2, 3, 5)),
         "blur": ([(jf.Blur(k), s) for k in blurs for s in (2.55, 7.65)], (6, 8, 12, 16)),
         "super-resolution": (
             [
@@ -56,7 +60,7 @@ def kinds() -> dict[str, tuple[Problems, tuple[int, ...]]]:
             (6, 8, 12, 16),
         ),
         "inpainting": (
-            [(jf.Inpainting(mask(p)), s) for p in (0.2, 0.5) for s in (2.55, 10.0)],
+            [(jf.Inpainting(mask(p, side)), s) for p in (0.2, 0.5) for s in (2.55, 10.0)],
             (10, 20, 30, 40),
         ),
     }
@@ -64,7 +68,7 @@ def kinds() -> dict[str, tuple[Problems, tuple[int, ...]]]:
 
 def quality(x: Tensor, prior: Any, problems: Problems, levels: Levels) -> float:
     """Mean PSNR in dB."""
-    method = EncoderContinuation(**asdict(levels))
+    method = ALGORITHMS[default_method(prior)](**asdict(levels))
     total = 0.0
     for operator, sigma in problems:
         generator = torch.Generator(x.device).manual_seed(0)
@@ -105,30 +109,35 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="*", help="kinds; all by default")
-    parser.add_argument("--output", type=Path, default=RESULTS / "photo_levels.json")
+    parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps; all by default")
+    parser.add_argument("--side", type=int, default=256, help="of the pictures' centres")
+    parser.add_argument("--number", type=int, default=24, help="of pictures")
+    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     prior = jf.load_prior(arguments.prior, device=device)
-    x = pictures(arguments.pictures, prior.channels).to(device)
+    x = pictures(arguments.pictures, prior.channels, arguments.side, arguments.number).to(device)
+    patches = default_method(prior) == "patch-jpmap"
+    output = arguments.output or RESULTS / f"{'patch' if patches else 'photo'}_levels.json"
     rows = []
-    for kind, (problems, numbers) in kinds().items():
-        if arguments.only and kind not in arguments.only:
+    for kind, (problems, numbers) in kinds(arguments.side).items():
+        if kind not in (arguments.only or [kind]) or (kind == "denoising" and not patches):
             continue
-        for steps in numbers:
-            start = Levels(steps, 49 / 255 if kind != "inpainting" else 130 / 255, 1.0, 0.23)
+        for steps in arguments.steps or numbers:
+            start = Levels(steps, *STARTS.get(kind, (49 / 255, 1.0, 0.23)))
             levels, psnr = searched(lambda tried: quality(x, prior, problems, tried), start)  # noqa: B023
             print(f"{kind}: {levels} {psnr:.3f} dB", flush=True)
             rows.append({"kind": kind, **asdict(levels), "psnr": round(psnr, 3)})
-    write(arguments.output, {"pictures": len(x), "rows": rows}, device)
+    write(output, {"pictures": len(x), "rows": rows}, device)
 
 
-def pictures(folder: Path, channels: int) -> Tensor:
-    """The centres of the first pictures of a folder, [24, C, 256, 256]."""
+def pictures(folder: Path, channels: int, side: int, number: int) -> Tensor:
+    """The centres of every eighth picture of a folder, [number, C, side, side]."""
     found = []
-    for picture in load_pictures(folder, channels).pictures[: 8 * PICTURES : 8]:
+    for picture in load_pictures(folder, channels).pictures[: 8 * number : 8]:
         x = picture.float() / 255
-        top, left = (x.shape[1] - SIDE) // 2, (x.shape[2] - SIDE) // 2
-        found.append(x[:, top : top + SIDE, left : left + SIDE])
+        top, left = (x.shape[1] - side) // 2, (x.shape[2] - side) // 2
+        found.append(x[:, top : top + side, left : left + side])
     return torch.stack(found)
 
 

@@ -16,6 +16,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,19 @@ class Bench:
         data: folder of the sets.
         device: where.
         rivals: whether to run others on the same inputs.
+        name: of what is measured, in the rows.
     """
 
-    def __init__(self, data: Path, device: torch.device, rivals: bool) -> None:
-        self.data, self.device, self.rivals = data, device, rivals
-        self.grey = jf.load_prior("photos-grey", device=device)
+    def __init__(
+        self, data: Path, device: torch.device, rivals: bool, name: str = "photos"
+    ) -> None:
+        self.data, self.device, self.rivals, self.name = data, device, rivals, name
         self.rows: list[dict[str, Any]] = []
+
+    @cached_property
+    def grey(self) -> Any:
+        """The prior for grey pictures."""
+        return jf.load_prior("photos-grey", device=self.device)
 
     @property
     def colour(self) -> Any:
@@ -81,7 +89,7 @@ class Bench:
             noise = torch.randn(made.A(x).shape, generator=generator).to(self.device)
             y = made.A(x) + sigma / 255 * noise
             found = jf.restore(y, made, prior, sigma / 255).x
-            values.setdefault("photos", []).append(psnr(found, x))
+            values.setdefault(self.name, []).append(psnr(found, x))
             for name, rival in (rivals or {}).items():
                 values.setdefault(name, []).append(psnr(rival(y, made), x))
         means = {name: round(statistics.mean(each), 3) for name, each in values.items()}

@@ -20,13 +20,11 @@ from jpmap_fast.operators.residual import with_residual
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
-from jpmap_fast.priors.protocol import bound, has_codes, make_decoder, make_encoder
+from jpmap_fast.priors.protocol import bound, default_method, has_codes, make_decoder, make_encoder
 from jpmap_fast.residuals import WHITE, Residual, checked_residual, residuals_of
 
 # In place of a noise level: as ``estimate_sigma`` finds it.
 AUTO = "auto"
-# Of priors with latent codes, and of those without.
-DEFAULT_METHODS = ("jpmap", "encoder")
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,6 @@ class Task:
 
     problem: Problem
     batched: bool
-
-
-def default_method(prior: Prior) -> str:
-    """The name of the method of a prior, where nobody says another: one of ``DEFAULT_METHODS``."""
-    return DEFAULT_METHODS[0 if has_codes(prior) else 1]
 
 
 def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
@@ -60,8 +53,9 @@ def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
         )
     if method.uses_codes and not has_codes(prior):
         raise ValueError(
-            f"method: expected 'encoder' (or one without codes) for a {type(prior).__name__}, "
-            f"which has no latent codes, got {type(method).__name__}, which descends in them"
+            f"method: expected {default_method(prior)!r} (or one without codes) for a "
+            f"{type(prior).__name__}, which has no latent codes, got {type(method).__name__}, "
+            "which descends in them"
         )
     return method
 

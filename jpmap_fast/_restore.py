@@ -53,7 +53,7 @@ def restore(
             imaginary part each; a number or one an image [B]. None reads the ``noise_model.sigma``
             of a deepinv physics, "auto" is ``estimate_sigma(y, operator)``.
         method: a name, such as "jpmap", "map-z", "csgm" or "encoder", or an algorithm such as
-            ``JPMAP(starts=8)``. None is "jpmap"; "encoder" for one without codes, as ``photos``.
+            ``JPMAP(starts=8)``. None is "jpmap", or what a prior without codes says.
         residual: model of x - G(z): "white" (None) as above, another that the prior carries, such
             as "covariance", or a ``ResidualCovariance`` or ``GreyValueVariance``.
         z0: codes to descend from, of the shape of ``Result.z``, in place of the starts.

@@ -149,6 +149,13 @@ def photographs(channels: int = 1) -> PhotoPrior:
     return PhotoPrior(channels, (8, 12), (1, 1), (1, 1))
 
 
+def patches() -> jf.PatchPrior:
+    """A prior without codes that knows patches."""
+    scales = torch.tensor([0.5, 0.1])[:, None, None]
+    near = torch.exp(-torch.cdist(*[torch.cartesian_prod(*[torch.arange(3.0)] * 2)] * 2))
+    return jf.PatchPrior(jf.PatchMixture.of(torch.ones(2), scales**2 * near, (1, 3, 3)), True)
+
+
 PRIORS: dict[str, dict[str, Callable[[], Any]]] = {
     "MLPVAE": {
         "": lambda: jf.MLPVAE(IMAGE_SHAPE, LATENT, (12, 10)),
@@ -169,6 +176,10 @@ PRIORS: dict[str, dict[str, Callable[[], Any]]] = {
     "HierarchicalPhotoPrior": {
         "": lambda: jf.HierarchicalPhotoPrior(1, (6, 8), (1, 1), (1, 1), 2).bind(IMAGE_SHAPE),
         "any size": lambda: jf.HierarchicalPhotoPrior(1, (6, 8), (1, 1), (0, 1), 2),
+    },
+    "PatchPrior": {
+        "": lambda: patches().bind(IMAGE_SHAPE),
+        "codes": lambda: jf.PatchPrior(jf.MLPVAE((1, 4, 4), 3, (8,))).bind(IMAGE_SHAPE),
     },
     "ModulePrior": {
         "chain": lambda: jf.ModulePrior(Encoder(), _sequential(), 0.15, LATENT, IMAGE_SHAPE),

@@ -11,9 +11,8 @@ from functools import cache
 
 from contract_builders import Named, named, priors
 
-from jpmap_fast._prepared import default_method
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
-from jpmap_fast.priors.protocol import has_codes
+from jpmap_fast.priors.protocol import default_method, has_codes
 
 USUAL_PRIOR = "MLPVAE"
 # Methods that know one kind of prior, of which they are not the default.

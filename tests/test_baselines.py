@@ -31,12 +31,8 @@ from jpmap_fast.experiments.baselines import (  # noqa: E402
     save_network,
     tuned,
 )
-from jpmap_fast.experiments.baselines.mixture import (  # noqa: E402
-    Densities,
-    extract_patches,
-    products,
-)
 from jpmap_fast.experiments.baselines.network import build_network  # noqa: E402
+from jpmap_fast.priors.overlapping import extract_patches  # noqa: E402
 
 
 def shape_only(*shape: int, dtype: torch.dtype = torch.float32) -> jf.ModulePrior:
@@ -71,7 +67,7 @@ def digits_problem(number: int, name: str = "inpainting"):
 @pytest.fixture(scope="module")
 def mixture():
     """A mixture of patches of 5 x 5 pixels of smooth images, in double precision."""
-    patches = extract_patches(smooth_images(40, 1, 24, 24, seed=5), 5).flatten(0, 1).double()
+    patches = extract_patches(smooth_images(40, 1, 24, 24, seed=5), 5).mT.flatten(0, 1).double()
     found, _ = fit_mixture(
         patches, 6, iterations=8, floor=1e-4, generator=torch.Generator().manual_seed(0)
     )
@@ -263,33 +259,13 @@ def test_total_variation_refuses_settings(settings):
 # Mixtures and EPLL
 
 
-def test_products_and_densities_are_those_of_torch():
-    generator = torch.Generator().manual_seed(0)
-    factor = torch.randn(3, 4, 4, generator=generator, dtype=torch.float64)
-    covariances = factor @ factor.mT + 0.1 * torch.eye(4)
-    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
-    patches = torch.randn(2, 7, 4, generator=generator, dtype=torch.float64)
-    expected = torch.stack(
-        [
-            w.log()
-            + torch.distributions.MultivariateNormal(
-                torch.zeros(4, dtype=torch.float64), c
-            ).log_prob(patches)
-            for w, c in zip(weights, covariances, strict=True)
-        ],
-        dim=2,
-    )
-    found = Densities.of(weights, covariances, patches)(products(patches))
-    torch.testing.assert_close(found, expected)
-
-
 def test_patches_are_in_deepinv_s_order():
     x = torch.rand(2, 3, 7, 6)
     from deepinv.utils import patch_extractor
 
     places = torch.arange(5 * 4)
     theirs, _ = patch_extractor(x, 20, 3, position_inds_linear=places)
-    torch.testing.assert_close(extract_patches(x, 3), theirs.reshape(2, 20, -1))
+    torch.testing.assert_close(extract_patches(x, 3).mT, theirs.reshape(2, 20, -1))
 
 
 def test_a_fit_raises_the_likelihood_and_finds_two_known_lines():
@@ -384,7 +360,7 @@ def test_epll_denoises_and_raises_the_likelihood(mixture):
     fit = (result.x - y).square().sum(dim=(1, 2, 3)) / (2 * 0.1**2)
     torch.testing.assert_close(result.objective, fit - after / 25)
     theirs = deepinv.optim.EPLL(copy.deepcopy(mixture), pretrained=None, patch_size=5)
-    patches = extract_patches(result.x, 5)
+    patches = extract_patches(result.x, 5).mT
     likelihood = -theirs.negative_log_likelihood(patches.contiguous()).sum(dim=1)
     torch.testing.assert_close(after, likelihood)
 

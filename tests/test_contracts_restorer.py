@@ -28,6 +28,7 @@ SITUATIONS = [
     *(Situation("CSGM", operator=found.name) for found in builders.operators()),
     *(Situation("CSGM", prior=found.name) for found in priors_with_codes()),
     *(Situation("EncoderContinuation", operator=found.name) for found in builders.operators()),
+    *(Situation("PatchJPMAP", operator=found.name) for found in builders.operators()),
 ]
 
 

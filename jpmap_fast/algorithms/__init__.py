@@ -9,6 +9,7 @@ from jpmap_fast.algorithms.jpmap import JPMAP
 from jpmap_fast.algorithms.map_z import MAPz, MAPzSplitting
 from jpmap_fast.algorithms.monitor import History, Monitor, Progress
 from jpmap_fast.algorithms.outcome import STATUS_TEXT, Outcome
+from jpmap_fast.algorithms.patch_jpmap import PatchJPMAP
 from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.pnp_admm import PnPADMM, largest_weight
 from jpmap_fast.algorithms.problem import Problem
@@ -22,6 +23,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "alternate-convex-search": AlternateConvexSearch,
     "encoder": EncoderContinuation,
     "hierarchical-jpmap": HierarchicalJPMAP,
+    "patch-jpmap": PatchJPMAP,
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "MAPzSplitting",
     "Monitor",
     "Outcome",
+    "PatchJPMAP",
     "PixelSpace",
     "PnPADMM",
     "Problem",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from jpmap_fast._validate import positive
 from jpmap_fast.algorithms.base import Algorithm
-from jpmap_fast.algorithms.encoder_schedule import levels_of
+from jpmap_fast.algorithms.encoder_schedule import Levels, levels_of
 from jpmap_fast.algorithms.first_guess import first_guess
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import COMPLETED, FAILED, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import at_least, setting
+from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.protocol import has_codes
 
 
@@ -56,6 +58,10 @@ class EncoderContinuation(Algorithm):
     denoiser prior", 2021, from where the relation of beta and s is taken.
     """
 
+    # Its own name, and that of a prior for it, in errors.
+    _name: ClassVar[str] = "encoder"
+    _prior: ClassVar[str] = "photos"
+
     steps: int | None = setting(None, at_least(1))
     first: float | None = setting(None, positive)
     last: float | None = setting(None, positive)
@@ -81,10 +87,11 @@ class EncoderContinuation(Algorithm):
         if has_codes(problem.prior):
             raise ValueError(
                 "method: expected one for a prior with latent codes, such as 'jpmap', got "
-                "'encoder', which needs a prior that is told the noise level (autoencode(x, s)), "
-                f"such as 'photos'; this is a {type(problem.prior).__name__}"
+                f"{self._name!r}, which needs a prior that is told the noise level "
+                f"(autoencode(x, s)), such as {self._prior!r}; this is a "
+                f"{type(problem.prior).__name__}"
             )
-        chosen = levels_of(problem.operator.operator)
+        chosen = self._levels(problem.operator.operator)
         mine = {name: getattr(self, name) for name in ("steps", "first", "last", "weight")}
         return replace(self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()})
 
@@ -98,7 +105,7 @@ class EncoderContinuation(Algorithm):
         assert self.last is not None and self.weight is not None
         autoencode = problem.prior.autoencode  # type: ignore[attr-defined]
         end = self.last * problem.sigma
-        begin = end if self.steps == 1 else torch.clamp(end, min=self.first)
+        begin = end if self.steps == 1 else self._begin(end, problem.sigma)
         x = decoded = first_guess(problem.operator, problem.y)
         for step in range(self.steps):
             t = step / max(1, self.steps - 1)
@@ -107,6 +114,15 @@ class EncoderContinuation(Algorithm):
             decoded = autoencode(x, level).contiguous()
             monitor.finished(problem.batch)
         return x, level, decoded
+
+    def _levels(self, operator: Operator) -> Levels:
+        """What is chosen by the operator."""
+        return levels_of(operator)
+
+    def _begin(self, end: Tensor, sigma: Tensor) -> Tensor:
+        """s_1 of several steps [B]."""
+        assert self.first is not None
+        return torch.clamp(end, min=self.first)
 
     def run_fixed(
         self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor

@@ -35,15 +35,29 @@ SUPER_RESOLUTION = Levels(8, 75 / 255, 1.4, 0.1)
 INPAINTING = Levels(30, 30 / 255, 0.5, 0.25)
 
 
+_PHOTOS = (DENOISING, INPAINTING, SUPER_RESOLUTION, BLUR)
+# Of the prior ``patches``, in the same order: denoising begins at sigma. For blurs this was as good
+# as the best of nine rows, for inpainting the first level and lambda were, and more steps were
+# better; super-resolution has not been searched.
+_PATCHES = (Levels(3, 1 / 255, 0.3, 0.45), INPAINTING, SUPER_RESOLUTION, BLUR)
+
+
 def levels_of(operator: Operator) -> Levels:
     """The levels for an operator, after a search on training pictures (benchmarks/photo_levels.py).
 
     Of blurs and inpainting lambda is not the search's own: see above.
     """
-    if isinstance(operator, Denoising):
-        return DENOISING
-    if isinstance(operator, Inpainting):
-        return INPAINTING
-    if isinstance(operator, SuperResolution):
-        return SUPER_RESOLUTION
-    return BLUR
+    return _of_kind(_PHOTOS, operator)
+
+
+def patch_levels_of(operator: Operator) -> Levels:
+    """The same for priors of patches, tried on crops of training and held-out pictures."""
+    return _of_kind(_PATCHES, operator)
+
+
+def _of_kind(table: tuple[Levels, Levels, Levels, Levels], operator: Operator) -> Levels:
+    """What a table has for denoising, inpainting, super-resolution or anything else."""
+    kinds = (Denoising, Inpainting, SuperResolution)
+    return next(
+        (row for row, k in zip(table, kinds, strict=False) if isinstance(operator, k)), table[-1]
+    )

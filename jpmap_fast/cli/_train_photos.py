@@ -12,6 +12,10 @@ import torch
 import typer
 
 if TYPE_CHECKING:
+    from jpmap_fast.data.any_size import Pictures
+    from jpmap_fast.priors.hierarchical_prior import HierarchicalPhotoPrior
+    from jpmap_fast.priors.patch_prior import PatchPrior
+    from jpmap_fast.priors.photo_prior import PhotoPrior
     from jpmap_fast.training.photo_recipe import CropRecipe
 
 # Networks for photographs, and the channels of their pictures.
@@ -65,19 +69,11 @@ class PhotoRun:
 
 def train_on_photographs(run: PhotoRun, device: torch.device) -> None:
     """Train, and write weights with their card."""
-    from jpmap_fast.data.any_size import load_pictures
     from jpmap_fast.priors.load import load_prior
-    from jpmap_fast.priors.weights import save_prior
-    from jpmap_fast.training import denoising_psnr
 
     paths = run.paths
-    if run.minutes is not None and not run.minutes > 0:
-        raise ValueError(f"--minutes: expected a number > 0, got {run.minutes}")
     channels = PHOTOS[run.network]
-    found = load_pictures(paths.data, channels)
-    judged = found if paths.validation is None else load_pictures(paths.validation, channels)
-    for name, reason in (*found.failures, *(judged.failures if paths.validation else ())):
-        typer.echo(f"left out {name}: {reason}", err=True)
+    found, judged = read_pictures_of(paths, channels)
     recipe = {name: value for name, value in run.given.items() if value is not None}
     kind = _kind_of(run.network)
     prior, done = kind.train(
@@ -85,23 +81,19 @@ def train_on_photographs(run: PhotoRun, device: torch.device) -> None:
         device=device,
         checkpoint=paths.checkpoint,
         resume=run.resume,
-        seconds=math.inf if run.minutes is None else 60 * run.minutes,
+        seconds=seconds_of(run.minutes),
         progress=run.progress,
         initial=None if paths.initial is None else load_prior(paths.initial),
         **recipe,
     )
-    figures = {s: denoising_psnr(prior, judged.pictures, s / 255) for s in LEVELS}
-    if kind.gamma_of_figures:
-        with torch.no_grad():
-            prior.log_gamma.fill_(-figures[25] / 20 * math.log(10))
     settings = {**asdict(kind.recipe(**recipe)), "steps_done": done}
-    save_prior(prior, paths.output, {**settings, "pictures": len(found.pictures)}, half=True)
-    whose = "training" if paths.validation is None else "validation"
-    of = f"{len(judged.pictures)} {whose}"
-    text = _card(run, kind, settings, len(found.pictures), figures, of)
-    (paths.card or paths.output.with_suffix(".md")).write_text(text, encoding="utf-8")
-    for s, psnr in figures.items():
-        typer.echo(f"denoising at {s}/255, PSNR of {of}: {psnr:.2f} dB")
+    written = Written(
+        f"{kind.name} for pictures of any size",
+        f"{kind.minimised}minimised by Adam; `jpmap-fast train --network {run.network}` with:",
+        settings,
+        kind.gamma_of_figures,
+    )
+    write_any_size(prior, paths, found, judged, written, run.terms)
     typer.echo(f"{done} of {settings['steps']} steps; written: {paths.output}")
 
 
@@ -145,34 +137,86 @@ def _kind_of(network: str) -> _Kind:
     )
 
 
-def _card(
-    run: PhotoRun,
-    kind: _Kind,
-    settings: dict[str, Any],
-    pictures: int,
-    figures: dict[int, float],
-    judged: str,
-) -> str:
+def seconds_of(minutes: float | None) -> float:
+    """The time to stop after.
+
+    Raises:
+        ValueError: not positive.
+    """
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"--minutes: expected a number > 0, got {minutes}")
+    return math.inf if minutes is None else 60 * minutes
+
+
+def read_pictures_of(paths: PhotoPaths, channels: int) -> tuple[Pictures, Pictures]:
+    """Pictures to train on, and those to judge by; what is left out is told."""
+    from jpmap_fast.data.any_size import load_pictures
+
+    found = load_pictures(paths.data, channels)
+    judged = found if paths.validation is None else load_pictures(paths.validation, channels)
+    for name, reason in (*found.failures, *(judged.failures if paths.validation else ())):
+        typer.echo(f"left out {name}: {reason}", err=True)
+    return found, judged
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a card says.
+
+    Attributes:
+        what: the prior is.
+        recipe: how it was made.
+        settings: with which.
+        gamma_of_figures: whether gamma is the error of the figure at 25/255.
+    """
+
+    what: str
+    recipe: str
+    settings: dict[str, Any]
+    gamma_of_figures: bool = True
+
+
+def write_any_size(
+    prior: PhotoPrior | HierarchicalPhotoPrior | PatchPrior,
+    paths: PhotoPaths,
+    found: Pictures,
+    judged: Pictures,
+    written: Written,
+    terms: str,
+) -> None:
+    """Judge a prior, give it a gamma where it has none, and write its weights and card."""
+    from jpmap_fast.priors.weights import save_prior
+    from jpmap_fast.training import denoising_psnr
+
+    figures = {s: denoising_psnr(prior, judged.pictures, s / 255) for s in LEVELS}
+    if written.gamma_of_figures:
+        with torch.no_grad():
+            prior.log_gamma.fill_(-figures[25] / 20 * math.log(10))
+    pictures = len(found.pictures)
+    save_prior(prior, paths.output, {**written.settings, "pictures": pictures}, half=True)
+    kind = "training" if paths.validation is None else "validation"
     lines = [
-        f"# Prior `{run.paths.output.stem}`",
+        f"# Prior `{paths.output.stem}`",
         "",
-        f"{kind.name} for pictures of any size, for `jpmap_fast.load_prior`.",
+        f"{written.what}, for `jpmap_fast.load_prior`.",
         "",
         "## Data",
         "",
-        f"{pictures} pictures of `{run.paths.data.name}`. {run.terms}".rstrip(),
+        f"{pictures} pictures of `{paths.data.name}`. {terms}".rstrip(),
         "",
         "## Recipe",
         "",
-        f"{kind.minimised}minimised by Adam; `jpmap-fast train --network {run.network}` with:",
+        written.recipe,
         "",
-        *(f"- {key}: {value}" for key, value in settings.items()),
+        *(f"- {key}: {value}" for key, value in written.settings.items()),
         "",
         "## Figures",
         "",
-        f"Mean PSNR in dB of {judged} pictures with Gaussian noise:",
+        f"Mean PSNR in dB of {len(judged.pictures)} {kind} pictures with Gaussian noise:",
         "",
         *(f"- {s}/255: {psnr:.2f}" for s, psnr in figures.items()),
         "",
     ]
-    return "\n".join(lines)
+    (paths.card or paths.output.with_suffix(".md")).write_text("\n".join(lines), encoding="utf-8")
+    for s, psnr in figures.items():
+        typer.echo(f"denoising at {s}/255, PSNR of {len(judged.pictures)} {kind}: {psnr:.2f} dB")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jpmap_fast.cli._common import BAD_USAGE, fail, told_in_one_line
+from jpmap_fast.cli._train_patches import train_on_patches
 from jpmap_fast.cli._train_photos import PHOTOS, PhotoPaths, PhotoRun, train_on_photographs
 from jpmap_fast.jobs.device import pick_device
 
@@ -39,8 +40,9 @@ _WeightDecay = Annotated[float, typer.Option(help="Decoupled weight decay (AdamW
 _Network = Annotated[
     str,
     typer.Option(
-        help="mlp, conv-residual or conv-plain (the paper's); photos, photos-grey or "
-        "hierarchical-photos (experimental), for pictures of any size from a folder."
+        help="mlp, conv-residual or conv-plain (the paper's); photos, photos-grey, "
+        "hierarchical-photos (experimental) or patches, a mixture of grey patches, for pictures of "
+        "any size from a folder."
     ),
 ]
 _Steps = Annotated[
@@ -59,7 +61,10 @@ _Crop = Annotated[
 ]
 _Minutes = Annotated[
     float | None,
-    typer.Option(help="For photographs: stop after that time, to go on with --resume."),
+    typer.Option(
+        help="For photographs: stop after that time, to go on with --resume. For patches: fit no "
+        "longer."
+    ),
 ]
 _Initial = Annotated[
     Path | None, typer.Option("--from", help="For photographs: weights to begin with.")
@@ -96,6 +101,9 @@ _Card = Annotated[
     Path | None, typer.Option(help="Model card to write; beside the weights by default.")
 ]
 _Terms = Annotated[str, typer.Option(help="Source and terms of the data, for the card.")]
+_Components = Annotated[int, typer.Option(help="Of a mixture of patches.")]
+_PatchSize = Annotated[int, typer.Option(help="Side of a patch, in pixels.")]
+_Patches = Annotated[int, typer.Option(help="How many patches to fit a mixture to.")]
 _Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 
 
@@ -137,16 +145,19 @@ def train(
     card: _Card = None,
     terms: _Terms = "",
     progress: _Progress = True,
+    components: _Components = 200,
+    patch_size: _PatchSize = 8,
+    patches: _Patches = 1_000_000,
 ) -> None:
     """Train a prior: a variational autoencoder with the denoising criterion and learned gamma."""
     with told_in_one_line():
         _check(output, checkpoint, resume)
-        from jpmap_fast.priors.weights import save_prior
-        from jpmap_fast.training import train as train_prior
-
         where = pick_device(device, kernels=False)
+        paths = PhotoPaths(data, output, validation, initial, checkpoint, card)
+        if network == "patches":
+            sizes = {"patch_size": patch_size, "components": components, "patches": patches}
+            return train_on_patches(paths, {**sizes, "seed": seed}, minutes, terms, where)
         if network in PHOTOS:
-            paths = PhotoPaths(data, output, validation, initial, checkpoint, card)
             given: dict[str, Any] = {"steps": steps, "crop": crop, "seed": seed}
             given |= {"batch_size": batch_size, "learning_rate": learning_rate}
             run = PhotoRun(network, paths, given, resume, minutes, terms, progress)
@@ -169,19 +180,32 @@ def train(
             "patience": patience,
             "precision": precision,
         }
-        images, judged = _read(data, key, validation, validation_key)
-        how: dict[str, Any] = {
-            "device": where,
-            "checkpoint": checkpoint,
-            "resume": resume,
-            "progress": progress,
-        }
-        prior = train_prior(images, **recipe, **how, validation=judged)
-        _fit_residuals(prior, images, residuals)
-        figures = _figures(prior, images, judged)
-        save_prior(prior, output, recipe | {"images": len(images)}, half=half)
-        _tell(figures, output)
-        _write_card(card, output, f"{len(images)} images of `{data.name}`", recipe, figures, terms)
+        keys = key, validation_key
+        options = {"device": where, "resume": resume, "progress": progress}
+        _train_on_images(paths, keys, recipe, options, residuals, half, terms)
+
+
+def _train_on_images(
+    paths: PhotoPaths,
+    keys: tuple[str | None, str | None],
+    recipe: dict[str, Any],
+    options: dict[str, Any],
+    residuals: int,
+    half: bool,
+    terms: str,
+) -> None:
+    """Train on images of one size, and write weights with their card."""
+    from jpmap_fast.priors.weights import save_prior
+    from jpmap_fast.training import train as train_prior
+
+    images, judged = _read(paths.data, keys[0], paths.validation, keys[1])
+    prior = train_prior(images, **recipe, checkpoint=paths.checkpoint, validation=judged, **options)
+    _fit_residuals(prior, images, residuals)
+    figures = _figures(prior, images, judged)
+    save_prior(prior, paths.output, recipe | {"images": len(images)}, half=half)
+    _tell(figures, paths.output)
+    data = f"{len(images)} images of `{paths.data.name}`"
+    _write_card(paths.card, paths.output, data, recipe, figures, terms)
 
 
 def _fit_residuals(prior: Network, images: Tensor, rank: int) -> None:

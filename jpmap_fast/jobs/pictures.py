@@ -15,7 +15,7 @@ import jpmap_fast as jf
 from jpmap_fast._arrays import as_float_tensor, as_tensor
 from jpmap_fast._messages import FieldError
 from jpmap_fast._metrics import psnr
-from jpmap_fast._prepared import AUTO, as_algorithm, default_method
+from jpmap_fast._prepared import AUTO, as_algorithm
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs._degradation import Degradation
 from jpmap_fast.jobs._sources import Item, Shape
@@ -23,7 +23,7 @@ from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.jobs.report import PictureReport
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import named_operator, read_options
-from jpmap_fast.priors.protocol import bound, picture_shape
+from jpmap_fast.priors.protocol import bound, default_method, picture_shape
 
 # Shapes of pictures whose operators are kept.
 KEPT = 4

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from jpmap_fast._messages import FieldError, typed
-from jpmap_fast._prepared import AUTO, DEFAULT_METHODS
+from jpmap_fast._prepared import AUTO
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm
 from jpmap_fast.jobs._fields import given_fields, versioned
 from jpmap_fast.operators.registry import check_complete, checked_options
+from jpmap_fast.priors.protocol import DEFAULT_METHODS
 
 FORMATS = ("png", "tiff")
 BITS = (8, 16, 32)

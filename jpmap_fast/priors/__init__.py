@@ -7,6 +7,8 @@ from jpmap_fast.priors.hierarchical_prior import HierarchicalPhotoPrior
 from jpmap_fast.priors.load import available_priors, load_prior
 from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.priors.mlp_vae import MLPVAE
+from jpmap_fast.priors.patch_mixture import PatchMixture
+from jpmap_fast.priors.patch_prior import PatchPrior
 from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.priors.weights import save_prior
 
@@ -17,6 +19,8 @@ __all__ = [
     "HierarchicalPhotoPrior",
     "MLPDecoder",
     "ModulePrior",
+    "PatchMixture",
+    "PatchPrior",
     "PhotoPrior",
     "Prior",
     "available_priors",

@@ -40,6 +40,8 @@ class Prior(Protocol):
     - ``autoencode(x, s) -> Tensor``: pictures [B, C, H, W] with noise of level s [B] to their
       denoised ones, for a prior without codes (latent_dim 0), which ``EncoderContinuation`` asks by
       it alone; its ``encode`` and ``decode`` may refuse.
+    - ``method``: for such a prior the name of the method that restores with it where nobody says
+      another, "encoder" or "patch-jpmap"; "encoder" without it.
     - ``code_shape``: of one code, for an encoder and a decoder of codes [B, \*code_shape], with
       latent_dim the product of its sizes; (latent_dim,) without it.
     - ``restoration``: a dict of ``starts`` and ``n2``, which ``JPMAP`` and ``MAPz`` take where the

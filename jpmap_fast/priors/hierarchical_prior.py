@@ -12,10 +12,10 @@ from torch import Tensor
 from jpmap_fast._surroundings import full_precision
 from jpmap_fast._validate import SCALE_HINT, count, counts, number
 from jpmap_fast.priors.hierarchical_network import HierarchicalNetwork
-from jpmap_fast.priors.photo_prior import AnySizePrior
+from jpmap_fast.priors.photo_prior import NetworkPrior
 
 
-class HierarchicalPhotoPrior(AnySizePrior):
+class HierarchicalPhotoPrior(NetworkPrior):
     r"""A hierarchical variational autoencoder for pictures of any height and width. Experimental.
 
         p(x, z) = N(x; G(z), gamma^2 I) prod_l p(z_l | z_>l),

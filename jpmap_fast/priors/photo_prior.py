@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -13,26 +13,24 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._surroundings import full_precision
+from jpmap_fast.priors.any_size import AnySizePrior
 from jpmap_fast.priors.hierarchical_network import HierarchicalNetwork
 from jpmap_fast.priors.photo_network import PhotoNetwork
 from jpmap_fast.priors.tiles import in_tiles
-from jpmap_fast.priors.vae import VAE
 
 # Of one pass of the network; about 1 kB of features a pixel at its finest level.
 PIXELS_ON_GPU, PIXELS_ON_CPU = 2**22, 2**20
 
-_Prior = TypeVar("_Prior", bound="AnySizePrior")
+_Own = TypeVar("_Own", bound="NetworkPrior")
 
 
-class AnySizePrior(VAE, ABC):
+class NetworkPrior(AnySizePrior):
     """What priors for pictures of any size share: a network over s, in tiles, and no codes [B, k].
 
     Args:
         network: gives G(mu(x; s)) of pictures x [B, C, H, W] and noise levels s [B].
     """
 
-    latent_dim = 0
-    image_shape: tuple[int, ...] | None = None  # type: ignore[assignment]
     network: PhotoNetwork | HierarchicalNetwork
 
     def __init__(self, network: PhotoNetwork | HierarchicalNetwork) -> None:
@@ -49,23 +47,6 @@ class AnySizePrior(VAE, ABC):
     def channels(self) -> int:
         """1 for grey pictures, 3 for colour."""
         return self.network.channels
-
-    def bind(self: _Prior, image_shape: Sequence[int]) -> _Prior:
-        """The same prior, its weights shared, for pictures (C, H, W).
-
-        Raises:
-            ValueError: another number of channels, or no pixels.
-        """
-        shape = tuple(image_shape)
-        if len(shape) != 3 or shape[0] != self.channels or min(shape) < 1:
-            kind, other = ("grey", "photos") if self.channels == 1 else ("colour", "photos-grey")
-            raise ValueError(
-                f"prior: expected {kind} pictures, of shape [{self.channels}, H, W], got "
-                f"{list(shape)}; the prior {other!r} takes the other kind"
-            )
-        new = copy.copy(self)
-        new.image_shape = shape
-        return new
 
     def autoencode(self, x: Tensor, s: Tensor) -> Tensor:
         """The mean of p(x | x + s n): pictures of pictures [B, C, H, W] with noise s [B].
@@ -113,32 +94,16 @@ class AnySizePrior(VAE, ABC):
             kept = self._working["kept"] = (state, network)
         return kept[1]  # type: ignore[no-any-return]
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """There are no codes: see the class.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(_NO_CODES.format(type(self).__name__))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """There are no codes: see the class.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(_NO_CODES.format(type(self).__name__))
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_working": {}}
 
-    def __deepcopy__(self: _Prior, memo: dict[int, Any]) -> _Prior:
+    def __deepcopy__(self: _Own, memo: dict[int, Any]) -> _Own:
         new = copy.copy(self)
         new.__dict__ = copy.deepcopy(self.__getstate__(), memo)
         return new
 
 
-class PhotoPrior(AnySizePrior):
+class PhotoPrior(NetworkPrior):
     r"""A prior for pictures of any height and width, grey or in colour.
 
     It is known by the mean of p(x | x + s n), n ~ N(0, I), at every noise level s: an encoder
@@ -179,11 +144,6 @@ class PhotoPrior(AnySizePrior):
             "encoder_blocks": network.encoder_blocks,
             "decoder_blocks": network.decoder_blocks,
         }
-
-
-_NO_CODES = (
-    'prior: expected one with latent codes, got a {}, which has none; restore with method="encoder"'
-)
 
 
 def _has_bfloat16(like: Tensor) -> bool:

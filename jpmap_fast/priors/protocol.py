@@ -23,6 +23,9 @@ from jpmap_fast.priors.defaults import code_shape_of, default_decoder, default_e
 from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.restoration import checked_restoration
 
+# Of priors with latent codes, and of those without; the last of those that know patches.
+DEFAULT_METHODS = ("jpmap", "encoder", "patch-jpmap")
+
 # Which look themselves whether they describe what ``decode`` does.
 _OWN = (ModulePrior.decoder, ConvVAE.decoder, MLPVAE.decoder)
 
@@ -119,6 +122,14 @@ def picture_shape(prior: Prior) -> tuple[int | None, ...]:
 def has_codes(prior: Prior) -> bool:
     """Whether a prior has codes to descend in: not where its class defines ``autoencode``(x, s)."""
     return not callable(getattr(type(prior), "autoencode", None))
+
+
+def default_method(prior: Prior) -> str:
+    """The name of the method of a prior, where nobody says another: one of ``DEFAULT_METHODS``."""
+    if has_codes(prior):
+        return DEFAULT_METHODS[0]
+    name = getattr(type(prior), "method", None)
+    return name if name in DEFAULT_METHODS else DEFAULT_METHODS[1]
 
 
 def restoration_of(prior: Prior) -> dict[str, int]:

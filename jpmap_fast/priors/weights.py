@@ -13,6 +13,8 @@ from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.hierarchical_prior import HierarchicalPhotoPrior
 from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.networks import Networks, renamed
+from jpmap_fast.priors.patch_mixture import PatchMixture
+from jpmap_fast.priors.patch_prior import PatchPrior
 from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.priors.restoration import checked_restoration
 from jpmap_fast.residuals.files import PREFIX, packed, unpacked
@@ -21,12 +23,19 @@ FORMAT = "jpmap-fast prior 1"
 MOST_LOG_GAMMA = 20
 
 
-Network = MLPVAE | ConvVAE | PhotoPrior | HierarchicalPhotoPrior
+Network = MLPVAE | ConvVAE | PhotoPrior | HierarchicalPhotoPrior | PatchPrior
 NETWORKS: dict[str, type[Network]] = {
     "MLPVAE": MLPVAE,
     "ConvVAE": ConvVAE,
     "PhotoPrior": PhotoPrior,
     "HierarchicalPhotoPrior": HierarchicalPhotoPrior,
+    "PatchPrior": PatchPrior,
+}
+# What a ``PatchPrior`` of a file may be made of.
+PATCHES: dict[str, type[PatchMixture | MLPVAE | ConvVAE]] = {
+    "PatchMixture": PatchMixture,
+    "MLPVAE": MLPVAE,
+    "ConvVAE": ConvVAE,
 }
 
 
@@ -118,6 +127,9 @@ def build(
     """
     try:
         with torch.device("meta"):  # nothing is drawn for weights that are replaced
+            if network == "PatchPrior":
+                patch = PATCHES[settings["patch"]](**settings["settings"])
+                settings = {"patch": patch, "mean_free": settings["mean_free"]}
             prior = NETWORKS[network](**settings)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch: sizes overflow
         raise ValueError(f"{source}: its architecture cannot be built: {error}") from error

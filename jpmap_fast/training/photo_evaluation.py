@@ -1,4 +1,4 @@
-"""How good a prior for photographs is on pictures."""
+"""How good a prior for any size is on pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jpmap_fast.priors.photo_prior import AnySizePrior
+from jpmap_fast.priors.any_size import AnySizePrior
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, count, positive
-from jpmap_fast.priors.photo_prior import AnySizePrior, PhotoPrior
+from jpmap_fast.priors.photo_prior import NetworkPrior, PhotoPrior
 from jpmap_fast.training.photo_evaluation import denoising_psnr
 
 GAMMA_LEVEL = 25 / 255  # the noise level whose error is a PhotoPrior's gamma
@@ -129,6 +129,6 @@ class PhotoRecipe(CropRecipe):
         """
         return ((found - clean).square() / (s.reshape(-1, 1, 1, 1) + FLOOR)).mean()
 
-    def log_gamma_of(self, prior: AnySizePrior, pictures: Sequence[Tensor]) -> float:
+    def log_gamma_of(self, prior: NetworkPrior, pictures: Sequence[Tensor]) -> float:
         """Of the root mean squared error of ``autoencode`` at s = 25/255."""
         return -denoising_psnr(prior, pictures, GAMMA_LEVEL) / 20 * math.log(10)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from jpmap_fast._surroundings import DrawingFrom
-from jpmap_fast.priors.photo_prior import AnySizePrior, PhotoPrior
+from jpmap_fast.priors.photo_prior import NetworkPrior, PhotoPrior
 from jpmap_fast.priors.weights import Network
 from jpmap_fast.training.crops import Crops
 from jpmap_fast.training.photo_recipe import CropRecipe, PhotoRecipe
@@ -131,7 +131,7 @@ def train_on_crops(
     return prior, done
 
 
-def _begin_with(prior: AnySizePrior, initial: Network) -> None:
+def _begin_with(prior: NetworkPrior, initial: Network) -> None:
     if prior.settings != initial.settings:
         raise ValueError(
             f"initial: expected weights of a network with {prior.settings}, got {initial.settings}"

@@ -28,7 +28,7 @@ def _written(write: Callable[[Path], Any]) -> bytes:
 
 
 @cache
-def _networks() -> list[jf.MLPVAE | jf.ConvVAE | PhotoPrior]:
+def _networks() -> list[jf.MLPVAE | jf.ConvVAE | PhotoPrior | jf.PatchPrior]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return [
@@ -36,6 +36,8 @@ def _networks() -> list[jf.MLPVAE | jf.ConvVAE | PhotoPrior]:
             jf.ConvVAE(SHAPE, 2, (2, 3)),
             jf.ConvVAE(SHAPE, 2, (1, 1, 1, 1), "plain", 2),
             PhotoPrior(1, (2, 3), (1, 1), (0, 1)),
+            jf.PatchPrior(jf.PatchMixture((1, 2, 2), 2), mean_free=True),
+            jf.PatchPrior(jf.MLPVAE((1, 2, 2), 2, (3,))),
         ]
 
 

@@ -14,7 +14,8 @@ from jpmap_fast._validate import positive
 from jpmap_fast.algorithms.pixel_space import Estimate, PixelSpace
 from jpmap_fast.algorithms.problem import Problem
 from jpmap_fast.experiments.baselines._deepinv import deepinv_module
-from jpmap_fast.experiments.baselines.mixture import Densities, extract_patches, products
+from jpmap_fast.priors.mixture import Densities, Spectra, products
+from jpmap_fast.priors.overlapping import extract_patches
 
 # deepinv's, after S. Parameswaran, C. Deledalle, L. Denis, T. Nguyen, IEEE TIP 2018.
 BETAS = (1.0, 4.0, 8.0, 16.0, 32.0)
@@ -122,19 +123,17 @@ class EPLL(PixelSpace):
             variances = [noise**2 for noise in self.noise_levels]
         else:
             variances = [(self.sigma_scale * float(level)) ** 2 / beta for beta in self.betas]
-        weights = self.mixture.get_weights().to(x.device)
-        covariances = self.mixture.get_cov().to(x.device).double()
-        identity = torch.eye(covariances.shape[1], dtype=torch.float64, device=x.device)
+        spectra = self._spectra(x)
         if self.start is not None:
             x = _fitted(problem, torch.full_like(x, self.start), variances[0], sigma)
         for variance in variances:
-            densities = Densities.of(weights, covariances + variance * identity, x)
-            # C (C + v I)^{-1} = I - v (C + v I)^{-1}
-            filters = (identity - variance * densities.precision).to(x.dtype)
+            noise = torch.full((1,), math.sqrt(variance), dtype=torch.float64, device=x.device)
+            densities = spectra.with_noise(noise, x)
+            filters = spectra.wiener(noise)[0].to(x.dtype)
             x = _fitted(problem, _filtered(x, size, densities, filters), variance, sigma)
         residual = (problem.operator.A(x) - problem.y).flatten(1)
         fit = residual.square().sum(dim=1) / (2 * problem.sigma.square())
-        densities = Densities.of(weights, covariances, x.double())
+        densities = spectra.with_noise(x.new_zeros(1), x.double())
         return x, fit - _log_likelihood(x.double(), size, densities).to(x.dtype) / size**2
 
     def log_likelihood(self, x: Tensor) -> Tensor:
@@ -144,9 +143,12 @@ class EPLL(PixelSpace):
             ValueError: patches do not fit the images.
         """
         x = x.double()
-        weights, covariances = self.mixture.get_weights(), self.mixture.get_cov()
-        densities = Densities.of(weights.to(x.device), covariances.to(x.device), x)
+        densities = self._spectra(x).with_noise(x.new_zeros(1), x)
         return _log_likelihood(x, self._patch_size(tuple(x.shape[1:])), densities)
+
+    def _spectra(self, x: Tensor) -> Spectra:
+        weights, covariances = self.mixture.get_weights(), self.mixture.get_cov()
+        return Spectra.of(weights.double().log().to(x.device), covariances.to(x.device))
 
     def _patch_size(self, image_shape: tuple[int, ...]) -> int:
         channels, height, width = image_shape
@@ -181,12 +183,12 @@ def _filtered(x: Tensor, size: int, densities: Densities, filters: Tensor) -> Te
     shape = tuple(x.shape[2:])
     parts = []
     for images in _chunks(x, size):
-        patches = extract_patches(images, size)  # [B, N, d]
-        chosen = densities(products(patches)).argmax(dim=2)  # [B, N]
-        rows = patches.reshape(-1, 1, patches.shape[2])
+        patches = extract_patches(images, size)  # [B, d, N]
+        chosen = densities(products(patches)).argmax(dim=1)  # [B, N]
+        rows = patches.mT.reshape(-1, 1, patches.shape[1])
         # Filters are symmetric: a row times one is a column's product.
-        estimates = torch.bmm(rows, filters[chosen.flatten()]).reshape(patches.shape)
-        parts.append(F.fold(estimates.transpose(1, 2), shape, size))
+        estimates = torch.bmm(rows, filters[chosen.flatten()]).reshape(patches.mT.shape)
+        parts.append(F.fold(estimates.mT, shape, size))
     one = x.new_ones(1, 1, *shape)
     cover = F.fold(F.unfold(one, size), shape, size)
     return (torch.cat(parts) / cover).contiguous()
@@ -194,7 +196,7 @@ def _filtered(x: Tensor, size: int, densities: Densities, filters: Tensor) -> Te
 
 def _log_likelihood(x: Tensor, size: int, densities: Densities) -> Tensor:
     parts = [
-        densities(products(extract_patches(images, size))).logsumexp(dim=2).sum(dim=1)
+        densities(products(extract_patches(images, size))).logsumexp(dim=1).sum(dim=1)
         for images in _chunks(x, size)
     ]
     return torch.cat(parts)

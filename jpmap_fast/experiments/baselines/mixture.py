@@ -1,118 +1,31 @@
-"""Gaussian mixtures of patches: their likelihood, their fit, their files."""
+"""Gaussian mixtures of patches as deepinv has them: their fit, their files."""
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from jpmap_fast._validate import count, positive
 from jpmap_fast.experiments.baselines._deepinv import deepinv_module
 from jpmap_fast.experiments.baselines._files import located, read, write
+from jpmap_fast.training.mixture import fit_mixture as fit_moments
 
 FORMAT = "jpmap-fast mixture 1"
-FLOOR = 1e-5  # added to the variances of a fit: standard deviation 0.8/255
 
 
-def extract_patches(images: Tensor, size: int) -> Tensor:
-    """All patches of ``size`` x ``size`` pixels.
-
-    Args:
-        images: [B, C, H, W].
-        size: p.
-
-    Returns:
-        [B, (H - p + 1)(W - p + 1), C p p], in the order of deepinv's patches.
-    """
-    return F.unfold(images, size).transpose(1, 2)
-
-
-def products(patches: Tensor) -> Tensor:
-    """p_i p_j for i <= j, of patches [..., d]: [..., d (d + 1) / 2]."""
-    size = patches.shape[-1]
-    patches = patches.contiguous()
-    out = patches.new_empty(*patches.shape[:-1], size * (size + 1) // 2)
-    # Row by row of the triangle: five times as fast as gathering both factors.
-    for i, part in enumerate(out.split(list(range(size, 0, -1)), dim=-1)):
-        torch.mul(patches[..., i:], patches[..., i : i + 1], out=part)
-    return out
-
-
-@dataclass(frozen=True)
-class Densities:
-    """log w_k + log N(p; 0, C_k) as linear functions of the products of p.
-
-    Attributes:
-        linear: [d (d + 1) / 2, K padded], zeros beyond K.
-        constant: [K padded].
-        precision: C_k^{-1} [K, d, d], in double precision.
-    """
-
-    linear: Tensor
-    constant: Tensor
-    precision: Tensor
-
-    @classmethod
-    def of(cls, weights: Tensor, covariances: Tensor, like: Tensor) -> Densities:
-        """Those of weights [K] and covariances [K, d, d], in the precision of ``like``."""
-        size = covariances.shape[-1]
-        factor = torch.linalg.cholesky(covariances.double())
-        precision = torch.cholesky_inverse(factor)
-        logdet = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-        rows, columns = torch.triu_indices(size, size, device=covariances.device)
-        # An off-diagonal product stands for two terms of p^T C^{-1} p.
-        twice = torch.where(rows == columns, 0.5, 1.0).double()
-        linear = -(twice * precision[:, rows, columns]).T
-        constant = weights.double().log() - (logdet + size * math.log(2 * math.pi)) / 2
-        # Whole vector registers of outputs: a third faster for K = 100.
-        pad = (0, -len(constant) % 16)
-        return cls(
-            F.pad(linear, pad).to(like).contiguous(), F.pad(constant, pad).to(like), precision
-        )
-
-    def __call__(self, products_: Tensor) -> Tensor:
-        """Of products [B, N, d (d + 1) / 2]: [B, N, K].
-
-        One product of the same shape for each image, so that none depends on its batch.
-        """
-        if products_.device.type == "cpu":
-            rows = [torch.addmm(self.constant, one, self.linear) for one in products_]
-            scores = torch.stack(rows)
-        else:
-            linear = self.linear.expand(len(products_), -1, -1)
-            scores = torch.baddbmm(self.constant, products_, linear)
-        return scores[..., : len(self.precision)]
-
-
-@torch.no_grad()
-def fit_mixture(
-    patches: Tensor,
-    components: int,
-    *,
-    iterations: int = 50,
-    seconds: float = math.inf,
-    floor: float = FLOOR,
-    generator: torch.Generator | None = None,
-) -> tuple[Any, float]:
-    r"""Fit a mixture of Gaussians with mean 0 by expectation maximisation.
+def fit_mixture(patches: Tensor, components: int, **options: Any) -> tuple[Any, float]:
+    """``jpmap_fast.training.fit_mixture`` as a mixture of deepinv.
 
     Means are held at 0, unlike in deepinv's own ``fit``: the Wiener step of EPLL, deepinv's as
-    that of Zoran and Weiss, is that of mean 0. Covariances are second moments and say where a
-    component lies, so that no mean has to be removed from a patch.
+    that of Zoran and Weiss, is that of mean 0.
 
     Args:
         patches: [N, d], values in [0, 1], N > components.
         components: K >= 1.
-        iterations: at most, >= 1.
-        seconds: stop after the iteration in which so much time has passed.
-        floor: added to the diagonals of the covariances, > 0.
-        generator: of the first components, on the CPU.
+        options: as there.
 
     Returns:
         A ``deepinv.optim.utils.GaussianMixtureModel`` and the mean log likelihood of a patch, in
@@ -120,52 +33,13 @@ def fit_mixture(
 
     Raises:
         ImportError: deepinv is not installed. ValueError, TypeError: a setting is out of range.
-
-    Source: D. Zoran, Y. Weiss, "From learning models of natural image patches to whole image
-    restoration", ICCV 2011.
     """
-    count("components", components, 1)
-    count("iterations", iterations, 1)
-    positive("floor", floor)
-    if patches.dim() != 2 or len(patches) <= components:
-        raise ValueError(f"patches: expected [N, d], N > {components}, got {list(patches.shape)}")
-    begin = time.perf_counter()
-    number, size = patches.shape
-    identity = torch.eye(size, dtype=torch.float64, device=patches.device)
-    # A component begins as the line through a patch, widened by a little of the whole.
-    chosen = torch.randperm(number, generator=generator)[:components].to(patches.device)
-    lines = patches[chosen].double()
-    whole = patches.double().T @ patches.double() / number
-    covariances = lines[:, :, None] * lines[:, None] + 0.1 * whole + floor * identity
-    weights = torch.full_like(covariances[:, 0, 0], 1 / components)
-    rows, columns = torch.triu_indices(size, size, device=patches.device)
-    likelihood = math.nan
-    for _ in range(iterations):
-        densities = Densities.of(weights, covariances, patches)
-        mass, total = torch.zeros_like(weights), 0.0
-        moments = torch.zeros_like(covariances[:, rows, columns])
-        for part in patches.split(4096):
-            features = products(part)
-            scores = densities(features[None])[0]
-            evidence = scores.logsumexp(dim=1, keepdim=True)
-            total += float(evidence.double().sum())
-            shares = (scores - evidence).exp()
-            mass += shares.double().sum(dim=0)
-            moments += (shares.T @ features).double()
-        likelihood = total / number
-        mass = mass.clamp(min=1e-3)
-        packed = moments / mass[:, None]
-        covariances = torch.zeros_like(covariances)
-        covariances[:, rows, columns] = packed
-        covariances[:, columns, rows] = packed
-        covariances += floor * identity
-        weights = mass / mass.sum()
-        if time.perf_counter() - begin > seconds:
-            break
-    return _model(weights, covariances.to(patches.dtype)), likelihood
+    weights, covariances, likelihood = fit_moments(patches, components, **options)
+    return deepinv_mixture(weights, covariances.to(patches.dtype)), likelihood
 
 
-def _model(weights: Tensor, covariances: Tensor) -> Any:
+def deepinv_mixture(weights: Tensor, covariances: Tensor) -> Any:
+    """A ``GaussianMixtureModel`` of mean 0, of weights [K] and covariances [K, d, d]."""
     components, size = covariances.shape[:2]
     kind = deepinv_module("optim.utils", "a mixture").GaussianMixtureModel
     model = kind(components, size, device=covariances.device).to(covariances.dtype)
@@ -223,4 +97,4 @@ def load_mixture(name_or_path: str | Path, device: torch.device | str | None = N
         raise ValueError(f"{path}: expected finite weights > 0")
     factors = packed.new_zeros(len(weights), size, size)
     factors[:, rows, columns] = packed
-    return _model(weights.to(device), (factors @ factors.mT).float().to(device))
+    return deepinv_mixture(weights.to(device), (factors @ factors.mT).float().to(device))
