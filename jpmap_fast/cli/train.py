@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from jpmap_fast.cli import _train_flags as flags
 from jpmap_fast.cli._common import BAD_USAGE, fail, told_in_one_line
 from jpmap_fast.cli._train_patches import train_on_patches
 from jpmap_fast.cli._train_photos import PHOTOS, PhotoPaths, PhotoRun, train_on_photographs
@@ -17,137 +18,47 @@ if TYPE_CHECKING:
 
     from jpmap_fast.priors.weights import Network
 
-_Data = Annotated[
-    Path, typer.Argument(help="Images: .npz or .npy, an IDX file (gzipped or not), or a folder.")
-]
-_Output = Annotated[Path, typer.Option("--output", "-o", help="Weights file to write.")]
-_Key = Annotated[str | None, typer.Option(help="Array of an .npz file.")]
-_Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
-_LatentDim = Annotated[int, typer.Option(help="Size of the latent code.")]
-_Hidden = Annotated[str, typer.Option(help="Widths of the encoder's layers.")]
-_SigmaDvae = Annotated[float, typer.Option(help="Noise on the encoder's input, in 255ths.")]
-_BatchSize = Annotated[
-    int | None, typer.Option(help="Images a step: 128, or 48 crops of photographs by default.")
-]
-_LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        help="Of Adam: 1e-4 by default, for photographs 7e-4, for hierarchical-photos 5e-4."
-    ),
-]
-_Schedule = Annotated[str, typer.Option(help="Learning rate over the epochs: constant or cosine.")]
-_WeightDecay = Annotated[float, typer.Option(help="Decoupled weight decay (AdamW).")]
-_Network = Annotated[
-    str,
-    typer.Option(
-        help="mlp, conv-residual or conv-plain (the paper's); photos, photos-grey, "
-        "hierarchical-photos (experimental) or patches, a mixture of grey patches, for pictures of "
-        "any size from a folder."
-    ),
-]
-_Steps = Annotated[
-    int | None,
-    typer.Option(
-        help="For photographs: steps of Adam, in all; 112000 by default, 60000 for "
-        "hierarchical-photos."
-    ),
-]
-_Crop = Annotated[
-    int | None,
-    typer.Option(
-        help="For photographs: side of a crop, in pixels; 96 by default, 64 for "
-        "hierarchical-photos."
-    ),
-]
-_Minutes = Annotated[
-    float | None,
-    typer.Option(
-        help="For photographs: stop after that time, to go on with --resume. For patches: fit no "
-        "longer."
-    ),
-]
-_Initial = Annotated[
-    Path | None, typer.Option("--from", help="For photographs: weights to begin with.")
-]
-_Channels = Annotated[
-    str, typer.Option(help="Channels of a convolutional network's levels, finest first.")
-]
-_Gamma = Annotated[
-    str, typer.Option(help="learned by gradient descent, or closed-form at every step.")
-]
-_Augment = Annotated[bool, typer.Option(help="Mirror, shift and recolour the training images.")]
-_HeldOut = Annotated[
-    float, typer.Option(help="Share of the images kept aside to choose the best epoch by.")
-]
-_Patience = Annotated[
-    int, typer.Option(help="Stop after so many epochs without improvement on them; 0: never.")
-]
-_Precision = Annotated[str, typer.Option(help="float32, or bfloat16 products on a GPU.")]
-_Residuals = Annotated[
-    int,
-    typer.Option(
-        help="Rank of the covariance of x - G(z), which is fitted after training together with its "
-        "variance by pixel and by grey value; 0: none."
-    ),
-]
-_Half = Annotated[bool, typer.Option(help="Store the weights in half precision.")]
-_Seed = Annotated[int, typer.Option(help="Of weights, shuffling and noise.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-_Checkpoint = Annotated[Path | None, typer.Option(help="File written after every epoch.")]
-_Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint, if there is one.")]
-_Validation = Annotated[Path | None, typer.Option(help="Images to judge the reconstruction by.")]
-_ValidationKey = Annotated[str | None, typer.Option(help="Array of that .npz file.")]
-_Card = Annotated[
-    Path | None, typer.Option(help="Model card to write; beside the weights by default.")
-]
-_Terms = Annotated[str, typer.Option(help="Source and terms of the data, for the card.")]
-_Components = Annotated[int, typer.Option(help="Of a mixture of patches.")]
-_PatchSize = Annotated[int, typer.Option(help="Side of a patch, in pixels.")]
-_Patches = Annotated[int, typer.Option(help="How many patches to fit a mixture to.")]
-_Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
-
-
 # Images that the models of x - G(z) are fitted to, at most.
 FITTED = 20_000
 
 
 def train(
-    data: _Data,
-    output: _Output,
-    key: _Key = None,
-    epochs: _Epochs = 200,
-    latent_dim: _LatentDim = 8,
-    hidden: _Hidden = "512,512",
-    sigma_dvae: _SigmaDvae = 15.0,
-    batch_size: _BatchSize = None,
-    learning_rate: _LearningRate = None,
-    schedule: _Schedule = "constant",
-    weight_decay: _WeightDecay = 0.0,
-    network: _Network = "mlp",
-    steps: _Steps = None,
-    crop: _Crop = None,
-    minutes: _Minutes = None,
-    initial: _Initial = None,
-    channels: _Channels = "32,64,128,256",
-    gamma: _Gamma = "learned",
-    augment: _Augment = False,
-    held_out: _HeldOut = 0.0,
-    patience: _Patience = 0,
-    precision: _Precision = "float32",
-    residuals: _Residuals = 128,
-    half: _Half = False,
-    seed: _Seed = 0,
-    device: _Device = "auto",
-    checkpoint: _Checkpoint = None,
-    resume: _Resume = False,
-    validation: _Validation = None,
-    validation_key: _ValidationKey = None,
-    card: _Card = None,
-    terms: _Terms = "",
-    progress: _Progress = True,
-    components: _Components = 200,
-    patch_size: _PatchSize = 8,
-    patches: _Patches = 1_000_000,
+    data: flags.Data,
+    output: flags.Output,
+    key: flags.Key = None,
+    epochs: flags.Epochs = 200,
+    latent_dim: flags.LatentDim = 8,
+    hidden: flags.Hidden = "512,512",
+    sigma_dvae: flags.SigmaDvae = 15.0,
+    batch_size: flags.BatchSize = None,
+    learning_rate: flags.LearningRate = None,
+    schedule: flags.Schedule = "constant",
+    weight_decay: flags.WeightDecay = 0.0,
+    network: flags.Network = "mlp",
+    steps: flags.Steps = None,
+    crop: flags.Crop = None,
+    minutes: flags.Minutes = None,
+    initial: flags.Initial = None,
+    channels: flags.Channels = "32,64,128,256",
+    gamma: flags.Gamma = "learned",
+    augment: flags.Augment = False,
+    held_out: flags.HeldOut = 0.0,
+    patience: flags.Patience = 0,
+    precision: flags.Precision = "float32",
+    residuals: flags.Residuals = 128,
+    half: flags.Half = False,
+    seed: flags.Seed = 0,
+    device: flags.Device = "auto",
+    checkpoint: flags.Checkpoint = None,
+    resume: flags.Resume = False,
+    validation: flags.Validation = None,
+    validation_key: flags.ValidationKey = None,
+    card: flags.Card = None,
+    terms: flags.Terms = "",
+    progress: flags.Progress = True,
+    components: flags.Components = 200,
+    patch_size: flags.PatchSize = 8,
+    patches: flags.Patches = 1_000_000,
 ) -> None:
     """Train a prior: a variational autoencoder with the denoising criterion and learned gamma."""
     with told_in_one_line():
