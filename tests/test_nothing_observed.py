@@ -7,7 +7,6 @@ import torch
 
 import jpmap_fast as jf
 from jpmap_fast.algorithms import ALGORITHMS
-from jpmap_fast.priors.protocol import DEFAULT_METHODS
 
 SHAPE = (1, 28, 28)
 NOTHING = torch.zeros(28, 28)
@@ -63,7 +62,10 @@ def test_the_default_method_finds_the_mode_of_the_prior(name, mnist):
         assert result.converged.all() and is_prior_mode(result, mnist)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in DEFAULT_METHODS[1:]])
+WITH_CODES = [name for name in METHODS if METHODS[name].uses_codes]
+
+
+@pytest.mark.parametrize("method", WITH_CODES)
 def test_every_method_takes_a_mask_of_nothing(method, mnist):
     for name in ("shared", "per-image", "stack"):
         operator = OPERATORS[name]

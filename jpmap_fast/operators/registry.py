@@ -104,7 +104,7 @@ RESERVED = (
     *("operator", "sigma", "options", "inputs", "simulate", "prior", "method", "settings", "seed"),
     *("device", "chunk_size", "key", "background", "output", "format", "bits", "resume"),
     "version",
-    *("starts", "alpha", "progress", "help"),
+    *("residual", "starts", "alpha", "progress", "help"),
 )
 
 _REGISTERED: dict[str, NamedOperator] = {}
