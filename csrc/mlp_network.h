@@ -58,4 +58,12 @@ struct MlpTile {
   T* sums;               // vector accumulators of one image's two matrices
 };
 
+// Where the codes of one image pass through a network together, rows padded to whole panels.
+template <class T>
+struct MlpDraws {
+  T* value[2];    // outputs of even and of odd layers but the last, [row][stride]
+  T* block;       // a panel of the last layer's, [row][panel]
+  double* lanes;  // [row][kSumLanes]
+};
+
 }  // namespace jpmap

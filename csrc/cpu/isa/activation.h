@@ -143,15 +143,16 @@ static inline void activate(Activation kind, const T* bias, T* value, T* slope, 
   }
 }
 
-// values[rows][kPanel] = f(values + bias[kPanel])
+// values[rows][kPanel] = f(values + bias[kPanel]), rows `stride` apart.
 template <class T>
-static void activate_panel(Activation kind, const T* bias, T* values, int64_t rows) {
+static void activate_panel(Activation kind, const T* bias, T* values, int64_t rows,
+                           int64_t stride) {
   using V = typename Lanes<T>::Value;
   using Stored = typename VectorOf<T>::type;
   constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
   for (int64_t row = 0; row < rows; ++row) {
     for (int v = 0; v < kVectors; ++v) {
-      Stored* place = reinterpret_cast<Stored*>(values + row * kPanel<T> + v * kWidth);
+      Stored* place = reinterpret_cast<Stored*>(values + row * stride + v * kWidth);
       V h, d, d2;
       evaluate<T>(kind, *place + *reinterpret_cast<const Stored*>(bias + v * kWidth), h, d, d2);
       *place = h;
