@@ -124,6 +124,15 @@ inline void check_activation(const char* op, int64_t activation) {
                   ": unknown activation ", activation);
 }
 
+// What the outputs of a network are compared with; mlp_network.h has the formulas.
+struct MlpMeasurement {
+  const Tensor& target;                   // [B, p]
+  const Tensor& weight;                   // [B, p] or [B, 1]
+  const std::optional<Tensor>& scale;     // [p] or [B, p]
+  const std::optional<Tensor>& constant;  // [B] double
+  const std::optional<Tensor>& law;       // [B, 4]
+};
+
 struct MlpSizes {
   int64_t batch, latent, outputs;
   int64_t draws;  // codes an image
@@ -135,11 +144,9 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k] or
                           const std::vector<Tensor>& adjoints,      // per layer
                           const std::vector<Tensor>& biases,        // per layer
                           const std::vector<int64_t>& activations,  // per layer
-                          const Tensor& target,                     // [B, p]
-                          const Tensor& weight,                     // [B, p] or [B, 1]
-                          const std::optional<Tensor>& scale,       // [p] or [B, p]
-                          const std::optional<Tensor>& constant,    // [B] double
+                          const MlpMeasurement& m,                  // of the outputs
                           bool draws) {                             // whether z is [B, N, k]
+  const auto& [target, weight, scale, constant, law] = m;
   STD_TORCH_CHECK(z.dim() == (draws ? 3 : 2) && target.dim() == 2 && weight.dim() == 2, op,
                   ": expected z ", draws ? "[B, N, k]" : "[B, k]",
                   ", target [B, p], weight [B, p] or [B, 1]");
@@ -169,6 +176,7 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k] or
   if (constant.has_value()) {
     check_typed(op, "constant", *constant, torch::headeronly::ScalarType::Double, z, {sizes.batch});
   }
+  if (law.has_value()) check(op, "law", *law, z, {sizes.batch, kLawNumbers});
   return sizes;
 }
 
@@ -184,11 +192,9 @@ inline const bool* check_active(const char* op, const std::optional<Tensor>& act
 inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vector<Tensor>& packed,
                                  const std::vector<Tensor>& adjoints,
                                  const std::vector<Tensor>& biases,
-                                 const std::vector<int64_t>& activations, const Tensor& target,
-                                 const Tensor& weight, const std::optional<Tensor>& scale,
-                                 const std::optional<Tensor>& constant, bool draws = false) {
-  const MlpSizes sizes = check_mlp(op, z, packed, adjoints, biases, activations, target, weight,
-                                   scale, constant, draws);
+                                 const std::vector<int64_t>& activations, const MlpMeasurement& m,
+                                 bool draws = false) {
+  const MlpSizes sizes = check_mlp(op, z, packed, adjoints, biases, activations, m, draws);
   const int64_t bytes = z.scalar_type() == torch::headeronly::ScalarType::Float ? 4 : 8;
   const int64_t width = 128 / bytes;
   const auto panels = [&](int64_t columns) { return (columns + width - 1) / width; };
@@ -217,11 +223,9 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
                                const std::vector<Tensor>& adjoints,
                                const std::vector<Tensor>& tangents,
                                const std::vector<Tensor>& biases,
-                               const std::vector<int64_t>& activations, const Tensor& target,
-                               const Tensor& weight, const std::optional<Tensor>& scale,
-                               const std::optional<Tensor>& constant, bool draws = false) {
-  const MlpSizes sizes = check_mlp(op, z, weights, adjoints, biases, activations, target, weight,
-                                   scale, constant, draws);
+                               const std::vector<int64_t>& activations, const MlpMeasurement& m,
+                               bool draws = false) {
+  const MlpSizes sizes = check_mlp(op, z, weights, adjoints, biases, activations, m, draws);
   STD_TORCH_CHECK(tangents.size() == 2 * weights.size(), op,
                   ": expected tangents and their scale for every layer, ", 2 * weights.size(),
                   ", got ", tangents.size());

@@ -33,14 +33,21 @@ struct Mlp {
 
 // What a network's output is compared with, for one image:
 //   f(z) = 1/2 sum_j w_j (t_j - s_j out_j(z))^2 + 1/2 ||z||^2 + constant
+// or, where an output decides its variance v,
+//   f(z) = 1/2 sum_j w_j ((t_j - s_j out_j)^2 / v_j + log(v_j / u_j)) + 1/2 ||z||^2 + constant,
+//   v_j = noise + s_j^2 (floor + slope g (1 - g)), g = out_j within [0, 1], u_j = noise + s_j^2
+//   unit
 template <class T>
 struct MlpTarget {
   const T* target;  // [outputs]
   const T* weight;  // [outputs] or [1]
   const T* scale;   // [outputs], or null for 1
+  const T* law;     // noise, floor, slope and unit, or null where w is the precision
   bool weight_scalar;
   double constant;
 };
+
+constexpr int kLawNumbers = 4;
 
 // A tile of at most `capacity` images, [image][...] everywhere, rows padded to whole panels.
 template <class T>

@@ -152,7 +152,7 @@ def test_opcheck(dtype):
     f, z = problem(3, dtype=dtype, scale="shared")
     g = fused(f)
     network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
-    given = (draws(z, 4), *network, g.network.codes, g.target, g.weight, g.scale)
+    given = (draws(z, 4), *network, g.network.codes, g.target, g.weight, g.scale, g.law)
     torch.library.opcheck(torch.ops.jpmap.mlp_log_likelihood.default, given)
 
 

@@ -21,13 +21,6 @@ struct Network {
   const Integers& activations;  // per layer
 };
 
-struct Measurement {
-  const Tensor& target;                   // [B, p]
-  const Tensor& weight;                   // [B, p] or [B, 1]
-  const std::optional<Tensor>& scale;     // [p] or [B, p]
-  const std::optional<Tensor>& constant;  // [B], double
-};
-
 template <class T>
 Mlp<T> mlp_of(const Network& network, int64_t latent, int64_t outputs) {
   Mlp<T> mlp{};
@@ -47,12 +40,16 @@ Mlp<T> mlp_of(const Network& network, int64_t latent, int64_t outputs) {
 }
 
 template <class T>
-MlpTarget<T> target_of(const Measurement& m, int64_t image, int64_t outputs) {
+MlpTarget<T> target_of(const MlpMeasurement& m, int64_t image, int64_t outputs) {
   const int64_t columns = m.weight.size(1);
   const T* scale = m.scale ? read<T>(*m.scale) : nullptr;
   if (scale != nullptr && m.scale->dim() == 2) scale += image * outputs;
-  return {read<T>(m.target) + image * outputs, read<T>(m.weight) + image * columns, scale,
-          columns == 1, m.constant ? read<double>(*m.constant)[image] : 0.0};
+  return {read<T>(m.target) + image * outputs,
+          read<T>(m.weight) + image * columns,
+          scale,
+          m.law ? read<T>(*m.law) + image * kLawNumbers : nullptr,
+          columns == 1,
+          m.constant ? read<double>(*m.constant)[image] : 0.0};
 }
 
 inline int64_t worker_count() { return std::max<int64_t>(1, torch::stable::get_num_threads()); }

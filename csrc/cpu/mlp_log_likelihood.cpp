@@ -111,7 +111,7 @@ int64_t share_of(const MlpSizes& sizes, int64_t workers) {
 }
 
 template <class T>
-void log_likelihood(const Mlp<T>& mlp, const Measurement& m, const MlpSizes& sizes, const T* z,
+void log_likelihood(const Mlp<T>& mlp, const MlpMeasurement& m, const MlpSizes& sizes, const T* z,
                     double* out) {
   const auto& kernels = isa_kernels<T>();
   const int64_t share = share_of(sizes, worker_count());
@@ -135,11 +135,12 @@ void log_likelihood(const Mlp<T>& mlp, const Measurement& m, const MlpSizes& siz
 
 Tensor mlp_log_likelihood(Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/,
                           Tensors biases, Integers activations, Tensor target, Tensor weight,
-                          std::optional<Tensor> scale) {
+                          std::optional<Tensor> scale, std::optional<Tensor> law) {
   const char* op = "mlp_log_likelihood";
   const std::optional<Tensor> none;
-  const auto sizes = check_mlp_panels(op, z, packed, adjoints, biases, activations, target, weight,
-                                      scale, none, true);
+  const MlpMeasurement measurement{target, weight, scale, none, law};
+  const auto sizes =
+      check_mlp_panels(op, z, packed, adjoints, biases, activations, measurement, true);
   Tensor out = torch::stable::new_empty(z, {sizes.batch, sizes.draws},
                                         torch::headeronly::ScalarType::Double);
   if (sizes.batch == 0 || sizes.draws == 0) return out;
@@ -147,7 +148,7 @@ Tensor mlp_log_likelihood(Tensor z, Tensors packed, Tensors adjoints, Tensors /*
     using T = decltype(zero);
     const auto mlp =
         mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
-    log_likelihood<T>(mlp, {target, weight, scale, none}, sizes, read<T>(z), write<double>(out));
+    log_likelihood<T>(mlp, measurement, sizes, read<T>(z), write<double>(out));
   });
   return out;
 }

@@ -24,7 +24,7 @@ struct Evaluation {
 };
 
 template <class T>
-void evaluate(const Mlp<T>& mlp, const Measurement& m, const T* z, int64_t batch,
+void evaluate(const Mlp<T>& mlp, const MlpMeasurement& m, const T* z, int64_t batch,
               const Evaluation<T>& out) {
   const auto& kernels = isa_kernels<T>();
   const int64_t k = mlp.latent, stride = mlp.layers[mlp.count - 1].stride;
@@ -85,7 +85,7 @@ struct Solve {
 template <class T>
 class Worker {
  public:
-  Worker(const Mlp<T>& mlp, const Measurement& m, const Settings& settings, const T* start,
+  Worker(const Mlp<T>& mlp, const MlpMeasurement& m, const Settings& settings, const T* start,
          int64_t batch, int64_t capacity, std::atomic<int64_t>& next, const Solution<T>& out)
       : mlp_(mlp),
         measurement_(m),
@@ -229,7 +229,7 @@ class Worker {
   }
 
   const Mlp<T>& mlp_;
-  const Measurement& measurement_;
+  const MlpMeasurement& measurement_;
   const Settings& settings_;
   const T* start_;
   int64_t batch_;
@@ -247,9 +247,10 @@ class Worker {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
     Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
-    std::optional<Tensor> constant) {
-  const auto sizes = check_mlp_panels("mlp_gauss_newton", z, packed, adjoints, biases, activations,
-                                      target, weight, scale, constant);
+    std::optional<Tensor> constant, std::optional<Tensor> law) {
+  const MlpMeasurement measurement{target, weight, scale, constant, law};
+  const auto sizes =
+      check_mlp_panels("mlp_gauss_newton", z, packed, adjoints, biases, activations, measurement);
   const auto wide = torch::headeronly::ScalarType::Double;
   Tensor output = torch::stable::empty_like(target);
   Tensor objective = torch::stable::new_empty(z, {sizes.batch}, wide);
@@ -260,7 +261,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
     using T = decltype(zero);
     const auto mlp =
         mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
-    evaluate<T>(mlp, {target, weight, scale, constant}, read<T>(z), sizes.batch,
+    evaluate<T>(mlp, measurement, read<T>(z), sizes.batch,
                 {write<T>(output), write<double>(objective), write<double>(gradient),
                  write<double>(matrix), write<double>(hessian)});
   });
@@ -270,10 +271,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
 std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
-    std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
-    bool second_order, std::optional<Tensor> active, bool /*low_latency*/) {
-  const auto sizes = check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations,
-                                      target, weight, scale, constant);
+    std::optional<Tensor> constant, std::optional<Tensor> law, double tolerance, int64_t max_steps,
+    double initial_damping, bool second_order, std::optional<Tensor> active, bool /*low_latency*/) {
+  const MlpMeasurement measurement{target, weight, scale, constant, law};
+  const auto sizes =
+      check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations, measurement);
   Tensor found = torch::stable::empty_like(z);
   Tensor objective =
       torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Double);
@@ -286,7 +288,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     using T = decltype(zero);
     const auto mlp =
         mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
-    const Measurement measurement{target, weight, scale, constant};
     const Solution<T> out{write<T>(found), write<double>(objective), write<int64_t>(steps),
                           write<bool>(converged)};
     const int64_t capacity = tile_images(sizes.batch, sizes.latent, worker_count());

@@ -43,6 +43,13 @@ class MLPLeastSquares:
         weight: w [B, p] or [B, 1].
         scale: s, [p] or [B, p]; None for 1.
         constant: float64 [B]; None for 0.
+        law: noise, floor, slope and unit [B, 4], where an output decides its variance,
+
+                v_j = noise + s_j^2 (floor + slope g (1 - g)),   g = out_j(z) within [0, 1],
+
+            and f is 1/2 sum_j w_j ((t_j - s_j out_j)^2 / v_j + log(v_j / u_j)) + 1/2 ||z||^2 +
+            constant with u_j = noise + s_j^2 unit; its Gauss-Newton matrix is that of Fisher's
+            information. None where w is the precision.
     """
 
     network: PackedNetwork
@@ -50,6 +57,7 @@ class MLPLeastSquares:
     weight: Tensor
     scale: Tensor | None = None
     constant: Tensor | None = None
+    law: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -232,8 +240,9 @@ def mlp_restore(
 def mlp_log_likelihood(z: Tensor, f: MLPLeastSquares) -> Tensor:
     r"""The data term of N codes an image, without what does not depend on z:
 
-        -1/2 sum_j w_j (t_j - s_j out_j(z))^2.
+        -1/2 sum_j w_j (t_j - s_j out_j(z))^2,
 
+    or with a law of variances -1/2 sum_j w_j ((t_j - s_j out_j)^2 / v_j + log(v_j / u_j)).
     The outputs are compared as they are made and nowhere written. A draw has the same bits whatever
     N, B and the number of threads are. On the CPU only the outputs that were observed are computed
     of an image where a quarter or more have weight 0. On a GPU every product has one tf32 part and
@@ -249,11 +258,20 @@ def mlp_log_likelihood(z: Tensor, f: MLPLeastSquares) -> Tensor:
     Raises:
         RuntimeError: shapes, types or layouts do not fit.
     """
-    found: Tensor = _ops.mlp_log_likelihood(z.contiguous(), *_arguments(f)[:-1])
+    found: Tensor = _ops.mlp_log_likelihood(z.contiguous(), *_measured(f), _law(f))
     return found
 
 
 def _arguments(f: MLPLeastSquares) -> tuple[Any, ...]:
+    constant = None if f.constant is None else f.constant.contiguous()
+    return (*_measured(f), constant, _law(f))
+
+
+def _law(f: MLPLeastSquares) -> Tensor | None:
+    return None if f.law is None else f.law.contiguous()
+
+
+def _measured(f: MLPLeastSquares) -> tuple[Any, ...]:
     return (
         f.network.weights,
         f.network.adjoints,
@@ -263,12 +281,11 @@ def _arguments(f: MLPLeastSquares) -> tuple[Any, ...]:
         f.target.contiguous(),
         f.weight.contiguous(),
         None if f.scale is None else f.scale.contiguous(),
-        None if f.constant is None else f.constant.contiguous(),
     )
 
 
 @torch.library.register_fake("jpmap::mlp_gauss_newton")
-def _(z, weights, adjoints, tangents, biases, codes, target, weight, scale, constant):  # type: ignore[no-untyped-def]  # noqa: E501
+def _(z, weights, adjoints, tangents, biases, codes, target, weight, scale, constant, law):  # type: ignore[no-untyped-def]  # noqa: E501
     batch, k = z.shape
     return (
         torch.empty_like(target),

@@ -173,10 +173,15 @@ def mlp_log_likelihood(
     for (weight, bias), code in zip(_layers(f.network), f.network.codes, strict=True):
         h = list(ACTIVATIONS.values())[code].value(h @ weight.T + bias)
     out = h[..., : f.target.shape[1]]
-    if f.scale is not None:
-        out = out * (f.scale if f.scale.dim() == 1 else f.scale[:, None])
-    residual = (f.target[:, None] - out).double()
-    return -0.5 * (residual.square() * f.weight[:, None]).sum(dim=-1)
+    scale = out.new_ones(1) if f.scale is None else f.scale
+    scale = scale if scale.dim() == 1 else scale[:, None]
+    terms = (f.target[:, None] - scale * out).square()
+    if f.law is not None:
+        noise, floor, slope, unit = f.law[:, :, None, None].unbind(dim=1)
+        g, power = out.clamp(0, 1), scale.square()
+        variance = noise + power * (floor + slope * g * (1 - g))
+        terms = terms / variance + (variance / (noise + power * unit)).log()
+    return -0.5 * (terms * f.weight[:, None]).double().sum(dim=-1)
 
 
 def _layers(network: PackedNetwork) -> list[tuple[Tensor, Tensor]]:
