@@ -9,7 +9,7 @@ import torch
 
 from jpmap_fast import _C, kernels
 from jpmap_fast.kernels import mlp as mlp_kernels
-from jpmap_fast.kernels.mlp import scaled_half
+from jpmap_fast.kernels.mlp_network import scaled_half
 
 # The least that a device of compute capability 8.0 or higher offers a block.
 LEAST_SHARED_MEMORY = 99 * 1024

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
-from jpmap_fast.kernels.mlp import MLPLeastSquares, PackedNetwork
+from jpmap_fast.kernels.mlp import MLPLeastSquares
+from jpmap_fast.kernels.mlp_network import PackedNetwork
 
 
 def x_update_diagonal(

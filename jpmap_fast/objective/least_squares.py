@@ -27,7 +27,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from jpmap_fast.kernels.mlp import MLPLeastSquares, PackedNetwork, pack_network, refusal
+from jpmap_fast.kernels.mlp import MLPLeastSquares, refusal
+from jpmap_fast.kernels.mlp_network import PackedNetwork, pack_network
 from jpmap_fast.kernels.products import weighted_product
 from jpmap_fast.operators.data_term import LinearMap
 from jpmap_fast.priors.decoder_base import Decoder
