@@ -13,8 +13,9 @@
 namespace jpmap {
 namespace {
 
-// Draws that pass through a weight matrix together; a multiple of the rows of every register tile.
-constexpr int64_t kDrawRows = 132;
+// Draws that pass through a weight matrix together, and what parts of an image's draws are
+// multiples of: both of the rows of every register tile.
+constexpr int64_t kDrawRows = 132, kPartRows = 12;
 
 template <class T>
 constexpr int64_t kPanelWidth = kPanelBytes / static_cast<int64_t>(sizeof(T));
@@ -103,11 +104,12 @@ class DrawRoom {
   std::vector<double> lanes_;
 };
 
-// Draws of an image that a worker takes at a time: all of them where there are images enough.
+// Draws of an image that a worker takes at a time: all of them where there are images enough, since
+// each part gathers the image's weights anew.
 int64_t share_of(const MlpSizes& sizes, int64_t workers) {
-  const int64_t parts = (4 * workers + sizes.batch - 1) / sizes.batch;
+  const int64_t parts = workers == 1 ? 1 : (2 * workers + sizes.batch - 1) / sizes.batch;
   const int64_t share = (sizes.draws + parts - 1) / parts;
-  return (share + kDrawRows - 1) / kDrawRows * kDrawRows;
+  return (share + kPartRows - 1) / kPartRows * kPartRows;
 }
 
 template <class T>
