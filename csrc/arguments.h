@@ -124,32 +124,46 @@ inline void check_activation(const char* op, int64_t activation) {
                   ": unknown activation ", activation);
 }
 
+// What the outputs of a network are compared with; mlp_network.h has the formulas.
+struct MlpMeasurement {
+  const Tensor& target;                   // [B, p]
+  const Tensor& weight;                   // [B, p] or [B, 1]
+  const std::optional<Tensor>& scale;     // [p] or [B, p]
+  const std::optional<Tensor>& constant;  // [B] double
+  const std::optional<Tensor>& law;       // [B, 4]
+};
+
 struct MlpSizes {
   int64_t batch, latent, outputs;
+  int64_t draws;  // codes an image
 };
 
 // What the layouts of the fused MLP operators have in common.
-inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
+inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k] or [B, N, k]
                           const std::vector<Tensor>& weights,       // per layer
                           const std::vector<Tensor>& adjoints,      // per layer
                           const std::vector<Tensor>& biases,        // per layer
                           const std::vector<int64_t>& activations,  // per layer
-                          const Tensor& target,                     // [B, p]
-                          const Tensor& weight,                     // [B, p] or [B, 1]
-                          const std::optional<Tensor>& scale,       // [p] or [B, p]
-                          const std::optional<Tensor>& constant) {  // [B] double
-  STD_TORCH_CHECK(z.dim() == 2 && target.dim() == 2 && weight.dim() == 2, op,
-                  ": expected z [B, k], target [B, p], weight [B, p] or [B, 1]");
+                          const MlpMeasurement& m,                  // of the outputs
+                          bool draws) {                             // whether z is [B, N, k]
+  const auto& [target, weight, scale, constant, law] = m;
+  STD_TORCH_CHECK(z.dim() == (draws ? 3 : 2) && target.dim() == 2 && weight.dim() == 2, op,
+                  ": expected z ", draws ? "[B, N, k]" : "[B, k]",
+                  ", target [B, p], weight [B, p] or [B, 1]");
   const size_t count = weights.size();
   STD_TORCH_CHECK(count >= 1 && count <= kMaxLayers && adjoints.size() == count &&
                       biases.size() == count && activations.size() == count,
                   op, ": expected 1 to ", kMaxLayers,
                   " layers, each with weight, adjoint, bias and activation");
   for (const int64_t activation : activations) check_activation(op, activation);
-  const MlpSizes sizes{z.size(0), z.size(1), target.size(1)};
+  const MlpSizes sizes{z.size(0), z.size(draws ? 2 : 1), target.size(1), draws ? z.size(1) : 1};
   STD_TORCH_CHECK(sizes.latent >= 1 && sizes.latent <= kMaxLatent, op, ": expected 1 to ",
                   kMaxLatent, " latent dimensions, got ", sizes.latent);
-  check_shape(op, "z", z, {sizes.batch, sizes.latent});
+  if (draws) {
+    check_shape(op, "z", z, {sizes.batch, sizes.draws, sizes.latent});
+  } else {
+    check_shape(op, "z", z, {sizes.batch, sizes.latent});
+  }
   check(op, "target", target, z, {sizes.batch, sizes.outputs});
   check(op, "weight", weight, z, {sizes.batch, weight.size(1) == 1 ? 1 : sizes.outputs});
   if (scale.has_value()) {
@@ -162,6 +176,7 @@ inline MlpSizes check_mlp(const char* op, const Tensor& z,          // [B, k]
   if (constant.has_value()) {
     check_typed(op, "constant", *constant, torch::headeronly::ScalarType::Double, z, {sizes.batch});
   }
+  if (law.has_value()) check(op, "law", *law, z, {sizes.batch, kLawNumbers});
   return sizes;
 }
 
@@ -177,11 +192,9 @@ inline const bool* check_active(const char* op, const std::optional<Tensor>& act
 inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vector<Tensor>& packed,
                                  const std::vector<Tensor>& adjoints,
                                  const std::vector<Tensor>& biases,
-                                 const std::vector<int64_t>& activations, const Tensor& target,
-                                 const Tensor& weight, const std::optional<Tensor>& scale,
-                                 const std::optional<Tensor>& constant) {
-  const MlpSizes sizes =
-      check_mlp(op, z, packed, adjoints, biases, activations, target, weight, scale, constant);
+                                 const std::vector<int64_t>& activations, const MlpMeasurement& m,
+                                 bool draws = false) {
+  const MlpSizes sizes = check_mlp(op, z, packed, adjoints, biases, activations, m, draws);
   const int64_t bytes = z.scalar_type() == torch::headeronly::ScalarType::Float ? 4 : 8;
   const int64_t width = 128 / bytes;
   const auto panels = [&](int64_t columns) { return (columns + width - 1) / width; };
@@ -210,11 +223,9 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
                                const std::vector<Tensor>& adjoints,
                                const std::vector<Tensor>& tangents,
                                const std::vector<Tensor>& biases,
-                               const std::vector<int64_t>& activations, const Tensor& target,
-                               const Tensor& weight, const std::optional<Tensor>& scale,
-                               const std::optional<Tensor>& constant) {
-  const MlpSizes sizes =
-      check_mlp(op, z, weights, adjoints, biases, activations, target, weight, scale, constant);
+                               const std::vector<int64_t>& activations, const MlpMeasurement& m,
+                               bool draws = false) {
+  const MlpSizes sizes = check_mlp(op, z, weights, adjoints, biases, activations, m, draws);
   STD_TORCH_CHECK(tangents.size() == 2 * weights.size(), op,
                   ": expected tangents and their scale for every layer, ", 2 * weights.size(),
                   ", got ", tangents.size());

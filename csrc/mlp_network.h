@@ -33,14 +33,21 @@ struct Mlp {
 
 // What a network's output is compared with, for one image:
 //   f(z) = 1/2 sum_j w_j (t_j - s_j out_j(z))^2 + 1/2 ||z||^2 + constant
+// or, where an output decides its variance v,
+//   f(z) = 1/2 sum_j w_j ((t_j - s_j out_j)^2 / v_j + log(v_j / u_j)) + 1/2 ||z||^2 + constant,
+//   v_j = noise + s_j^2 (floor + slope g (1 - g)), g = out_j within [0, 1], u_j = noise + s_j^2
+//   unit
 template <class T>
 struct MlpTarget {
   const T* target;  // [outputs]
   const T* weight;  // [outputs] or [1]
   const T* scale;   // [outputs], or null for 1
+  const T* law;     // noise, floor, slope and unit, or null where w is the precision
   bool weight_scalar;
   double constant;
 };
+
+constexpr int kLawNumbers = 4;
 
 // A tile of at most `capacity` images, [image][...] everywhere, rows padded to whole panels.
 template <class T>
@@ -56,6 +63,14 @@ struct MlpTile {
   T* tangent[2];         // [image][latent] rows of the widest hidden layer
   T* block;              // [image][latent] rows of one panel
   T* sums;               // vector accumulators of one image's two matrices
+};
+
+// Where the codes of one image pass through a network together, rows padded to whole panels.
+template <class T>
+struct MlpDraws {
+  T* value[2];    // outputs of even and of odd layers but the last, [row][stride]
+  T* block;       // a panel of the last layer's, [row][panel]
+  double* lanes;  // [row][kSumLanes]
 };
 
 }  // namespace jpmap

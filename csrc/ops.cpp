@@ -21,12 +21,16 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
   m.def(
       "mlp_gauss_newton(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
       "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
-      "Tensor? constant) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor? constant, Tensor? law) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "mlp_restore(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
       "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
-      "Tensor? constant, float tolerance, int max_steps, float initial_damping, "
+      "Tensor? constant, Tensor? law, float tolerance, int max_steps, float initial_damping, "
       "bool second_order, Tensor? active, bool low_latency) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "mlp_log_likelihood(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
+      "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
+      "Tensor? law) -> Tensor");
   m.def(
       "tangent_activation(Tensor t, Tensor? add, Tensor before, Tensor after, Tensor? cotangent, "
       "Tensor(a!)? curvature, int activation, int width, bool t_shuffled, bool add_shuffled) "

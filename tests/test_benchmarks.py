@@ -108,6 +108,14 @@ def test_linear_solvers_reach_the_same_minimum(run: Any) -> None:
         assert row["direct"]["converged"] == row["conjugate-gradient"]["converged"] == 1
 
 
+def test_draws_are_weighed_as_plain_torch_weighs_them(run: Any) -> None:
+    small = ["--batches", "2", "--draws", "3", "--threads", "1", "--repeats", "1"]
+    document = run("bench_log_likelihood", *small)
+    assert len(document["rows"]) == 3
+    for row in document["rows"]:
+        assert row["compiled_error"] < 1e-5 and row["chunks_error"] < 1e-5
+
+
 def test_adam_stops_when_its_time_is_up() -> None:
     import bench_faces
 

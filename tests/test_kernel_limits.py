@@ -9,7 +9,7 @@ import torch
 
 from jpmap_fast import _C, kernels
 from jpmap_fast.kernels import mlp as mlp_kernels
-from jpmap_fast.kernels.mlp import scaled_half
+from jpmap_fast.kernels.mlp_network import scaled_half
 
 # The least that a device of compute capability 8.0 or higher offers a block.
 LEAST_SHARED_MEMORY = 99 * 1024
@@ -64,6 +64,13 @@ def test_the_least_tile_takes_the_least_memory():
         for images, rows in ((1, 16), (2, 16), (1, 64), (32, 64)):
             assert least <= _C.mlp_layout(latent, widths, images, rows)["bytes"] + 4096
         assert least <= _C.mlp_shared_memory(latent, [width + 32 for width in widths])
+
+
+def test_draws_fit_wherever_solves_do():
+    for latent, widths in networks(2000):
+        needed = _C.mlp_draw_memory(latent, widths, 16)
+        room = max(_C.mlp_shared_memory(latent, widths), LEAST_SHARED_MEMORY)
+        assert needed <= room, (latent, widths)
 
 
 def test_memory_of_networks_beyond_all_devices_is_counted_in_64_bits():

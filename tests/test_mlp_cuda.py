@@ -258,6 +258,7 @@ def arguments(batch: int = 3) -> dict[str, Any]:
         "weight": g.weight,
         "scale": g.scale,
         "constant": g.constant,
+        "law": g.law,
     }
 
 
@@ -358,7 +359,7 @@ def test_opcheck():
     f, z = problem(3, dtype=torch.float32, scale="shared")
     g = fused(on_gpu(f))
     network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
-    common = (z.cuda(), *network, g.network.codes, g.target, g.weight, g.scale, g.constant)
+    common = (z.cuda(), *network, g.network.codes, g.target, g.weight, g.scale, g.constant, g.law)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
     torch.library.opcheck(
         torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, False)

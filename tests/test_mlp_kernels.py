@@ -216,7 +216,7 @@ def test_opcheck(dtype):
     f, z = problem(3, dtype=dtype, scale="shared")
     g = fused(f)
     network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
-    common = (z, *network, g.network.codes, g.target, g.weight, g.scale, g.constant)
+    common = (z, *network, g.network.codes, g.target, g.weight, g.scale, g.constant, g.law)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
     torch.library.opcheck(
         torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, False)

@@ -299,3 +299,21 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="floor"):
         jf.GreyValueVariance(0, 1)
     assert checked_residual(None, {}) is None
+
+
+def test_a_factorisation_is_kept_for_the_same_numbers_alone():
+    _, operator, y, decoded, z = setting("inpainting-per-image", covariance())
+    first = operator.x_update(decoded, y, z, BETA, SIGMA)
+    again = operator.x_update(decoded, y, z, BETA.clone(), SIGMA.clone())
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for beta, sigma in ((BETA, 2 * SIGMA), (0.5 * BETA, SIGMA)):
+        _, fresh, *_ = setting("inpainting-per-image", covariance())
+        expected = fresh.x_update(decoded, y, z, beta, sigma)
+        found = operator.x_update(decoded, y, z, beta, sigma)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert not torch.equal(found[0], first[0])
+    changed = SIGMA.clone()
+    operator.x_update(decoded, y, z, BETA, changed)
+    changed.mul_(2)
+    expected = operator.x_update(decoded, y, z, BETA, 2 * SIGMA)
+    assert torch.equal(operator.x_update(decoded, y, z, BETA, changed)[0], expected[0])

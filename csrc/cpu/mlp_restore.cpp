@@ -7,68 +7,12 @@
 #include <atomic>
 #include <limits>
 
-#include "arguments.h"
 #include "cpu/damped_step.h"
+#include "cpu/mlp_arguments.h"
 #include "cpu/mlp_workspace.h"
-#include "cpu/parallel.h"
 
 namespace jpmap {
 namespace {
-
-using Tensors = std::vector<Tensor>;
-using Integers = std::vector<int64_t>;
-
-struct Network {
-  const Tensors& packed;        // per layer [panels, in, w]
-  const Tensors& adjoints;      // per layer [panels, out, w]
-  const Tensors& biases;        // per layer [panels w]
-  const Integers& activations;  // per layer
-};
-
-struct Measurement {
-  const Tensor& target;                   // [B, p]
-  const Tensor& weight;                   // [B, p] or [B, 1]
-  const std::optional<Tensor>& scale;     // [p] or [B, p]
-  const std::optional<Tensor>& constant;  // [B], double
-};
-
-template <class T>
-Mlp<T> mlp_of(const Network& network, int64_t latent, int64_t outputs) {
-  Mlp<T> mlp{};
-  mlp.count = static_cast<int>(network.packed.size());
-  mlp.latent = latent;
-  mlp.outputs = outputs;
-  for (int l = 0; l < mlp.count; ++l) {
-    mlp.layers[l] = {read<T>(network.packed[l]),
-                     read<T>(network.adjoints[l]),
-                     read<T>(network.biases[l]),
-                     network.packed[l].size(1),
-                     network.adjoints[l].size(1),
-                     network.biases[l].size(0),
-                     static_cast<Activation>(network.activations[l])};
-  }
-  return mlp;
-}
-
-template <class T>
-MlpTarget<T> target_of(const Measurement& m, int64_t image, int64_t outputs) {
-  const int64_t columns = m.weight.size(1);
-  const T* scale = m.scale ? read<T>(*m.scale) : nullptr;
-  if (scale != nullptr && m.scale->dim() == 2) scale += image * outputs;
-  return {read<T>(m.target) + image * outputs, read<T>(m.weight) + image * columns, scale,
-          columns == 1, m.constant ? read<double>(*m.constant)[image] : 0.0};
-}
-
-int64_t worker_count() { return std::max<int64_t>(1, torch::stable::get_num_threads()); }
-
-// body() on every thread of torch's pool, at most `tasks` of them.
-template <class F>
-void on_every_worker(int64_t tasks, const F& body) {
-  torch::stable::parallel_for(0, std::min(worker_count(), tasks), 1,
-                              [&](int64_t begin, int64_t end) {
-                                for (int64_t worker = begin; worker < end; ++worker) body();
-                              });
-}
 
 template <class T>
 struct Evaluation {
@@ -80,7 +24,7 @@ struct Evaluation {
 };
 
 template <class T>
-void evaluate(const Mlp<T>& mlp, const Measurement& m, const T* z, int64_t batch,
+void evaluate(const Mlp<T>& mlp, const MlpMeasurement& m, const T* z, int64_t batch,
               const Evaluation<T>& out) {
   const auto& kernels = isa_kernels<T>();
   const int64_t k = mlp.latent, stride = mlp.layers[mlp.count - 1].stride;
@@ -141,7 +85,7 @@ struct Solve {
 template <class T>
 class Worker {
  public:
-  Worker(const Mlp<T>& mlp, const Measurement& m, const Settings& settings, const T* start,
+  Worker(const Mlp<T>& mlp, const MlpMeasurement& m, const Settings& settings, const T* start,
          int64_t batch, int64_t capacity, std::atomic<int64_t>& next, const Solution<T>& out)
       : mlp_(mlp),
         measurement_(m),
@@ -285,7 +229,7 @@ class Worker {
   }
 
   const Mlp<T>& mlp_;
-  const Measurement& measurement_;
+  const MlpMeasurement& measurement_;
   const Settings& settings_;
   const T* start_;
   int64_t batch_;
@@ -303,9 +247,10 @@ class Worker {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
     Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
-    std::optional<Tensor> constant) {
-  const auto sizes = check_mlp_panels("mlp_gauss_newton", z, packed, adjoints, biases, activations,
-                                      target, weight, scale, constant);
+    std::optional<Tensor> constant, std::optional<Tensor> law) {
+  const MlpMeasurement measurement{target, weight, scale, constant, law};
+  const auto sizes =
+      check_mlp_panels("mlp_gauss_newton", z, packed, adjoints, biases, activations, measurement);
   const auto wide = torch::headeronly::ScalarType::Double;
   Tensor output = torch::stable::empty_like(target);
   Tensor objective = torch::stable::new_empty(z, {sizes.batch}, wide);
@@ -316,7 +261,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
     using T = decltype(zero);
     const auto mlp =
         mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
-    evaluate<T>(mlp, {target, weight, scale, constant}, read<T>(z), sizes.batch,
+    evaluate<T>(mlp, measurement, read<T>(z), sizes.batch,
                 {write<T>(output), write<double>(objective), write<double>(gradient),
                  write<double>(matrix), write<double>(hessian)});
   });
@@ -326,10 +271,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
 std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
-    std::optional<Tensor> constant, double tolerance, int64_t max_steps, double initial_damping,
-    bool second_order, std::optional<Tensor> active, bool /*low_latency*/) {
-  const auto sizes = check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations,
-                                      target, weight, scale, constant);
+    std::optional<Tensor> constant, std::optional<Tensor> law, double tolerance, int64_t max_steps,
+    double initial_damping, bool second_order, std::optional<Tensor> active, bool /*low_latency*/) {
+  const MlpMeasurement measurement{target, weight, scale, constant, law};
+  const auto sizes =
+      check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations, measurement);
   Tensor found = torch::stable::empty_like(z);
   Tensor objective =
       torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Double);
@@ -342,7 +288,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     using T = decltype(zero);
     const auto mlp =
         mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
-    const Measurement measurement{target, weight, scale, constant};
     const Solution<T> out{write<T>(found), write<double>(objective), write<int64_t>(steps),
                           write<bool>(converged)};
     const int64_t capacity = tile_images(sizes.batch, sizes.latent, worker_count());

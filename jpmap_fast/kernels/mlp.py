@@ -1,6 +1,6 @@
-"""The fused operators for multilayer perceptrons: one Gauss-Newton evaluation, and whole solves.
+"""The fused operators for multilayer perceptrons: evaluations, whole solves, and draws.
 
-Both work on an ``MLPLeastSquares``: a network and, per image, what its output is compared with,
+All work on an ``MLPLeastSquares``: a network and, per image, what its output is compared with,
 
     f(z) = 1/2 sum_j w_j (t_j - s_j out_j(z))^2 + 1/2 ||z||^2 + constant.
 
@@ -10,14 +10,13 @@ on a GPU) holds a tile of images; an image's result has the same bits alone and 
 On the CPU everything is computed in the type of z. On a GPU f and its gradient have float32
 accuracy (matrix units in tf32, every factor split in two); only the matrices of the second
 derivatives come from float16 products with float32 sums: they steer a step, and are no part of
-what is accepted.
+what is accepted. Of draws the products have one tf32 part: what a sampler weighs are differences.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from torch import Tensor
 import jpmap_fast._C as _C
 from jpmap_fast.kernels._extension import cuda_kernels_loaded
 from jpmap_fast.kernels.activations import ACTIVATION_CODES
-from jpmap_fast.kernels.products import RowProduct
+from jpmap_fast.kernels.mlp_network import PackedNetwork
 
 MAX_LAYERS: int = _C.max_layers
 MAX_LATENT: int = _C.max_latent
@@ -38,11 +37,18 @@ class MLPLeastSquares:
     """f(z) of a batch, as the fused operators take it.
 
     Attributes:
-        network: weights and activations, from ``pack_network``.
+        network: weights and activations, from ``mlp_network.pack_network``.
         target: t [B, p].
         weight: w [B, p] or [B, 1].
         scale: s, [p] or [B, p]; None for 1.
         constant: float64 [B]; None for 0.
+        law: noise, floor, slope and unit [B, 4], where an output decides its variance,
+
+                v_j = noise + s_j^2 (floor + slope g (1 - g)),   g = out_j(z) within [0, 1],
+
+            and f is 1/2 sum_j w_j ((t_j - s_j out_j)^2 / v_j + log(v_j / u_j)) + 1/2 ||z||^2 +
+            constant with u_j = noise + s_j^2 unit; its Gauss-Newton matrix is that of Fisher's
+            information. None where w is the precision.
     """
 
     network: PackedNetwork
@@ -50,78 +56,7 @@ class MLPLeastSquares:
     weight: Tensor
     scale: Tensor | None = None
     constant: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class PackedNetwork:
-    """Layers h -> f(W h + b) in the layout of a device.
-
-    Attributes:
-        weights: W of each layer; on the CPU ``kernels.pack_linear(W)``, on a GPU rows padded to
-            multiples of 32.
-        adjoints: the same of W^T.
-        tangents: nothing on the CPU; on a GPU ``scaled_half(W)`` of each layer, first all in
-            float16 (that of the first layer is not used), then all scales.
-        biases: b of each layer, padded with zeros as the outputs of W are.
-        codes: ``ACTIVATION_CODES`` of each layer.
-    """
-
-    weights: list[Tensor]
-    adjoints: list[Tensor]
-    tangents: list[Tensor]
-    biases: list[Tensor]
-    codes: list[int]
-
-
-def pack_network(layers: list[RowProduct], activations: list[str]) -> PackedNetwork:
-    """The layers, first to last, for the device they are on. Layouts are kept with the layers.
-
-    Args:
-        layers: products with their biases.
-        activations: names out of ``ACTIVATION_CODES``.
-    """
-    biases = [layer.padded_bias for layer in layers]
-    codes = [ACTIVATION_CODES[name] for name in activations]
-    first, rest = layers[0], layers[1:]
-    if first.weight.device.type != "cuda":
-        packed = [layer.packed for layer in layers]
-        return PackedNetwork(packed, [layer.adjoint.packed for layer in layers], [], biases, codes)
-    halves = [_scaled_half(layer) for layer in layers]
-    return PackedNetwork(
-        [first.first_rows, *(layer.rows for layer in rest)],
-        [first.first_columns, *(layer.columns for layer in rest)],
-        [*(half for half, _ in halves), *(scale for _, scale in halves)],
-        biases,
-        codes,
-    )
-
-
-def scaled_half(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """W s in float16 and s [1] in float32, of W [out, in].
-
-    s is the power of two that brings the largest norm of a row of W to [1/2, 1), within 2^-126 to
-    2^126: a layer then neither shrinks nor enlarges tangents by much, in whatever units its inputs
-    and outputs are. 1 for a matrix of zeros, or with numbers that are not finite.
-    """
-    norm = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float64).max()
-    # An exact division: a power of two by construction, which pow need not be.
-    scale = torch.frexp(norm).mantissa / norm
-    scale = torch.where(norm.isfinite() & (norm > 0), scale, 1.0).clamp(2.0**-126, 2.0**126)
-    scale = scale.to(torch.float32)
-    largest = torch.finfo(torch.float16).max
-    return (weight * scale).clamp(-largest, largest).half(), scale.reshape(1)
-
-
-# Kept as long as their layers live, and beside them: no part of a layer's copies and pickles.
-_scaled_halves: WeakKeyDictionary[RowProduct, tuple[Tensor, Tensor]] = WeakKeyDictionary()
-
-
-def _scaled_half(layer: RowProduct) -> tuple[Tensor, Tensor]:
-    """``scaled_half`` of a layer's padded rows."""
-    found = _scaled_halves.get(layer)
-    if found is None:
-        found = _scaled_halves[layer] = scaled_half(layer.rows)
-    return found
+    law: Tensor | None = None
 
 
 def supports(latent_dim: int, widths: list[int], activations: list[str], like: Tensor) -> bool:
@@ -229,7 +164,41 @@ def mlp_restore(
     return found, value, steps, converged
 
 
+def mlp_log_likelihood(z: Tensor, f: MLPLeastSquares) -> Tensor:
+    r"""The data term of N codes an image, without what does not depend on z:
+
+        -1/2 sum_j w_j (t_j - s_j out_j(z))^2,
+
+    or with a law of variances -1/2 sum_j w_j ((t_j - s_j out_j)^2 / v_j + log(v_j / u_j)).
+    The outputs are compared as they are made and nowhere written. A draw has the same bits whatever
+    N, B and the number of threads are. On the CPU only the outputs that were observed are computed
+    of an image where a quarter or more have weight 0. On a GPU every product has one tf32 part and
+    float32 sums: between the draws of an image the error is a few hundredths.
+
+    Args:
+        z: codes [B, N, k], float32 or float64.
+        f: of the same type and device; ``f.constant`` has no part in it.
+
+    Returns:
+        float64 [B, N]. NaN where a code, a target or a weight is.
+
+    Raises:
+        RuntimeError: shapes, types or layouts do not fit.
+    """
+    found: Tensor = _ops.mlp_log_likelihood(z.contiguous(), *_measured(f), _law(f))
+    return found
+
+
 def _arguments(f: MLPLeastSquares) -> tuple[Any, ...]:
+    constant = None if f.constant is None else f.constant.contiguous()
+    return (*_measured(f), constant, _law(f))
+
+
+def _law(f: MLPLeastSquares) -> Tensor | None:
+    return None if f.law is None else f.law.contiguous()
+
+
+def _measured(f: MLPLeastSquares) -> tuple[Any, ...]:
     return (
         f.network.weights,
         f.network.adjoints,
@@ -239,12 +208,11 @@ def _arguments(f: MLPLeastSquares) -> tuple[Any, ...]:
         f.target.contiguous(),
         f.weight.contiguous(),
         None if f.scale is None else f.scale.contiguous(),
-        None if f.constant is None else f.constant.contiguous(),
     )
 
 
 @torch.library.register_fake("jpmap::mlp_gauss_newton")
-def _(z, weights, adjoints, tangents, biases, codes, target, weight, scale, constant):  # type: ignore[no-untyped-def]  # noqa: E501
+def _(z, weights, adjoints, tangents, biases, codes, target, weight, scale, constant, law):  # type: ignore[no-untyped-def]  # noqa: E501
     batch, k = z.shape
     return (
         torch.empty_like(target),
@@ -264,3 +232,8 @@ def _(z, *_):  # type: ignore[no-untyped-def]
         z.new_empty(batch, dtype=torch.int64),
         z.new_empty(batch, dtype=torch.bool),
     )
+
+
+@torch.library.register_fake("jpmap::mlp_log_likelihood")
+def _(z, *_):  # type: ignore[no-untyped-def]
+    return z.new_empty(z.shape[:2], dtype=torch.float64)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.mlp import MLPLeastSquares
+from jpmap_fast.kernels.mlp_network import PackedNetwork
 
 
 def x_update_diagonal(
@@ -161,3 +163,36 @@ def damped_solve(
     half = torch.linalg.solve_triangular(factor, gradient.double()[:, :, None], upper=False)
     solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, :, 0]
     return torch.where((failed == 0)[:, None], solution, torch.nan), used
+
+
+def mlp_log_likelihood(
+    z: Tensor,  # [B, N, k]
+    f: MLPLeastSquares,
+) -> Tensor:
+    """``kernels.mlp.mlp_log_likelihood``, in the type of z."""
+    h = z
+    for (weight, bias), code in zip(_layers(f.network), f.network.codes, strict=True):
+        h = list(ACTIVATIONS.values())[code].value(h @ weight.T + bias)
+    out = h[..., : f.target.shape[1]]
+    scale = out.new_ones(1) if f.scale is None else f.scale
+    scale = scale if scale.dim() == 1 else scale[:, None]
+    terms = (f.target[:, None] - scale * out).square()
+    if f.law is not None:
+        noise, floor, slope, unit = f.law[:, :, None, None].unbind(dim=1)
+        g, power = out.clamp(0, 1), scale.square()
+        variance = noise + power * (floor + slope * g * (1 - g))
+        terms = terms / variance + (variance / (noise + power * unit)).log()
+    return -0.5 * (terms * f.weight[:, None]).double().sum(dim=-1)
+
+
+def _layers(network: PackedNetwork) -> list[tuple[Tensor, Tensor]]:
+    """W [out, in] and b [out] of each layer, out padded with zeros as a device has it."""
+    weights = [
+        weight if weight.dim() == 2 else weight.mT.flatten(0, 1) for weight in network.weights
+    ]
+    # What a layer is padded with has no inputs in the next: the panels' depth is not padded.
+    inputs = [weight.shape[1] for weight in weights[1:]] + [len(weights[-1])]
+    return [
+        (weight[:size], bias[:size])
+        for weight, bias, size in zip(weights, network.biases, inputs, strict=True)
+    ]

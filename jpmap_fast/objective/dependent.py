@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from jpmap_fast.kernels.mlp import MLPLeastSquares
 from jpmap_fast.kernels.products import weighted_product
-from jpmap_fast.objective.least_squares import LatentObjective, half_squared_norm
+from jpmap_fast.objective.least_squares import (
+    LatentObjective,
+    fused_network,
+    half_squared_norm,
+)
 from jpmap_fast.operators.data_term import Dependent
 from jpmap_fast.priors.decoder_base import Decoder
 
@@ -89,8 +95,24 @@ class DependentLeastSquares(LatentObjective):
         self._at(self.decoder.value(z), z)
         return super().gauss_newton_product(z)
 
-    def fused(self) -> str:  # type: ignore[override]
-        return "the variance of a pixel depends on what is decoded there"
+    def fused(self) -> MLPLeastSquares | str:
+        term, beta, (batch, pixels) = self._term, self._beta, self.target.shape
+        if term.grey is None:
+            return "the variance of a pixel depends on what is decoded there"
+        found = fused_network(self.decoder, None, self.target)
+        if isinstance(found, str):
+            return found
+        floor, slope = term.grey
+        law = torch.stack((self._sigma.square(), floor / beta, slope / beta, 1 / beta), dim=1)
+        scale, seen = term.weight.to(self.target), term.seen.to(self.target)
+        return MLPLeastSquares(
+            found[0],
+            self.target,
+            seen.expand(batch, 1 if seen.numel() == 1 else pixels),
+            scale if scale.dim() == 2 else scale.expand(pixels),
+            self.constant,
+            law.to(self.target),
+        )
 
     def select(self, index: Tensor | slice) -> DependentLeastSquares:
         return DependentLeastSquares(

@@ -27,7 +27,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from jpmap_fast.kernels.mlp import MLPLeastSquares, pack_network, refusal
+from jpmap_fast.kernels.mlp import MLPLeastSquares, refusal
+from jpmap_fast.kernels.mlp_network import PackedNetwork, pack_network
 from jpmap_fast.kernels.products import weighted_product
 from jpmap_fast.operators.data_term import LinearMap
 from jpmap_fast.priors.decoder_base import Decoder
@@ -117,6 +118,33 @@ def half_squared_norm(z: Tensor) -> Tensor:
     return 0.5 * z.double().square().sum(dim=-1)
 
 
+def fused_network(
+    decoder: Decoder, matrix: LinearMap | None, like: Tensor
+) -> tuple[PackedNetwork, Tensor | None] | str:
+    """A decoder and H behind it for the fused operators, or why they do not apply.
+
+    Args:
+        decoder: G.
+        matrix: H [p, n]; None for the identity.
+        like: a tensor of the type and device in question.
+
+    Returns:
+        The network, and the diagonal before it, [p] or [B, p] or None, that H is given with.
+    """
+    if not isinstance(decoder, MLPDecoder):
+        return "the decoder is no plain multilayer perceptron"
+    layers, activations, scale = list(decoder.layers), list(decoder.activations), None
+    if matrix is not None:
+        if matrix.dense is None:
+            return "A is faster by its transform than as a matrix"
+        product, scale = matrix.dense
+        layers.append(product)
+        activations.append("identity")
+    widths = [layer.weight.shape[0] for layer in layers]
+    reason = refusal(decoder.latent_dim, widths, activations, like)
+    return reason or (pack_network(layers, activations), scale)
+
+
 class WeightedLeastSquares(LatentObjective):
     """f with diagonal W and H the identity, a diagonal or a matrix.
 
@@ -185,28 +213,13 @@ class WeightedLeastSquares(LatentObjective):
         return self._observe_adjoint(self.weight * self._observe(tangent))
 
     def fused(self) -> MLPLeastSquares | str:
-        decoder = self.decoder
-        if not isinstance(decoder, MLPDecoder):
-            return "the decoder is no plain multilayer perceptron"
-        layers, activations = list(decoder.layers), list(decoder.activations)
-        scale = self.scale
-        if self.matrix is not None:
-            if self.matrix.dense is None:
-                return "A is faster by its transform than as a matrix"
-            matrix, scale = self.matrix.dense
-            layers.append(matrix)
-            activations.append("identity")
-        widths = [layer.weight.shape[0] for layer in layers]
-        reason = refusal(decoder.latent_dim, widths, activations, self.target)
-        if reason:
-            return reason
-        return MLPLeastSquares(
-            pack_network(layers, activations),
-            self.target,
-            self.weight,
-            scale,
-            self.constant,
-        )
+        found = fused_network(self.decoder, self.matrix, self.target)
+        if isinstance(found, str):
+            return found
+        network, scale = found
+        if self.matrix is None:
+            scale = self.scale
+        return MLPLeastSquares(network, self.target, self.weight, scale, self.constant)
 
     def select(self, index: Tensor | slice) -> WeightedLeastSquares:
         scale = self.scale

@@ -180,13 +180,37 @@ class _Dense(System):
         return Whitening(of.values, of.coordinates, map=of.map, lost=lost)
 
 
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have one type and the same numbers."""
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
 class _LowRank(System):
     """A diagonal A, and K of low rank beside its diagonal."""
+
+    def __init__(self, white: BoundOperator, covariance: Covariance) -> None:
+        super().__init__(white, covariance)
+        self._last: tuple[Tensor, Tensor, LowRankSystem] | None = None
+
+    def _of(self, beta: Tensor, sigma: Tensor) -> LowRankSystem:
+        """The system of beta and sigma, the last one where they are the same numbers.
+
+        A descent and the x-update behind it factorise once. Not on a GPU, where comparing would
+        wait, nor where something learns.
+        """
+        learned = self._white.operator._learned or beta.requires_grad or sigma.requires_grad
+        if learned or beta.device.type != "cpu":
+            return LowRankSystem.of(self._white, self._covariance, beta, sigma)
+        last = self._last  # read once: another thread may put its own there
+        if last is None or not (_same(last[0], beta) and _same(last[1], sigma)):
+            system = LowRankSystem.of(self._white, self._covariance, beta, sigma)
+            last = self._last = (beta.clone(), sigma.clone(), system)
+        return last[2]
 
     def innovation(
         self, flat: Tensor, y: Tensor, beta: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
-        system = LowRankSystem.of(self._white, self._covariance, beta, sigma)
+        system = self._of(beta, sigma)
         y = y.flatten(1)
         unseen = system.unseen
         residual = y - system.measure(flat)
@@ -197,10 +221,7 @@ class _LowRank(System):
         return self._covariance.apply(system.measure_adjoint(solved)) / beta[:, None], squares
 
     def data_term(self) -> DataTerm:
-        def system(shape: tuple[int, ...], beta: Tensor, sigma: Tensor) -> LowRankSystem:
-            return LowRankSystem.of(self._white, self._covariance, beta, sigma)
-
-        return Action(system)
+        return Action(lambda shape, beta, sigma: self._of(beta, sigma))
 
 
 class _MatrixFree(System):

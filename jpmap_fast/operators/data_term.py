@@ -189,6 +189,8 @@ class Dependent:
         seen: 1, or 0 for what was not observed, like ``weight``.
         variance, derivative: v and v' of decoded pixels, elementwise.
         coordinates, rows, lost: see ``Whitening``.
+        grey: a and b of v = a + b g (1 - g), g = G taken into [0, 1], for the fused solvers; None
+            for any other v.
     """
 
     weight: Tensor
@@ -198,6 +200,7 @@ class Dependent:
     coordinates: Callable[[Tensor], Tensor]
     rows: Tensor | None = None
     lost: Callable[[Tensor], Tensor] | None = None
+    grey: tuple[float, float] | None = None
 
     def select(self, index: Tensor | slice) -> Dependent:
         """That of the images ``index``."""

@@ -108,6 +108,7 @@ class GreyValueOperator(BoundOperator):
             term.coordinates,
             term.rows,
             term.lost,
+            ((self.residual.floor / self._gamma) ** 2, (self.residual.slope / self._gamma) ** 2),
         )
 
     def _deviation(self, decoded: Tensor, beta: Tensor, normal: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ struct ExpConstants<float> {
   static constexpr float magic = 12582912.0f, log2e = 1.44269504f;
   static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   static constexpr float least = -87.0f, largest = 88.0f;
+  static constexpr float ln2 = 0.693147180559945309f, least_normal = 1.17549435e-38f;
   static constexpr int mantissa = 23, bias = 127, degree = 7, log_terms = 9;
 };
 template <>
@@ -27,6 +28,7 @@ struct ExpConstants<double> {
   static constexpr double magic = 6755399441055744.0, log2e = 1.4426950408889634;
   static constexpr double ln2_high = 0.693145751953125, ln2_low = 1.42860682030941723212e-6;
   static constexpr double least = -708.0, largest = 709.0;
+  static constexpr double ln2 = 0.693147180559945309, least_normal = 2.2250738585072014e-308;
   static constexpr int mantissa = 52, bias = 1023, degree = 13, log_terms = 18;
 };
 
@@ -64,7 +66,7 @@ JPMAP_VECTOR_INLINE typename Lanes<T>::Value sigmoid_of(typename Lanes<T>::Value
   return T(1) / (expm1_of<T>(-x) + T(2));
 }
 
-// log(1 + u) for u in [0, 1] as 2 atanh(u / (2 + u)).
+// log(1 + u) for u in [-1/2, 1] as 2 atanh(u / (2 + u)).
 template <class T>
 JPMAP_VECTOR_INLINE typename Lanes<T>::Value log1p_of(typename Lanes<T>::Value u) {
   using V = typename Lanes<T>::Value;
@@ -75,6 +77,22 @@ JPMAP_VECTOR_INLINE typename Lanes<T>::Value log1p_of(typename Lanes<T>::Value u
     series = series * square + T(1) / static_cast<T>(2 * i + 1);
   }
   return T(2) * s * series;
+}
+
+// log(x) of normal numbers x > 0, NaN for any other: x = 2^e (1 + u) with 1 + u in [3/4, 3/2).
+template <class T>
+JPMAP_VECTOR_INLINE typename Lanes<T>::Value log_of(typename Lanes<T>::Value x) {
+  using V = typename Lanes<T>::Value;
+  using B = typename Lanes<T>::Bits;
+  using C = ExpConstants<T>;
+  const B bits = reinterpret_cast<B>(x);
+  const B half = B{} + (typename C::Integer{1} << (C::mantissa - 1));
+  // Half a mantissa more carries what is 3/2 and beyond into the exponent.
+  const B exponent = ((bits + half) >> C::mantissa) - C::bias;
+  const V mantissa = reinterpret_cast<V>(bits - (exponent << C::mantissa));
+  const V found = __builtin_convertvector(exponent, V) * C::ln2 + log1p_of<T>(mantissa - T(1));
+  const V none = (x - x) / (x - x);
+  return (x >= C::least_normal) & (x - x == T(0)) ? found : none;
 }
 
 // h = f(a), d = f'(a) and d2 = f''(a); what a caller does not use is not computed.
@@ -143,15 +161,16 @@ static inline void activate(Activation kind, const T* bias, T* value, T* slope, 
   }
 }
 
-// values[rows][kPanel] = f(values + bias[kPanel])
+// values[rows][kPanel] = f(values + bias[kPanel]), rows `stride` apart.
 template <class T>
-static void activate_panel(Activation kind, const T* bias, T* values, int64_t rows) {
+static void activate_panel(Activation kind, const T* bias, T* values, int64_t rows,
+                           int64_t stride) {
   using V = typename Lanes<T>::Value;
   using Stored = typename VectorOf<T>::type;
   constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
   for (int64_t row = 0; row < rows; ++row) {
     for (int v = 0; v < kVectors; ++v) {
-      Stored* place = reinterpret_cast<Stored*>(values + row * kPanel<T> + v * kWidth);
+      Stored* place = reinterpret_cast<Stored*>(values + row * stride + v * kWidth);
       V h, d, d2;
       evaluate<T>(kind, *place + *reinterpret_cast<const Stored*>(bias + v * kWidth), h, d, d2);
       *place = h;

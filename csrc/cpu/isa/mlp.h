@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/isa/activation.h"
+#include "cpu/isa/compare.h"
 
 namespace jpmap {
 namespace JPMAP_ISA {
@@ -34,24 +35,46 @@ static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t 
     const T* out = input + i * stride;
     T* pull = tile.pull[mlp.count - 1] + i * stride;
     T* curvature = tile.curvature + i * stride;
-    constexpr int kLanes = 16;
-    double lanes[kLanes] = {};
-    for (int64_t j = 0; j < mlp.outputs; ++j) {
-      const T w = t.weight[t.weight_scalar ? 0 : j], s = t.scale == nullptr ? T(1) : t.scale[j];
-      const T r = t.target[j] - s * out[j];
-      lanes[j % kLanes] += static_cast<double>(r) * (w * r);
-      pull[j] = -s * w * r;
-      curvature[j] = s * s * w;
-    }
+    double lanes[kSumLanes] = {};
+    compare<true>(t, 0, mlp.outputs, out, lanes, pull, curvature);
     for (int64_t j = mlp.outputs; j < stride; ++j) pull[j] = curvature[j] = T(0);
-    double data = 0, prior = 0;
-    for (int lane = 0; lane < kLanes; ++lane) data += lanes[lane];
+    double prior = 0;
     for (int64_t c = 0; c < mlp.latent; ++c) {
       const double z = tile.z[i * mlp.latent + c];
       prior += z * z;
     }
-    objective[i] = 0.5 * data + 0.5 * prior + t.constant;
+    objective[i] = 0.5 * sum_of(lanes) + 0.5 * prior + t.constant;
   }
+}
+
+// The data term of f, without its constant, at codes z [rows][latent] of one image. The last layer
+// is compared panel by panel: its outputs are nowhere whole.
+template <class T>
+static void mlp_misfit(const Mlp<T>& mlp, const MlpTarget<T>& target, const T* z, int64_t rows,
+                       const MlpDraws<T>& room, double* misfit) {
+  for (int64_t i = 0; i < rows * kSumLanes; ++i) room.lanes[i] = 0;
+  const T* input = z;
+  int64_t input_stride = mlp.latent;
+  for (int l = 0; l < mlp.count; ++l) {
+    const MlpLayer<T>& layer = mlp.layers[l];
+    const bool last = l + 1 == mlp.count;
+    for (int64_t column = 0; column < layer.stride; column += kPanel<T>) {
+      T* out = last ? room.block : room.value[l % 2] + column;
+      const int64_t stride = last ? kPanel<T> : layer.stride;
+      multiply_panel(input, input_stride, layer.packed + column * layer.inputs, layer.inputs, rows,
+                     out, stride);
+      activate_panel(layer.activation, layer.bias + column, out, rows, stride);
+      if (!last) continue;
+      const int64_t left = mlp.outputs - column, end = left < kPanel<T> ? left : kPanel<T>;
+      for (int64_t i = 0; i < rows; ++i) {
+        compare<false, T>(target, column, column + end, out + i * stride,
+                          room.lanes + i * kSumLanes, nullptr, nullptr);
+      }
+    }
+    input = room.value[l % 2];
+    input_stride = layer.stride;
+  }
+  for (int64_t i = 0; i < rows; ++i) misfit[i] = 0.5 * sum_of(room.lanes + i * kSumLanes);
 }
 
 // df/dh of every layer for the images `which` of the tile, and the gradient z + ..., in double.

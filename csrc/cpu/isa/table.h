@@ -7,8 +7,9 @@ namespace JPMAP_ISA {
 extern const IsaKernels<float> kFloatKernels;
 extern const IsaKernels<double> kDoubleKernels;
 const IsaKernels<float> kFloatKernels = {multiply_panel<float>, activate_panel<float>,
-                                         mlp_forward<float>, mlp_system<float>};
+                                         mlp_misfit<float>, mlp_forward<float>, mlp_system<float>};
 const IsaKernels<double> kDoubleKernels = {multiply_panel<double>, activate_panel<double>,
-                                           mlp_forward<double>, mlp_system<double>};
+                                           mlp_misfit<double>, mlp_forward<double>,
+                                           mlp_system<double>};
 }  // namespace JPMAP_ISA
 }  // namespace jpmap
