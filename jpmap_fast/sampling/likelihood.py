@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_log_likelihood
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.objective.least_squares import half_squared_norm
 
@@ -24,8 +26,18 @@ class LogLikelihood:
     def __init__(self, objective: LatentObjective) -> None:
         self.objective = objective
 
+    @cached_property
+    def _compiled(self) -> MLPLeastSquares | None:
+        """The objective for compiled draws, which a CPU has; None where there are none."""
+        form = self.objective.fused()
+        return None if isinstance(form, str) or form.target.device.type != "cpu" else form
+
     def __call__(self, z: Tensor) -> Tensor:
         """The value at each of the codes."""
+        form = self._compiled
+        if form is not None:
+            found = mlp_log_likelihood(z, form)
+            return found if form.constant is None else found - form.constant[:, None]
 
         def value(part: LatentObjective, codes: Tensor) -> tuple[Tensor]:
             return (half_squared_norm(codes) - part.value(codes),)
