@@ -59,14 +59,20 @@ class Mixture:
         )
 
     def _distances(self, z: Tensor) -> list[Tensor]:
-        """The squared distances [B, N] of codes [B, N, k] to each component, by its scale."""
+        """The squared distances [B, N] of codes [B, N, k] to each component, by its scale.
+
+        0 to a component of weight 0: an image with many modes leaves many such to the others.
+        """
         k = z.shape[-1]
         eye = torch.eye(k, dtype=z.dtype, device=z.device)
         inverse = torch.linalg.solve_triangular(self.scale, eye, upper=False)
-        return [
-            times(inverse[:, c, None], z - self.mean[:, c, None]).square().sum(dim=-1)
-            for c in range(self.mean.shape[1])
-        ]
+        found = []
+        for c, used in enumerate((self.log_weight > -torch.inf).unbind(dim=1)):
+            rows = used.nonzero()[:, 0]
+            steps = z[rows] - self.mean[rows, c, None]
+            own = times(inverse[rows, c, None], steps).square().sum(dim=-1)
+            found.append(torch.zeros_like(z[..., 0]).index_copy(0, rows, own))
+        return found
 
     def _log_parts(self, distances: list[Tensor]) -> list[Tensor]:
         """Log of w_c t(z) [B, N] of each component."""
