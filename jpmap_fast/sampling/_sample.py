@@ -16,6 +16,7 @@ from jpmap_fast.algorithms import JPMAP, Monitor, Problem
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import has_codes
+from jpmap_fast.residuals import Residual
 from jpmap_fast.sampling.amis import AMIS
 from jpmap_fast.sampling.assembly import Part, assembled, part_of
 from jpmap_fast.sampling.mala import MALA
@@ -40,6 +41,7 @@ def sample(
     *,
     draws: int = 100,
     method: str | SamplingMethod | None = None,
+    residual: str | Residual | None = None,
     z0: Any = None,
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
@@ -66,6 +68,8 @@ def sample(
         draws: of x an image, >= 0; 0 for moments and codes alone.
         method: "amis", "smc", "mala", or an object such as ``AMIS(rounds=(512, 512))``; None for
             ``AMIS()``.
+        residual: model of x - G(z) in the place of gamma n, as in ``restore``: "covariance",
+            "pixel", "grey" or a model.
         z0: codes to look for modes from [B, k], in place of the end of a restoration.
         generator: of the one seed that is drawn; torch's default generator if None.
         chunk_size: images worked on at a time; None chooses by memory. Nothing depends on it.
@@ -93,15 +97,12 @@ def sample(
     draws = count("draws", draws, 0)
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
     with full_precision():
-        task = prepare(y, operator, prior, sigma)
+        task = prepare(y, operator, prior, sigma, residual=residual)
         problem = task.problem
-        begin = None
         if z0 is not None:
-            begin = checked_codes(z0, JPMAP(), problem, batched=task.batched)
+            z0 = checked_codes(z0, JPMAP(), problem, batched=task.batched)
         seed = drawn_seed(generator)
-        if begin is None:
-            restored = Run(problem, JPMAP(), generator)(problem.y, None, Monitor(), size=size)
-            begin = restored.z.flatten(1)
+        begin = _restored_codes(problem, generator, size) if z0 is None else z0
         streams = Streams.of(seed, problem.y, problem.sigma[:, None])
         finite = torch.isfinite(problem.y.flatten(1)).all(dim=1)
         good = finite.nonzero()[:, 0]
@@ -141,6 +142,14 @@ def _with_codes(prior: Prior) -> Prior:
             "it; priors with codes are 'mnist', 'fashion', 'faces' and those of jf.train"
         )
     return prior
+
+
+def _restored_codes(
+    problem: Problem, generator: torch.Generator | None, size: int | None
+) -> Tensor:
+    """Where a restoration ends [B, k]."""
+    result = Run(problem, JPMAP(), generator)(problem.y, None, Monitor(), size=size)
+    return result.z.flatten(1)
 
 
 def _of_chunk(
