@@ -84,8 +84,8 @@ class Model:
     def misfit(self, log_joint: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """chi^2 / m at codes z [B, k], and how probable a larger one is, float64 [B].
 
-        chi^2 = (y - A G)^T S^{-1} (y - A G), S the covariance of y given z, has m degrees of freedom
-        at the true code of an image of the prior, and k fewer at the best one.
+        chi^2 = (y - A G)^T S^{-1} (y - A G), S the covariance of y given z, has m degrees of
+        freedom at the true code of an image of the prior, and k fewer at the best one.
 
         Args:
             log_joint: of the codes [B].
