@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from jpmap_fast._metrics import psnr
-from jpmap_fast._prepared import as_algorithm, prior_of
-from jpmap_fast._restore import restore
+from jpmap_fast._prepared import prior_of
+from jpmap_fast._restore import method_of, restore
 from jpmap_fast._result import Result
 from jpmap_fast._validate import choice
 from jpmap_fast.algorithms import Algorithm
@@ -20,6 +20,7 @@ from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.bound import unbound
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.residuals import Residual
+from jpmap_fast.sampling import SamplingMethod
 
 if TYPE_CHECKING:
     from jpmap_fast.deepinv.snapshot import Signature
@@ -46,6 +47,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
         sigma: standard deviation of the noise, > 0, a number or one an image; None reads
             ``physics.noise_model.sigma`` at each call.
         residual: the model of x - G(z), as in ``restore``.
+        estimate: "map" or "mean", as in ``restore``; of a mean, no metrics by iteration.
         which: "x" for the joint estimate, "decoded" for G(z).
         generator: source of random starts; torch's default generator if None.
         chunk_size: as in ``restore``.
@@ -64,10 +66,11 @@ class Reconstructor(_Base):  # type: ignore[misc]
     def __init__(
         self,
         prior: Prior | str,
-        method: str | Algorithm | None = None,
+        method: str | Algorithm | SamplingMethod | None = None,
         sigma: Any = None,
         *,
         residual: str | Residual | None = None,
+        estimate: str = "map",
         which: str = "x",
         generator: torch.Generator | None = None,
         chunk_size: int | None = None,
@@ -75,9 +78,10 @@ class Reconstructor(_Base):  # type: ignore[misc]
         super().__init__()
         choice("which", which, ("x", "decoded"))
         self.prior = prior_of(prior)
-        self.method = as_algorithm(method, self.prior)
+        self.method = method_of(estimate, method, self.prior)
         self.sigma = sigma
         self.residual = residual
+        self.estimate = estimate
         self.which = which
         self.generator = generator
         self.chunk_size = chunk_size
@@ -111,7 +115,8 @@ class Reconstructor(_Base):  # type: ignore[misc]
         Raises:
             TypeError, ValueError: as ``restore`` and ``as_operator``.
         """
-        result = self.restore(y, physics, sigma=sigma, record=compute_metrics)
+        record = compute_metrics and self.estimate == "map"
+        result = self.restore(y, physics, sigma=sigma, record=record)
         x = result.x if self.which == "x" else result.decoded
         return (x, _metrics(result, x, x_gt)) if compute_metrics else x
 
@@ -134,6 +139,7 @@ class Reconstructor(_Base):  # type: ignore[misc]
             sigma,
             method=self.method,
             residual=self.residual,
+            estimate=self.estimate,
             generator=self.generator,
             record=record,
             chunk_size=self.chunk_size,

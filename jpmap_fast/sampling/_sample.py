@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast._prepared import checked_codes, prepare, prior_of
+from jpmap_fast._prepared import Task, checked_codes, prepare, prior_of
 from jpmap_fast._run import CHUNK_MEMORY, Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import choice, count
@@ -92,30 +92,42 @@ def sample(
         >>> posterior.x.shape, posterior.status
         (torch.Size([1, 20, 1, 28, 28]), ['converged'])
     """
-    prior = _with_codes(prior_of(prior, shared=True))
+    prior = with_codes(prior_of(prior, shared=True))
     way = as_method(method)
     draws = count("draws", draws, 0)
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
     with full_precision():
         task = prepare(y, operator, prior, sigma, residual=residual)
-        problem = task.problem
-        if z0 is not None:
-            z0 = checked_codes(z0, JPMAP(), problem, batched=task.batched)
-        seed = drawn_seed(generator)
-        begin = _restored_codes(problem, generator, size) if z0 is None else z0
-        streams = Streams.of(seed, problem.y, problem.sigma[:, None])
-        finite = torch.isfinite(problem.y.flatten(1)).all(dim=1)
-        good = finite.nonzero()[:, 0]
-        parts = [
-            _of_chunk(problem.select(rows), way, draws, begin[rows], streams.select(rows))
-            for rows in good.split(size or _fitting(problem, draws, way))
-            if rows.numel()
-        ]
-        posterior = assembled(problem, good, parts, draws)
+        posterior = posterior_of(task, way, draws, z0, generator, size)
     return posterior if task.batched else posterior.select(0)
 
 
-def as_method(method: str | SamplingMethod | None) -> SamplingMethod:
+def posterior_of(
+    task: Task,
+    method: SamplingMethod,
+    draws: int,
+    z0: Any,
+    generator: torch.Generator | None,
+    size: int | None,
+) -> Posterior:
+    """The posterior of a batch of checked measurements; ``z0`` is not checked yet."""
+    problem = task.problem
+    if z0 is not None:
+        z0 = checked_codes(z0, JPMAP(), problem, batched=task.batched)
+    seed = drawn_seed(generator)
+    begin = _restored_codes(problem, generator, size) if z0 is None else z0
+    streams = Streams.of(seed, problem.y, problem.sigma[:, None])
+    finite = torch.isfinite(problem.y.flatten(1)).all(dim=1)
+    good = finite.nonzero()[:, 0]
+    parts = [
+        _of_chunk(problem.select(rows), method, draws, begin[rows], streams.select(rows))
+        for rows in good.split(size or _fitting(problem, draws, method))
+        if rows.numel()
+    ]
+    return assembled(problem, good, parts, draws)
+
+
+def as_method(method: object) -> SamplingMethod:
     """A sampling method of itself or of its name; ``AMIS()`` of None.
 
     Raises:
@@ -134,7 +146,12 @@ def as_method(method: str | SamplingMethod | None) -> SamplingMethod:
     return method
 
 
-def _with_codes(prior: Prior) -> Prior:
+def with_codes(prior: Prior) -> Prior:
+    """The prior itself.
+
+    Raises:
+        ValueError: it has no latent codes.
+    """
     if not has_codes(prior):
         raise ValueError(
             f"prior: expected one with latent codes to draw, got {type(prior).__name__}, which has "
