@@ -16,7 +16,7 @@ from jpmap_fast.algorithms import Algorithm, Monitor, Progress
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.residuals import Residual
-from jpmap_fast.sampling._sample import as_method, with_codes
+from jpmap_fast.sampling import as_method, with_codes
 from jpmap_fast.sampling.estimate import posterior_mean
 from jpmap_fast.sampling.method import SamplingMethod
 

@@ -13,8 +13,7 @@ from jpmap_fast._validate import as_float_tensor, count
 from jpmap_fast.deepinv.known import KnowsPhysics, base_class
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.residuals import Residual
-from jpmap_fast.sampling import Posterior, SamplingMethod, sample
-from jpmap_fast.sampling._sample import as_method, with_codes
+from jpmap_fast.sampling import Posterior, SamplingMethod, as_method, sample, with_codes
 
 _Base: Any = base_class("deepinv.sampling", "BaseSampling")
 

@@ -1,6 +1,6 @@
 """Draws of what measurements may have been: p(z | y) by weighted draws, p(x | z, y) exactly."""
 
-from jpmap_fast.sampling._sample import sample
+from jpmap_fast.sampling._sample import as_method, sample, with_codes
 from jpmap_fast.sampling.amis import AMIS
 from jpmap_fast.sampling.calibration import Calibration
 from jpmap_fast.sampling.conformal import calibrate
@@ -16,6 +16,8 @@ __all__ = [
     "Calibration",
     "Posterior",
     "SamplingMethod",
+    "as_method",
     "calibrate",
     "sample",
+    "with_codes",
 ]
