@@ -84,9 +84,13 @@ class LowRankSystem:
         factor = self._covariance.factor
         assert factor is not None
         kept = sigma.double().square()[:, None] * self._precision.double()
-        spread = torch.linalg.solve_triangular(self._inner, factor.double().T[None], upper=False)
         alone = kept * self._covariance.diagonal.double() / beta.double()[:, None]
-        return alone + kept.square() * spread.square().sum(dim=1)
+        rows = factor.double().T[None]
+        spread = [  # a few images at a time: r n numbers each
+            torch.linalg.solve_triangular(part, rows, upper=False).square().sum(dim=1)
+            for part in self._inner.split(16)
+        ]
+        return alone + kept.square() * torch.cat(spread)
 
     def log_determinant(self, beta: Tensor) -> Tensor:
         """Log det S over what is observed, float64 [B]."""
