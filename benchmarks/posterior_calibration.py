@@ -27,10 +27,10 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast._metrics import psnr
 from jpmap_fast._prepared import prepare
+from jpmap_fast.experiments.posterior_ranks import DRAWS, all_ranks, chi_square_p
 from jpmap_fast.sampling.model import Model
 
 SHAPE = (1, 28, 28)
-DRAWS, BINS = 99, 20
 SIGMA = {"denoising": 110 / 255}
 
 
@@ -57,36 +57,6 @@ def operator(name: str, count: int, generator: torch.Generator) -> jf.Operator:
 PROBLEMS = ("denoising", "inpainting", "compressed-sensing", "blur", "linear-operator")
 
 
-def chi_square_p(ranks: Tensor) -> float:
-    """How probable so uneven a histogram of ranks in 0..99 is."""
-    counts = torch.bincount(ranks * BINS // (DRAWS + 1), minlength=BINS).double()
-    expected = counts.sum() / BINS
-    value = ((counts - expected) ** 2 / expected).sum()
-    return float(torch.special.gammaincc(torch.tensor((BINS - 1) / 2).double(), value / 2))
-
-
-def ranks(
-    z: Tensor, x: Tensor, mean: Tensor, truth_z: Tensor, truth_x: Tensor, model: Model
-) -> dict[str, Tensor]:
-    """Ranks of the truths among draws, one an image."""
-
-    def rank(draws: Tensor, truth: Tensor) -> Tensor:
-        return (draws < truth[:, None]).sum(dim=1)
-
-    found = {f"z{i + 1}": rank(z[..., i], truth_z[:, i]) for i in range(z.shape[2])}
-    both = torch.cat((truth_z[:, None], z), dim=1).double()
-    density = model.log_joint(both)
-    found["log density"] = rank(density[:, 1:], density[:, 0])
-    found["|z|"] = rank(z.norm(dim=-1), truth_z.norm(dim=-1))
-    flat, truth, centre = x.flatten(2), truth_x.flatten(1), mean.flatten(1)
-    found["centre pixel"] = rank(flat[..., 406], truth[:, 406])
-    found["mean of x"] = rank(flat.mean(dim=-1), truth.mean(dim=-1))
-    found["||x - mean||"] = rank(
-        (flat - centre[:, None]).norm(dim=-1), (truth - centre).norm(dim=-1)
-    )
-    return found
-
-
 def calibration(name: str, truths: int, method: Any) -> dict[str, Any]:
     """Simulation-based calibration on truths of the prior."""
     prior = jf.load_prior("mnist")
@@ -105,14 +75,8 @@ def calibration(name: str, truths: int, method: Any) -> dict[str, Any]:
         began = time.perf_counter()
         found = jf.sample(y[rows], part, prior, sigma, draws=DRAWS, method=method, generator=g)
         seconds += time.perf_counter() - began
-        with torch.no_grad():
-            model = Model(prepare(y[rows], part, prior, sigma).problem)
-            told = ranks(found.z, found.x, found.mean, z[rows], x[rows], model)
-            pick = torch.randint(512, (len(rows), DRAWS), generator=g)
-            pick = pick[..., None].expand(-1, -1, z.shape[1])
-            bare = ranks(found.codes.gather(1, pick), found.x, found.mean, z[rows], x[rows], model)
+        told = all_ranks(found, z[rows], x[rows], (y[rows], part, prior, sigma), g)
         below = (found.x < x[rows][:, None]).sum(dim=1)
-        told |= {f"bare {key}": bare[key] for key in ("log density", "|z|", "z1", "z2")}
         told["pixels"] = ((below >= 5) & (below < 95)).double().flatten(1).mean(dim=1)
         for key in ("ess", "pareto_k", "misfit_p_value", "evaluations", "log_evidence"):
             told[key] = getattr(found, key)

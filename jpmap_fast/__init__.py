@@ -76,7 +76,7 @@ from jpmap_fast.priors import (
     save_prior,
 )
 from jpmap_fast.residuals import GreyValueVariance, ResidualCovariance
-from jpmap_fast.sampling import AMIS, MALA, SMC, Posterior, sample
+from jpmap_fast.sampling import AMIS, MALA, SMC, Calibration, Posterior, calibrate, sample
 from jpmap_fast.solvers import Adam, GaussNewton
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ __all__ = [
     "AlternateConvexSearch",
     "Blur",
     "BoundOperator",
+    "Calibration",
     "Composition",
     "CompressedSensing",
     "ConvVAE",
@@ -136,6 +137,7 @@ __all__ = [
     "bicubic_kernel",
     "box_kernel",
     "build_info",
+    "calibrate",
     "estimate_sigma",
     "fit_residuals",
     "gaussian_kernel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,11 +11,14 @@ from jpmap_fast._prepared import as_algorithm, checked_codes, prepare, prior_of
 from jpmap_fast._result import Result
 from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
-from jpmap_fast._validate import count
+from jpmap_fast._validate import choice, count
 from jpmap_fast.algorithms import Algorithm, Monitor, Progress
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.residuals import Residual
+from jpmap_fast.sampling import as_method, with_codes
+from jpmap_fast.sampling.estimate import posterior_mean
+from jpmap_fast.sampling.method import SamplingMethod
 
 
 @steady  # derivatives of a decoder need what inference mode leaves out
@@ -25,8 +29,9 @@ def restore(
     prior: Prior | str,
     sigma: Any = None,
     *,
-    method: str | Algorithm | None = None,
+    method: str | Algorithm | SamplingMethod | None = None,
     residual: str | Residual | None = None,
+    estimate: str = "map",
     z0: Any = None,
     generator: torch.Generator | None = None,
     record: bool = False,
@@ -56,6 +61,8 @@ def restore(
             ``JPMAP(starts=8)``. None is "jpmap", or what a prior without codes says.
         residual: model of x - G(z): "white" (None) as above, another that the prior carries, such
             as "covariance", or a ``ResidualCovariance`` or ``GreyValueVariance``.
+        estimate: "map" as above; "mean" for x = E[x|y], decoded = E[G|y] and z the highest mode, by
+            ``sample``, whose methods ``method`` then means.
         z0: codes to descend from, of the shape of ``Result.z``, in place of the starts.
         generator: source of random starts, if there are any; torch's default generator if None.
         record: keep z, J1, beta, gap and candidate by iteration in ``Result.history``.
@@ -86,7 +93,28 @@ def restore(
 
     Source: M. González, A. Almansa, P. Tan, arXiv 2103.01648.
     """
-    prior = prior_of(prior, shared=True)
+    choice("estimate", estimate, tuple(_ESTIMATES))
+    options: dict[str, Any] = {"method": method, "residual": residual, "z0": z0}
+    options |= {"generator": generator, "record": record, "progress": progress}
+    prior, size = prior_of(prior, shared=True), chunk_size
+    return _ESTIMATES[estimate](y, operator, prior, sigma, chunk_size=size, **options)
+
+
+def _most_probable(
+    y: Any,
+    operator: Operator | Any,
+    prior: Prior,
+    sigma: Any,
+    *,
+    method: str | Algorithm | None,
+    residual: str | Residual | None,
+    z0: Any,
+    generator: torch.Generator | None,
+    record: bool,
+    progress: bool | Progress,
+    chunk_size: int | None,
+) -> Result:
+    """``restore(..., estimate="map")``."""
     algorithm = as_algorithm(method, prior)
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
     with full_precision():
@@ -97,3 +125,21 @@ def restore(
         with Monitor(record=record, progress=progress) as monitor:
             result = run(problem.y, begin, monitor, size=size)
     return result if batched else result.unbatched()
+
+
+def method_of(
+    estimate: str, method: str | Algorithm | SamplingMethod | None, prior: Prior
+) -> Algorithm | SamplingMethod:
+    """What ``method`` means for an estimate, checked.
+
+    Raises:
+        ValueError, TypeError: no such estimate or method, or one that this prior cannot have.
+    """
+    choice("estimate", estimate, tuple(_ESTIMATES))
+    if estimate == "map":
+        return as_algorithm(method, prior)  # type: ignore[arg-type]  # which refuses others
+    with_codes(prior)
+    return as_method(method)
+
+
+_ESTIMATES: dict[str, Callable[..., Result]] = {"map": _most_probable, "mean": posterior_mean}

@@ -25,7 +25,8 @@ class Result:
         decoded: G(z) [B, C, H, W].
         objective: what the method minimises, at the end [B]: J1 for JPMAP and
             AlternateConvexSearch, the latent objective ||A G(z) - y||^2 / (2 sigma^2)
-            + 1/2 ||z||^2 for CSGM, MAPz and MAPzSplitting. Both count all of y.
+            + 1/2 ||z||^2 for CSGM, MAPz and MAPzSplitting. Both count all of y. With
+            ``estimate="mean"`` the least J1 at the highest mode.
         converged: bool [B].
         status_code: why each image stopped, an index of ``algorithms.STATUS_TEXT`` [B].
         iterations: outer iterations [B] (solver steps for CSGM, which has one descent).
@@ -34,7 +35,7 @@ class Result:
         gap: coupling gap ||x - G(z)||^2 [B].
         path: how the z-steps ran: "compiled", "torch", "torch (reverse mode)" for a decoder with a
             part of which torch has no forward-mode derivative (attention, ``grid_sample``); several
-            with commas between them; "" for an algorithm without any.
+            with commas between them; "" for an algorithm without any; "samples" for a mean.
         reason: why that was not the compiled one, such as "the decoder is no plain multilayer
             perceptron"; "" where it was.
         history: with ``record=True``, by iteration and image; None otherwise.

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
-from jpmap_fast.cli.restore import _tell
+from jpmap_fast.cli.restore import tell
 from jpmap_fast.jobs import PictureReport, RestoreReport
 from jpmap_fast.jobs._outputs import Targets
 from jpmap_fast.operators.kernel_texts import read_kernel
@@ -296,7 +296,7 @@ def test_quality_that_is_not_known_is_not_told(
         **{"pictures": (picture,), "failures": (), "output": "out", "seconds": 0.0},
         **{"algorithm": "JPMAP()", "versions": {}},
     )
-    _tell(report)
+    tell(report)
     assert told in capsys.readouterr().out
 
 

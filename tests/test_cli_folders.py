@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
-from jpmap_fast.jobs import _restore_job, _sources
+from jpmap_fast.jobs import _job, _restore_job, _sources
 from jpmap_fast.jobs._journal import FOLDER
 from jpmap_fast.jobs._rows import Rows
 
@@ -103,7 +103,7 @@ def test_results_do_not_depend_on_the_batch(tmp_path, monkeypatch):
     arguments = ("--operator", "inpainting", "--sigma", 10, "--simulate", "--missing", 0.7)
     found = []
     for batch in (64, 3, 1):
-        monkeypatch.setattr(_restore_job, "BATCH", batch)
+        monkeypatch.setattr(_job, "BATCH", batch)
         out = tmp_path / f"out{batch}"
         _run("restore", source, *arguments, "--starts", 3, "-o", out)
         with np.load(out / "restored.npz") as a, np.load(out / "measured.npz") as b:
@@ -117,11 +117,11 @@ def test_results_do_not_depend_on_the_batch(tmp_path, monkeypatch):
 def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
     """No more images are read ahead than a batch holds, however many there are."""
     source, out = _folder(tmp_path / "in", 12), tmp_path / "out"
-    monkeypatch.setattr(_restore_job, "BATCH", 4)
+    monkeypatch.setattr(_job, "BATCH", 4)
     alive, most = [0], [0]
-    read = _restore_job.Source.read if hasattr(_restore_job.Source, "read") else None
+    read = _job.Source.read if hasattr(_job.Source, "read") else None
     assert read is None  # a field: counted where the job asks for it
-    ask, write = _restore_job._Job._read, _restore_job._Job._write
+    ask, write = _job.Job._read, _restore_job._RestoreJob._write
 
     def reading(self, source_, failures):
         alive[0] += 1
@@ -132,8 +132,8 @@ def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
         alive[0] -= 1
         return write(self, source_, *rest)
 
-    monkeypatch.setattr(_restore_job._Job, "_read", reading)
-    monkeypatch.setattr(_restore_job._Job, "_write", writing)
+    monkeypatch.setattr(_job.Job, "_read", reading)
+    monkeypatch.setattr(_restore_job._RestoreJob, "_write", writing)
     _run("restore", source, *COMMON, "-o", out)
     assert most[0] == 4 and alive[0] == 0
 
@@ -141,8 +141,8 @@ def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from jpmap_fast.cli import main
-from jpmap_fast.jobs import _journal, _restore_job
-_restore_job.BATCH = 2
+from jpmap_fast.jobs import _job, _journal, _restore_job
+_job.BATCH = 2
 stage, at = sys.argv[1], int(sys.argv[2])
 sys.argv = ["jpmap-fast", *sys.argv[3:]]
 count = 0
@@ -247,7 +247,7 @@ def test_a_mask_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
     first, again = tmp_path / "first", tmp_path / "again"
     _run("restore", tmp_path / "clean.npy", *common, "--simulate", "--missing", 0.6, "-o", first)
     monkeypatch.setattr(_sources, "BATCH", 5)
-    monkeypatch.setattr(_restore_job, "BATCH", 5)
+    monkeypatch.setattr(_job, "BATCH", 5)
     measured = first / "measured.npz"
     _run("restore", measured, *common, "--mask", measured, "-o", again)
     with np.load(first / "restored.npz") as a, np.load(again / "restored.npz") as b:
@@ -273,7 +273,7 @@ def test_a_kernel_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
     y = jf.Blur(kernels).A(torch.from_numpy(DIGITS)[:, None])
     np.save(tmp_path / "y.npy", y.numpy())
     monkeypatch.setattr(_sources, "BATCH", 5)
-    monkeypatch.setattr(_restore_job, "BATCH", 5)
+    monkeypatch.setattr(_job, "BATCH", 5)
     arguments = ("--operator", "blur", "--kernel", tmp_path / "k.npz", "--sigma", 5)
     _run("restore", tmp_path / "y.npy", *arguments, "-o", tmp_path / "out")
     expected = jf.restore(y, jf.Blur(kernels), "mnist", 5 / 255)

@@ -297,3 +297,19 @@ def test_example_of_the_guide_restores(tmp_path, monkeypatch):
     exec(compile(block[1], path.name, "exec"), namespace)
     assert namespace["restored"].shape == (16, 1, 28, 28)
     assert namespace["scores"]["PSNR"] > namespace["scores"]["PSNR no learning"] + 5
+
+
+def test_a_mean_is_reconstructed_as_restored(digits, physics):
+    y = physics(digits[:3])
+    few = jf.AMIS(rounds=(64,), screen=64)
+    model = jf.Reconstructor(
+        "mnist", few, estimate="mean", generator=torch.Generator().manual_seed(1)
+    )
+    x, metrics = model(y, physics, digits[:3], compute_metrics=True)
+    generator = torch.Generator().manual_seed(1)
+    same = jf.restore(y, physics, "mnist", method=few, estimate="mean", generator=generator)
+    assert torch.equal(x, same.x) and list(metrics) == ["psnr"]
+    with pytest.raises(TypeError, match="method: expected one of amis"):
+        jf.Reconstructor("mnist", jf.JPMAP(), estimate="mean")
+    with pytest.raises(ValueError, match="latent codes"):
+        jf.Reconstructor("photos-grey", estimate="mean")

@@ -12,7 +12,7 @@ from jpmap_fast.algorithms.problem import Problem, State
 
 # Codes in Outcome.status, and what a user reads for them.
 CONVERGED, ITERATION_LIMIT, TOLERANCE_LIMIT, ENCODER_LIMIT, BETA_LIMIT = range(5)
-FAILED, NOT_FINITE, COVERED, COMPLETED = 5, 6, 7, 8
+FAILED, NOT_FINITE, COVERED, COMPLETED, DOUBTED = 5, 6, 7, 8, 9
 RUNNING = -1  # of an image that is still at work
 STATUS_TEXT = {
     CONVERGED: "converged",
@@ -27,6 +27,8 @@ STATUS_TEXT = {
     NOT_FINITE: "failed: the measurement contains NaN or infinity; replace such values "
     "(with 0 where nothing was observed)",
     COMPLETED: "went through all its noise levels",
+    DOUBTED: "the draws behind the mean are few or not to be trusted, sample(...).status says why; "
+    "raise rounds of AMIS",
     COVERED: "stopped because another start descends from the same code",
 }
 

@@ -1,4 +1,4 @@
-"""The command line: ``jpmap-fast restore | train | info | demo | reproduce``.
+"""The command line: ``jpmap-fast restore | sample | train | info | demo | reproduce``.
 
 torch and matplotlib are imported inside the commands, where they are needed.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jpmap_fast.cli import demo, info, reproduce, restore, train
+from jpmap_fast.cli import demo, info, reproduce, restore, sample, train
 
 app = typer.Typer(
     name="jpmap-fast",
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("restore")(restore.restore)
+app.command("sample")(sample.sample)
 app.command("train")(train.train)
 app.command("info")(info.info)
 app.command("demo")(demo.demo)

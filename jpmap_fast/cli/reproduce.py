@@ -52,7 +52,8 @@ def reproduce(
 
     Experiments: denoising, compressed-sensing, inpainting, faces-inpainting,
     faces-reconstruction, supervised, encoder-accuracy, encoder-initialisation,
-    generative-quality, sigma-dvae, continuation, convergence, candidates, pnp-convergence, speed.
+    generative-quality, sigma-dvae, continuation, convergence, candidates, pnp-convergence,
+    posterior, speed.
     """
     with told_in_one_line():
         _require_experiments()

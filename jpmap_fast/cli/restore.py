@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from jpmap_fast._prepared import AUTO
-from jpmap_fast.algorithms import Progress
 from jpmap_fast.cli import _restore_flags as flags
 from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
-from jpmap_fast.jobs import RestoreReport, RestoreRequest, run, with_prior
-from jpmap_fast.operators.registry import all_options, owners
+from jpmap_fast.cli._requests import bars, request_of
+from jpmap_fast.jobs import RestoreReport, RestoreRequest, run
 
 
 @flags.WithOperators
@@ -50,15 +45,15 @@ def restore(
     (named, the others are done), 2 bad usage.
     """
     with told_in_one_line():
-        request = RestoreRequest(
-            inputs=tuple(map(str, inputs)),
-            operator=operator,
-            sigma=_of_255ths(sigma),
-            options=_options(operator, options),
-            output=str(output),
+        request = request_of(
+            inputs,
+            operator,
+            sigma,
+            output,
+            prior,
+            options,
             simulate=simulate,
             seed=seed,
-            prior=RestoreRequest.prior if prior is None else prior,
             method=method,
             residual=residual,
             settings=_settings(method, starts, alpha),
@@ -67,37 +62,15 @@ def restore(
             resume=resume,
             device=device,
         )
-        if prior is None:
-            request = with_prior(request)
-        with _bars(sys.stderr.isatty() if progress is None else progress) as (files, passes):
+        with bars("restore", sys.stderr.isatty() if progress is None else progress) as (
+            files,
+            passes,
+        ):
             report = run(request, progress=files, passes=passes)
     chosen = request.prior if request.prior not in (prior, RestoreRequest.prior) else None
-    _tell(report, chosen)
+    tell(report, chosen)
     if report.failures:
         raise typer.Exit(FAILED_INPUTS)
-
-
-def _of_255ths(text: str) -> float | str:
-    """The noise level in the units of the library."""
-    if text == AUTO:
-        return text
-    try:
-        sigma = float(text)
-    except ValueError:
-        sigma = math.nan
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"--sigma: expected a number > 0, in 255ths, or auto, got {text}")
-    return sigma / 255
-
-
-def _options(operator: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, a default of another operator's being none."""
-    defaults = {option.name: option.default for option in all_options()}
-    return {
-        name: value
-        for name, value in given.items()
-        if value is not None and (value != defaults[name] or operator in owners(name))
-    }
 
 
 def _settings(method: str | None, starts: int | None, alpha: float | None) -> dict[str, Any]:
@@ -114,33 +87,12 @@ def _settings(method: str | None, starts: int | None, alpha: float | None) -> di
     return settings
 
 
-@contextmanager
-def _bars(shown: bool) -> Iterator[tuple[Progress, Progress]]:
-    """What moves a progress bar over files, and one over the work on those at hand."""
-    from tqdm.auto import tqdm
-
-    def moving(bar: Any) -> Progress:
-        def tell(done: int, total: int) -> None:
-            if done < bar.n:  # other files
-                bar.reset()
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return tell
-
-    with (
-        tqdm(desc="restore", unit="file", disable=not shown) as files,
-        tqdm(desc="at hand", unit="pass", disable=not shown, leave=False) as passes,
-    ):
-        yield moving(files), moving(passes)
-
-
-def _tell(report: RestoreReport, chosen: str | None = None) -> None:
-    """Say what was done, with which prior if it was ``chosen`` here, what is to be known of the
+def tell(report: RestoreReport, chosen: str | None = None, done: str = "restored") -> None:
+    """Say what was ``done``, with which prior if it was ``chosen`` here, what is to be known of the
     images, and what failed.
     """
     if report.output is not None:
-        told = f"{len(report.restored)} restored"
+        told = f"{len(report.restored)} {done}"
         told += ", " if chosen is None else f" with {chosen}, "
         # Of a method without an objective none is at a minimum.
         if not report.restored or any(p.objective is not None for p in report.restored):

@@ -25,6 +25,7 @@ EXPERIMENTS: dict[str, str] = {
     "convergence": "convergence",
     "candidates": "candidates",
     "pnp-convergence": "pnp_convergence",
+    "posterior": "posterior",
     "speed": "speed",
 }
 

@@ -54,6 +54,14 @@ class Rows:
                 os.fsync(file.fileno())
         self.count += added
 
+    def read(self) -> dict[str, Array]:
+        """All fields in memory: for those of a few numbers."""
+        found = {}
+        for rows in sorted(self._folder.glob("*.rows")):
+            shape, dtype = self._layout(rows)
+            found[rows.stem] = np.fromfile(rows, dtype).reshape(self.count, *shape)
+        return found
+
     def write(self, path: Path, more: Mapping[str, Array]) -> None:
         """All fields, and ``more`` beside them, as one .npz file; the rows are copied in pieces."""
         with written_whole(path) as part, zipfile.ZipFile(part, "w", allowZip64=True) as archive:

@@ -21,16 +21,20 @@ def flat(request: RestoreRequest) -> dict[str, Any]:
     return _flat(request, request.options)
 
 
-def settings(request: RestoreRequest, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def settings(
+    request: RestoreRequest, arrays: Mapping[str, Any], own: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What another run must have in common with this one to go on with it.
 
-    Files are told by what is in them, and so are arrays beside the request.
+    Files are told by what is in them, and so are arrays beside the request. ``own`` are settings of
+    the run that the request has not.
     """
     options = {name: _with_content(value) for name, value in request.options.items()}
     for name, array in arrays.items():
         values = as_tensor(name, array).detach().cpu().contiguous().numpy()
         options[name] = f"{values.dtype} {list(values.shape)}, sha256 {_digest(values.tobytes())}"
     content = {**_flat(request, options), "prior": _with_content(request.prior)}
+    content |= {name: _with_content(value) for name, value in (own or {}).items()}
     kept = {name: value for name, value in content.items() if name not in _FREE}
     return {**kept, "version": jf.__version__}
 

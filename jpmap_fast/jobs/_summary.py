@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,34 @@ from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
 
 
-def write_summary(path: Path, request: RestoreRequest, report: RestoreReport) -> None:
-    """Write summary.json, whole or not at all."""
+def write_summary(
+    path: Path,
+    request: RestoreRequest,
+    report: RestoreReport,
+    *,
+    done: str = "restored",
+    more: Mapping[str, Any] | None = None,
+    details: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write summary.json, whole or not at all.
+
+    Args:
+        path: of the file.
+        request, report: of the run.
+        done: what was done with the images.
+        more: settings beside those of the request.
+        details: of each image, beside what its report says.
+    """
     settings, estimated = flat(request), isinstance(request.sigma, str)
-    summary = {
-        "restored": len(report.restored),
+    summary: dict[str, Any] = {
+        done: len(report.restored),
         "converged": report.converged,
         "failed": len(report.failures),
         "seconds": report.seconds,
         **{f"mean_{name}": value for name, value in report.means.items()},
         "settings": {
             **settings,
+            **(more or {}),
             "sigma": request.sigma if estimated else in_255ths(float(request.sigma)),
             "sigma_unit": "1/255",
             "algorithm": report.algorithm,
@@ -31,6 +49,8 @@ def write_summary(path: Path, request: RestoreRequest, report: RestoreReport) ->
         "images": [_line(picture, request.simulate, estimated) for picture in report.pictures],
         "failures": [{"name": name, "reason": reason} for name, reason in report.failures],
     }
+    for line, own in zip(summary["images"], details, strict=False):
+        line.update(own)
     write_json(path, summary)
 
 

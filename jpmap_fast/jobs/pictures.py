@@ -188,10 +188,7 @@ class Restoring:
             ValueError, TypeError: as ``restore``.
         """
         begin = time.perf_counter()
-        images = _stacked(items)
-        degradation = self.at(tuple(images.shape[1:]))
-        operator = degradation.operator(items)
-        y = degradation.measure(images, items) if self.request.simulate else images
+        images, y, operator, degradation = self.measured(items)
         result = jf.restore(
             y.to(self.device),
             operator.to(self.device),
@@ -206,6 +203,18 @@ class Restoring:
         share = (time.perf_counter() - begin) / len(items)
         own = degradation.own_arrays(operator)
         return RestoredBatch(result, y, own, [PictureReport(**r, seconds=share) for r in reports])
+
+    def measured(self, items: Sequence[Item]) -> tuple[Tensor, Tensor, jf.Operator, Degradation]:
+        """Images as they came, their measurements, and A of these images and of all, on the CPU.
+
+        Args:
+            items: of one shape.
+        """
+        images = _stacked(items)
+        degradation = self.at(tuple(images.shape[1:]))
+        operator = degradation.operator(items)
+        y = degradation.measure(images, items) if self.request.simulate else images
+        return images, y, operator, degradation
 
     def _reports(
         self, items: Sequence[Item], result: jf.Result, images: Tensor
@@ -225,9 +234,9 @@ class Restoring:
                 "sigma": sigma[i],
                 "status": result.status[i],
                 "converged": bool(result.converged[i]),
-                "objective": _number(result.objective[i]),
+                "objective": finite_number(result.objective[i]),
                 "iterations": int(result.iterations[i]),
-                **{measure: _number(values[i]) for measure, values in quality.items()},
+                **{measure: finite_number(values[i]) for measure, values in quality.items()},
                 "notes": tuple(item.notes),
                 "failure": None if finite[i] else result.status[i],
             }
@@ -276,5 +285,6 @@ def _stacked(items: Sequence[Item]) -> Tensor:
     return torch.from_numpy(np.stack([item.values for item in items]))
 
 
-def _number(value: Tensor) -> float | None:
+def finite_number(value: Tensor) -> float | None:
+    """A number as JSON can hold it; None where it is not finite."""
     return float(value) if bool(torch.isfinite(value)) else None

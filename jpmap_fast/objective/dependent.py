@@ -69,6 +69,11 @@ class DependentLeastSquares(LatentObjective):
         total = 0.5 * squares + half_squared_norm(z)
         return total if self.constant is None else total + self.constant
 
+    def logarithms(self, z: Tensor) -> Tensor:
+        """sum_j seen_j log(s_j / w_j) [B] float64: the part of 2 f that is no square."""
+        ratio = self._parts(self.decoder.value(z))[2]
+        return (self._term.seen * ratio).double().sum(dim=-1)
+
     def value(self, z: Tensor) -> Tensor:
         return self._total(*self._parts(self.decoder.value(z)), z)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from jpmap_fast import kernels
 from jpmap_fast._kept import Kept
 from jpmap_fast._surroundings import steady
 from jpmap_fast.operators import reach
-from jpmap_fast.operators.data_term import DataTerm, LinearSystem
+from jpmap_fast.operators.data_term import DataTerm, LinearSystem, Whitening
+from jpmap_fast.operators.draws import of_each, scaled
 
 if TYPE_CHECKING:
     from jpmap_fast.operators.base import Operator
@@ -185,7 +187,7 @@ class BoundOperator(ABC):
         Source: G. Papandreou, A. Yuille, "Gaussian sampling by local perturbations", NIPS 2010.
         """
         self._check_fits(decoded)
-        y, beta, sigma = self._of_each(decoded, y, beta, sigma)
+        y, beta, sigma = of_each(self, decoded, y, beta, sigma)
         noise = (
             torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
             for like in (y, decoded)
@@ -209,37 +211,39 @@ class BoundOperator(ABC):
             of_y: in the place of e_1 / sigma, like y.
             of_x: in the place of e_2 sqrt(beta), like decoded.
         """
-        measured = y + _scaled(of_y, sigma)
+        measured = y + scaled(of_y, sigma)
         target = decoded + self._deviation(decoded, beta, of_x)
         none = decoded.new_zeros(len(decoded), 1)
         return self._x_update(target, measured, none, beta, sigma)[0]
 
     def _deviation(self, decoded: Tensor, beta: Tensor, normal: Tensor) -> Tensor:
         """A draw of x - G given z [B, C, H, W], of standard normal numbers of that shape."""
-        return _scaled(normal, beta.rsqrt())
+        return scaled(normal, beta.rsqrt())
 
-    def _of_each(
-        self, decoded: Tensor, y: Tensor, beta: Tensor, sigma: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What ``sample_x`` is given, checked and written out for each image."""
-        batch, measured = len(decoded), self.operator.measurement_shape(self.image_shape, decoded)
-        for name, value, one in (("y", y, measured), ("beta", beta, ()), ("sigma", sigma, ())):
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
-            if tuple(value.shape) not in ((batch, *one), (1, *one)):
-                raise ValueError(
-                    f"{name}: expected shape {[batch, *one]}, or {[1, *one]} for one that all "
-                    f"{batch} images have, got {list(value.shape)}"
-                )
-        good = {"beta": (beta, beta > 0), "sigma": (sigma, (sigma > 0) & (sigma < torch.inf))}
-        for name, (value, fits) in good.items():
-            # To ask a GPU is to wait for it.
-            if value.device.type == "cpu" and not bool(fits.all()):
-                least = "> 0" if name == "beta" else "> 0 and finite"
-                raise ValueError(f"{name}: expected values {least}, got {value[~fits][0].item()}")
-        # Written out before anything is drawn: every image has noise of its own.
-        y, beta, sigma = (v.expand(batch, *v.shape[1:]).contiguous() for v in (y, beta, sigma))
-        return y, beta, sigma
+    @steady
+    def variance_x(self, decoded: Tensor, beta: Tensor, sigma: Tensor) -> Tensor | None:
+        """var(x | z, y) of each pixel, float64 [B, n], which y does not enter.
+
+        Exact where A is diagonal, a matrix, or small enough to be written as one; None elsewhere.
+
+        Args:
+            decoded: G(z) [B, C, H, W]; it matters for a variance by grey value alone.
+            beta, sigma: [B].
+        """
+        term, pixels = self.data_term(), decoded[0].numel()
+        share = term.explained(beta, sigma, pixels) if isinstance(term, Whitening) else None
+        return None if share is None else (1 - share) / beta.double()[:, None]
+
+    @steady
+    def log_determinant(self, beta: Tensor, sigma: Tensor) -> Tensor | None:
+        """Log det of the covariance sigma^2 I + A A^T / beta of what is observed, float64 [B].
+
+        None where A is known by its action alone.
+        """
+        term = self.data_term()
+        if not isinstance(term, Whitening):
+            return None
+        return term.log_determinant(beta, sigma, math.prod(self.measurement_shape))
 
     @steady
     def check_range(self, y: Tensor, sigma: Tensor) -> None:
@@ -277,11 +281,6 @@ class BoundOperator(ABC):
 
     def __repr__(self) -> str:
         return f"{self.operator!r} for images {list(self.image_shape)}"
-
-
-def _scaled(noise: Tensor, deviation: Tensor) -> Tensor:
-    """Noise [B, ...] times a deviation an image [B]."""
-    return deviation.reshape(-1, *[1] * (noise.dim() - 1)) * noise
 
 
 def unbound(operator: Any) -> Any:

@@ -75,6 +75,12 @@ class ColouredOperator(BoundOperator):
     def _data_term(self) -> DataTerm:
         return self._system.data_term()
 
+    def variance_x(self, decoded: Tensor, beta: Tensor, sigma: Tensor) -> Tensor | None:
+        return self._system.variance(beta, sigma)
+
+    def log_determinant(self, beta: Tensor, sigma: Tensor) -> Tensor | None:
+        return self._system.log_determinant(beta, sigma)
+
     def _deviation(self, decoded: Tensor, beta: Tensor, normal: Tensor) -> Tensor:
         drawn = self.covariance.root(normal.flatten(1))
         return (beta.rsqrt()[:, None] * drawn).reshape(decoded.shape)

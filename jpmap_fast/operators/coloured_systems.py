@@ -49,6 +49,14 @@ class System(ABC):
     def data_term(self) -> DataTerm:
         """The data term with the best x put in."""
 
+    def variance(self, beta: Tensor, sigma: Tensor) -> Tensor | None:
+        """The diagonal of K / beta - K A^T S^{-1} A K / beta^2 [B, n] float64; None if unknown."""
+        return None
+
+    def log_determinant(self, beta: Tensor, sigma: Tensor) -> Tensor | None:
+        """Log det S of what is observed [B] float64; None if unknown."""
+        return None
+
 
 def system_of(white: BoundOperator, covariance: Covariance) -> System:
     """The shortest way for an operator bound to images."""
@@ -95,6 +103,18 @@ class _Independent(System):
         assert isinstance(term, Whitening)
         d = self._covariance.diagonal
         return replace(term, values=term.values * (d if term.rows is None else d[term.rows]))
+
+    def variance(self, beta: Tensor, sigma: Tensor) -> Tensor:
+        term, d = self.data_term(), self._covariance.diagonal.double()
+        assert isinstance(term, Whitening)
+        share = term.explained(beta, sigma, d.numel())
+        assert share is not None
+        return (1 - share) * d / beta.double()[:, None]
+
+    def log_determinant(self, beta: Tensor, sigma: Tensor) -> Tensor:
+        term = self.data_term()
+        assert isinstance(term, Whitening)
+        return term.log_determinant(beta, sigma, self._covariance.diagonal.numel())
 
 
 @dataclass(frozen=True)
@@ -179,6 +199,17 @@ class _Dense(System):
         lost = None if unseen is None else lambda y: y.flatten(1) * unseen
         return Whitening(of.values, of.coordinates, map=of.map, lost=lost)
 
+    def variance(self, beta: Tensor, sigma: Tensor) -> Tensor:
+        of, b = self._factor, beta.double()[:, None]
+        weight = 1 / (sigma.double().square()[:, None] + of.values.double() / b)
+        taken = RowProduct(of.moves.weight.double().square())(weight) / b
+        return (self._covariance.variances() - taken) / b
+
+    def log_determinant(self, beta: Tensor, sigma: Tensor) -> Tensor:
+        of = self._factor
+        values = of.values.double() / beta.double()[:, None]
+        return (sigma.double().square()[:, None] + values).log().sum(dim=1)
+
 
 def _same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors have one type and the same numbers."""
@@ -222,6 +253,12 @@ class _LowRank(System):
 
     def data_term(self) -> DataTerm:
         return Action(lambda shape, beta, sigma: self._of(beta, sigma))
+
+    def variance(self, beta: Tensor, sigma: Tensor) -> Tensor:
+        return LowRankSystem.of(self._white, self._covariance, beta, sigma).variance(beta, sigma)
+
+    def log_determinant(self, beta: Tensor, sigma: Tensor) -> Tensor:
+        return LowRankSystem.of(self._white, self._covariance, beta, sigma).log_determinant(beta)
 
 
 class _MatrixFree(System):

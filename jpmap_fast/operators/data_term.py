@@ -113,9 +113,10 @@ class Whitening:
         return total
 
     def explained(self, beta: Tensor, sigma: Tensor, pixels: int) -> Tensor | None:
-        """The diagonal of A^T (A A^T + beta sigma^2 I)^{-1} A, in [0, 1].
+        """The part of each pixel's variance that measuring takes away, in [0, 1].
 
-        It is the part of the variance 1 / beta of each pixel that measuring takes away.
+        It is the diagonal of A^T (A A^T + beta sigma^2 I)^{-1} A, of the variance 1 / beta; for a
+        diagonal A it is lambda / (lambda + beta sigma^2), whatever lambda is.
 
         Args:
             beta, sigma: [B].
@@ -126,7 +127,8 @@ class Whitening:
         """
         weight = self.weight(beta.double(), sigma.double()) / beta.double()[:, None]
         if self.map is None:
-            share = weight if self.scale is None else weight * self.scale.double().square()
+            values = self.values.double() if isinstance(self.values, Tensor) else self.values
+            share = weight * values
             share = share.expand(-1, pixels if self.rows is None else self.rows.numel())
             if self.rows is None:
                 return share

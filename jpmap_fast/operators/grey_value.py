@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._surroundings import steady
 from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.operators.data_term import DataTerm, Dependent, Whitening
 from jpmap_fast.operators.diagonal import Diagonal
+from jpmap_fast.operators.draws import scaled
 from jpmap_fast.residuals import GreyValueVariance
 
 
@@ -111,8 +113,31 @@ class GreyValueOperator(BoundOperator):
             ((self.residual.floor / self._gamma) ** 2, (self.residual.slope / self._gamma) ** 2),
         )
 
-    def _deviation(self, decoded: Tensor, beta: Tensor, normal: Tensor) -> Tensor:
-        return (self._variance(decoded) / beta.reshape(-1, 1, 1, 1)).sqrt() * normal
+    def variance_x(self, decoded: Tensor, beta: Tensor, sigma: Tensor) -> Tensor:
+        flat = decoded.flatten(1)
+        _, _, variance, s, _ = self._pixels(flat, beta, sigma)
+        return (variance * (sigma.square()[:, None] / s)).double()
+
+    def log_determinant(self, beta: Tensor, sigma: Tensor) -> Tensor | None:
+        """That of the white model, over which the objective has the logarithms."""
+        return self.white.log_determinant(beta, sigma)
+
+    @steady
+    def perturbed_x(
+        self,
+        decoded: Tensor,
+        beta: Tensor,
+        sigma: Tensor,
+        y: Tensor,
+        of_y: Tensor,
+        of_x: Tensor,
+    ) -> Tensor:
+        # Not the x-update of G + e_2, whose variance would be that of other grey values.
+        flat = decoded.flatten(1)
+        m, seen, variance, s, _ = self._pixels(flat, beta, sigma)
+        target = flat + variance.sqrt() * of_x.flatten(1)
+        residual = seen * ((y + scaled(of_y, sigma)).flatten(1) - m * target)
+        return (target + m * variance * residual / s).reshape(decoded.shape)
 
     def select(self, index: Tensor) -> BoundOperator:
         white = self.white.select(index)

@@ -75,6 +75,32 @@ class LowRankSystem:
         back = self._weighted(self._covariance.spread(inner))
         return first - precision * back, torch.zeros_like(rhs)
 
+    def variance(self, beta: Tensor, sigma: Tensor) -> Tensor:
+        r"""The diagonal of K / beta - K A^T S^{-1} A K / beta^2, float64 [B, n].
+
+        Given the factor's code w each pixel is on its own, with variance q d / beta and mean q U w,
+        q = sigma^2 / E; the covariance of w is (beta I + V^T E^{-1} V)^{-1}.
+        """
+        factor = self._covariance.factor
+        assert factor is not None
+        kept = sigma.double().square()[:, None] * self._precision.double()
+        alone = kept * self._covariance.diagonal.double() / beta.double()[:, None]
+        rows = factor.double().T[None]
+        spread = [  # a few images at a time: r n numbers each
+            torch.linalg.solve_triangular(part, rows, upper=False).square().sum(dim=1)
+            for part in self._inner.split(16)
+        ]
+        return alone + kept.square() * torch.cat(spread)
+
+    def log_determinant(self, beta: Tensor) -> Tensor:
+        """Log det S over what is observed, float64 [B]."""
+        logs = -self._precision.double().log()
+        if self.unseen is not None:
+            logs = logs * (1 - self.unseen.double())
+        inner = self._inner.diagonal(dim1=-2, dim2=-1)
+        grown = 2 * inner.log().sum(dim=1) - inner.shape[1] * beta.double().log()
+        return logs.sum(dim=1) + grown
+
     def select(self, index: Tensor) -> LowRankSystem:
         weight, unseen = self._weight, self.unseen
         if isinstance(weight, Tensor) and weight.dim() == 2:

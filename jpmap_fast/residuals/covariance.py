@@ -136,6 +136,11 @@ class Covariance:
         mixed = (self._inner_root @ inner[:, :, None])[:, :, 0]
         return deviation * rows + self.spread(mixed)
 
+    def variances(self) -> Tensor:
+        """The diagonal of K [n], float64."""
+        d = self.diagonal.double()
+        return d if self.factor is None else d + self.factor.double().square().sum(dim=1)
+
     def matrix(self) -> Tensor:
         """K [n, n], float64."""
         dense = self.diagonal.double().diag()

@@ -1,10 +1,23 @@
 """Draws of what measurements may have been: p(z | y) by weighted draws, p(x | z, y) exactly."""
 
-from jpmap_fast.sampling._sample import sample
+from jpmap_fast.sampling._sample import as_method, sample, with_codes
 from jpmap_fast.sampling.amis import AMIS
+from jpmap_fast.sampling.calibration import Calibration
+from jpmap_fast.sampling.conformal import calibrate
 from jpmap_fast.sampling.mala import MALA
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.posterior import Posterior
 from jpmap_fast.sampling.smc import SMC
 
-__all__ = ["AMIS", "MALA", "SMC", "Posterior", "SamplingMethod", "sample"]
+__all__ = [
+    "AMIS",
+    "MALA",
+    "SMC",
+    "Calibration",
+    "Posterior",
+    "SamplingMethod",
+    "as_method",
+    "calibrate",
+    "sample",
+    "with_codes",
+]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast._prepared import checked_codes, prepare, prior_of
+from jpmap_fast._prepared import Task, checked_codes, prepare, prior_of
 from jpmap_fast._run import CHUNK_MEMORY, Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import choice, count
@@ -16,6 +16,7 @@ from jpmap_fast.algorithms import JPMAP, Monitor, Problem
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import has_codes
+from jpmap_fast.residuals import Residual
 from jpmap_fast.sampling.amis import AMIS
 from jpmap_fast.sampling.assembly import Part, assembled, part_of
 from jpmap_fast.sampling.mala import MALA
@@ -40,6 +41,7 @@ def sample(
     *,
     draws: int = 100,
     method: str | SamplingMethod | None = None,
+    residual: str | Residual | None = None,
     z0: Any = None,
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
@@ -66,6 +68,8 @@ def sample(
         draws: of x an image, >= 0; 0 for moments and codes alone.
         method: "amis", "smc", "mala", or an object such as ``AMIS(rounds=(512, 512))``; None for
             ``AMIS()``.
+        residual: model of x - G(z) in the place of gamma n, as in ``restore``: "covariance",
+            "pixel", "grey" or a model.
         z0: codes to look for modes from [B, k], in place of the end of a restoration.
         generator: of the one seed that is drawn; torch's default generator if None.
         chunk_size: images worked on at a time; None chooses by memory. Nothing depends on it.
@@ -88,33 +92,42 @@ def sample(
         >>> posterior.x.shape, posterior.status
         (torch.Size([1, 20, 1, 28, 28]), ['converged'])
     """
-    prior = _with_codes(prior_of(prior, shared=True))
+    prior = with_codes(prior_of(prior, shared=True))
     way = as_method(method)
     draws = count("draws", draws, 0)
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
     with full_precision():
-        task = prepare(y, operator, prior, sigma)
-        problem = task.problem
-        begin = None
-        if z0 is not None:
-            begin = checked_codes(z0, JPMAP(), problem, batched=task.batched)
-        seed = drawn_seed(generator)
-        if begin is None:
-            restored = Run(problem, JPMAP(), generator)(problem.y, None, Monitor(), size=size)
-            begin = restored.z.flatten(1)
-        streams = Streams.of(seed, problem.y, problem.sigma[:, None])
-        finite = torch.isfinite(problem.y.flatten(1)).all(dim=1)
-        good = finite.nonzero()[:, 0]
-        parts = [
-            _of_chunk(problem.select(rows), way, draws, begin[rows], streams.select(rows))
-            for rows in good.split(size or _fitting(problem, draws, way))
-            if rows.numel()
-        ]
-        posterior = assembled(problem, good, parts, draws)
+        task = prepare(y, operator, prior, sigma, residual=residual)
+        posterior = posterior_of(task, way, draws, z0, generator, size)
     return posterior if task.batched else posterior.select(0)
 
 
-def as_method(method: str | SamplingMethod | None) -> SamplingMethod:
+def posterior_of(
+    task: Task,
+    method: SamplingMethod,
+    draws: int,
+    z0: Any,
+    generator: torch.Generator | None,
+    size: int | None,
+) -> Posterior:
+    """The posterior of a batch of checked measurements; ``z0`` is not checked yet."""
+    problem = task.problem
+    if z0 is not None:
+        z0 = checked_codes(z0, JPMAP(), problem, batched=task.batched)
+    seed = drawn_seed(generator)
+    begin = _restored_codes(problem, generator, size) if z0 is None else z0
+    streams = Streams.of(seed, problem.y, problem.sigma[:, None])
+    finite = torch.isfinite(problem.y.flatten(1)).all(dim=1)
+    good = finite.nonzero()[:, 0]
+    parts = [
+        _of_chunk(problem.select(rows), method, draws, begin[rows], streams.select(rows))
+        for rows in good.split(size or _fitting(problem, draws, method))
+        if rows.numel()
+    ]
+    return assembled(problem, good, parts, draws)
+
+
+def as_method(method: object) -> SamplingMethod:
     """A sampling method of itself or of its name; ``AMIS()`` of None.
 
     Raises:
@@ -133,7 +146,12 @@ def as_method(method: str | SamplingMethod | None) -> SamplingMethod:
     return method
 
 
-def _with_codes(prior: Prior) -> Prior:
+def with_codes(prior: Prior) -> Prior:
+    """The prior itself.
+
+    Raises:
+        ValueError: it has no latent codes.
+    """
     if not has_codes(prior):
         raise ValueError(
             f"prior: expected one with latent codes to draw, got {type(prior).__name__}, which has "
@@ -141,6 +159,14 @@ def _with_codes(prior: Prior) -> Prior:
             "it; priors with codes are 'mnist', 'fashion', 'faces' and those of jf.train"
         )
     return prior
+
+
+def _restored_codes(
+    problem: Problem, generator: torch.Generator | None, size: int | None
+) -> Tensor:
+    """Where a restoration ends [B, k]."""
+    result = Run(problem, JPMAP(), generator)(problem.y, None, Monitor(), size=size)
+    return result.z.flatten(1)
 
 
 def _of_chunk(

@@ -1,6 +1,6 @@
 """p(z | y) and p(x | z, y) of a batch, as the samplers ask for them.
 
-What the model of x given z is, white noise of the prior's gamma, enters here and nowhere else.
+The operator knows the model of x given z, white noise of the prior's gamma or another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from jpmap_fast.algorithms import Problem
 from jpmap_fast.algorithms.settings import precision
-from jpmap_fast.operators.data_term import DataTerm, Whitening
+from jpmap_fast.objective.dependent import DependentLeastSquares
+from jpmap_fast.operators.data_term import DataTerm, Dependent, Whitening
 from jpmap_fast.sampling.likelihood import LogLikelihood
 from jpmap_fast.sampling.mixture import log_prior
 from jpmap_fast.sampling.random_numbers import Streams
@@ -83,8 +84,8 @@ class Model:
     def misfit(self, log_joint: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """chi^2 / m at codes z [B, k], and how probable a larger one is, float64 [B].
 
-        chi^2 = (y - A G)^T (sigma^2 I + A A^T / beta)^{-1} (y - A G) has m degrees of freedom at
-        the true code of an image of the prior, and k fewer at the best one.
+        chi^2 = (y - A G)^T S^{-1} (y - A G), S the covariance of y given z, has m degrees of
+        freedom at the true code of an image of the prior, and k fewer at the best one.
 
         Args:
             log_joint: of the codes [B].
@@ -92,17 +93,19 @@ class Model:
         """
         count, unseen = self._unseen
         chi = -2 * (log_joint - log_prior(z[:, None])[:, 0] + unseen)
+        objective = self.log_likelihood.objective
+        if isinstance(objective, DependentLeastSquares):  # logarithms are no squares
+            chi = chi - objective.logarithms(z.to(self.problem.y.dtype))
         degrees = (count - z.shape[1]).clamp_min(1)
         probable = torch.special.gammaincc(degrees / 2, chi.clamp_min(0) / 2)
         return chi / count.clamp_min(1), probable
 
     def log_constant(self) -> Tensor:
-        """What ``log_joint`` lacks of log p(y, z), float64 [B]; NaN for an ``Action``."""
+        """What ``log_joint`` lacks of log p(y, z), float64 [B]; NaN where nobody computes it."""
         count, unseen = self._unseen
-        term, problem = self.term, self.problem
-        if not isinstance(term, Whitening):
+        size = self.problem.operator.log_determinant(self.beta, self.problem.sigma)
+        if size is None:
             return torch.full_like(count, torch.nan)
-        size = term.log_determinant(self.beta, problem.sigma, problem.y[0].numel())
         return unseen - 0.5 * (size + count * math.log(2 * math.pi))
 
     def decode(self, z: Tensor) -> Tensor:
@@ -110,7 +113,7 @@ class Model:
         return self.problem.decode(z.to(self.problem.y.dtype))
 
     def mean_x(self, decoded: Tensor) -> Tensor:
-        """E[x | z, y] of G(z) [B, C, H, W]; affine, so that of E[G | y] it is E[x | y]."""
+        """E[x | z, y] of G(z) [B, C, H, W]; where it is ``affine``, of E[G | y] it is E[x | y]."""
         return self.problem.nearest(decoded, self.beta)
 
     def draw_x(self, decoded: Tensor, name: str, streams: Streams) -> Tensor:
@@ -127,26 +130,36 @@ class Model:
         return found.reshape(decoded.shape)
 
     @property
-    def diagonal(self) -> bool:
-        """Whether every pixel is measured on its own."""
-        return isinstance(self.term, Whitening) and self.term.map is None
+    def affine(self) -> bool:
+        """Whether E[x | z, y] is affine in G(z), and var(x | z, y) the same for all z."""
+        return not isinstance(self.term, Dependent)
 
-    def explained(self) -> Tensor | None:
-        """See ``Whitening.explained``; None where there is no closed form."""
-        if not isinstance(self.term, Whitening):
+    @property
+    def kept(self) -> Tensor | None:
+        """Where every pixel is measured on its own, the factor of G in E[x | z, y], float64 [B, n].
+
+        None elsewhere.
+        """
+        if not isinstance(self.term, Whitening) or self.term.map is not None:
             return None
-        return self.term.explained(self.beta, self.problem.sigma, self.pixels)
+        explained = self.term.explained(self.beta, self.problem.sigma, self.pixels)
+        assert explained is not None
+        return 1 - explained
+
+    def variance_given(self, decoded: Tensor) -> Tensor | None:
+        """var(x | z, y) of G(z) [B, C, H, W], float64 [B, n]; None where it has no closed form."""
+        return self.problem.operator.variance_x(decoded, self.beta, self.problem.sigma)
 
     def variance_x(self, streams: Streams) -> Tensor:
-        """var(x | z, y), which depends on neither z nor y, float64 [B, n].
+        """var(x | z, y) of an ``affine`` model, which depends on neither z nor y, float64 [B, n].
 
         Exact where A is diagonal, a matrix, or small enough to be written as one; else of 128 draws
         (standard deviations to about 6%).
         """
-        explained = self.explained()
-        if explained is not None:
-            return (1 - explained) / self.beta.double()[:, None]
         zeros = self.problem.y.new_zeros(self.problem.batch, *self.problem.image_shape)
+        exact = self.variance_given(zeros)
+        if exact is not None:
+            return exact
         total = zeros.double().flatten(1)
         centre = self.mean_x(zeros)[:, None].double()
         for number in range(0, _DRAWS_OF_VARIANCE, 16):

@@ -197,11 +197,13 @@ def _distinct(model: Model, ends: Ends) -> Modes:
 
 def _root_of_inverse(matrix: Tensor) -> Tensor:
     """Lower triangular L with L L^T = matrix^{-1}; I where rounding leaves it no inverse."""
-    factor, wrong = torch.linalg.cholesky_ex(matrix)
+    # Backwards, the inverse of a lower factor is the upper one wanted. Its bits depend on no
+    # neighbour, which those of cholesky_inverse do.
+    factor, wrong = torch.linalg.cholesky_ex(matrix.flip((-2, -1)))
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     factor = torch.where((wrong > 0)[..., None, None], eye, factor)
-    root, wrong = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor))
-    return torch.where((wrong > 0)[..., None, None], eye, root)
+    root = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
+    return root.flip((-2, -1)).mT.contiguous()
 
 
 def _put(ends: Ends, rows: Tensor, some: Ends) -> Ends:

@@ -29,7 +29,8 @@ class Moments:
 def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
     """The moments of images, by all weighted draws.
 
-    E[x | y] is one x-update of E[G(z) | y], since E[x | z, y] is affine in G(z), and
+    E[x | y] is one x-update of E[G(z) | y] where E[x | z, y] is affine in G(z), and a sum over the
+    draws elsewhere;
 
         var(x | y) = E var(x | z, y) + var E(x | z, y).
 
@@ -38,44 +39,65 @@ def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
         draws: of its codes.
         streams: of its images.
     """
-    shape = model.problem.image_shape
+    shape, dtype = model.problem.image_shape, model.problem.y.dtype
     size = max(1, _ROOM // (_BLOCK * model.pixels))
-    first = draws.z.new_zeros(model.problem.batch, model.pixels)
-    between = torch.zeros_like(first)
+    zeros = draws.z.new_zeros(model.problem.batch, model.pixels)
+    sums = _Sums(*(zeros.clone() for _ in range(4)))
     for number in draws.size.unique().tolist():  # none decodes the padding of the others
         for rows in (draws.size == number).nonzero()[:, 0].split(size):
             z, weights = draws.z[rows, :number], draws.weights[rows, :number]
-            first[rows], between[rows] = _sums(model.select(rows), z, weights)
-    dtype = model.problem.y.dtype
-    decoded = first.to(dtype).reshape(-1, *shape)
-    variance = model.variance_x(streams) + between
-    return Moments(model.mean_x(decoded), variance.reshape(-1, *shape), decoded)
+            part = _sums(model.select(rows), z, weights)
+            for name, whole in vars(sums).items():
+                whole[rows] = getattr(part, name)
+    decoded = sums.decoded.to(dtype).reshape(-1, *shape)
+    if model.affine:
+        mean, within = model.mean_x(decoded), model.variance_x(streams)
+    else:
+        mean, within = sums.mean.to(dtype).reshape(-1, *shape), sums.within
+    return Moments(mean, (within + sums.between).reshape(-1, *shape), decoded)
 
 
-def _sums(model: Model, z: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """E[G | y] and var(E[x | z, y] | y), [B, n] float64, of codes [B, S, k] and weights [B, S]."""
+@dataclass(frozen=True)
+class _Sums:
+    """E[G | y], E[x | y], E var(x | z, y) and var E(x | z, y), [B, n] float64.
+
+    The second and third are of models that are not affine alone.
+    """
+
+    decoded: Tensor
+    mean: Tensor
+    within: Tensor
+    between: Tensor
+
+
+def _sums(model: Model, z: Tensor, weights: Tensor) -> _Sums:
+    """Those of codes [B, S, k] and weights [B, S]."""
     batch = len(z)
     first = z.new_zeros(batch, model.pixels)
-    mean, square = first, first
+    mean, square, within = first, first, first
+    kept = model.kept
     for start in range(0, z.shape[1], _BLOCK):
         codes, weight = z[:, start : start + _BLOCK], weights[:, start : start + _BLOCK]
         number = codes.shape[1]
         decoded = model.decode(codes.flatten(0, 1))
         images = decoded
-        if not model.diagonal:
+        if kept is None:
             image = torch.arange(batch, device=z.device).repeat_interleave(number)
-            images = model.select(image).mean_x(decoded)
+            each = model.select(image)
+            images = each.mean_x(decoded)
             decoded_rows = decoded.flatten(1).double().unflatten(0, (batch, number))
             first = first + weighted_sum(weight, decoded_rows)
+            if not model.affine:
+                variance = each.variance_given(decoded)
+                assert variance is not None
+                within = within + weighted_sum(weight, variance.unflatten(0, (batch, number)))
         values = images.flatten(1).double().unflatten(0, (batch, number))
         mean = mean + weighted_sum(weight, values)
         square = square + weighted_sum(weight, values.square())
     between = (square - mean.square()).clamp_min(0)
-    if model.diagonal:
-        explained = model.explained()
-        assert explained is not None
-        return mean, between * (1 - explained).square()
-    return first, between
+    if kept is not None:
+        return _Sums(mean, mean, within, between * kept.square())
+    return _Sums(first, mean, within, between)
 
 
 def drawn_images(model: Model, z: Tensor, streams: Streams) -> Tensor:

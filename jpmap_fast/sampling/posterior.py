@@ -125,7 +125,8 @@ class Posterior:
 
         Args:
             level: in (0, 1).
-            calibration: asked by ``calibration.interval(posterior, level)`` instead.
+            calibration: asked by ``calibration.interval(posterior, level)`` instead; a
+                ``Calibration`` covers real images as often as it says.
 
         Raises:
             ValueError: the level is out of range, or there are no draws. TypeError: no number.

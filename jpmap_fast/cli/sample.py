@@ -1,0 +1,90 @@
+"""``jpmap-fast sample``: a request of its flags, and a report on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jpmap_fast.cli import _restore_flags as flags
+from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
+from jpmap_fast.cli._requests import bars, request_of
+from jpmap_fast.cli.restore import tell
+from jpmap_fast.jobs import RestoreRequest, SampleRequest, run_sampling
+
+Draws = Annotated[int, typer.Option(help="Draws of each image.")]
+Sampler = Annotated[str, typer.Option("--method", help="amis, mala or smc.")]
+Level = Annotated[float, typer.Option(help="Of the intervals, between 0 and 1.")]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help="File of Calibration.save: its intervals are written."
+    ),
+]
+WriteDraws = Annotated[bool, typer.Option("--write-draws", help="Every draw as a picture.")]
+
+
+@flags.WithOperators
+def sample(
+    inputs: flags.Inputs,
+    operator: flags.OperatorName,
+    sigma: flags.Sigma,
+    output: flags.Output = Path("sampled"),
+    simulate: flags.Simulate = False,
+    draws: Draws = 100,
+    level: Level = 0.9,
+    calibration: CalibrationFile = None,
+    write_draws: WriteDraws = False,
+    seed: flags.Seed = 0,
+    prior: flags.Prior = None,
+    method: Sampler = "amis",
+    residual: flags.ResidualName = "white",
+    key: flags.Key = None,
+    background: flags.Background = 1.0,
+    resume: flags.Resume = False,
+    device: flags.Device = "auto",
+    progress: flags.Progress = None,
+    **options: Any,
+) -> None:
+    """Draw what measurements may have been, with intervals.
+
+    Writes posterior.npz (draws x and z, mean, std, decoded, lower, upper, how far they can be
+    trusted, names), summary.json and, for picture files, folders with a file for each: mean, lower,
+    upper, std (TIFF of floats) and std-picture (each as bright as it can be); with --write-draws
+    also draws/NAME. The prior needs latent codes: photos and photos-grey have none. A run that was
+    stopped goes on with --resume. Exit status: 0 all sampled, 1 some inputs failed (named, the
+    others are done), 2 bad usage.
+    """
+    with told_in_one_line():
+        restore = request_of(
+            inputs,
+            operator,
+            sigma,
+            output,
+            prior,
+            options,
+            simulate=simulate,
+            seed=seed,
+            residual=residual,
+            key=key,
+            background=background,
+            resume=resume,
+            device=device,
+        )
+        request = SampleRequest(
+            restore=restore,
+            draws=draws,
+            sampler=method,
+            level=level,
+            calibration=None if calibration is None else str(calibration),
+            write_draws=write_draws,
+        )
+        shown = sys.stderr.isatty() if progress is None else progress
+        with bars("sample", shown) as (files, _):
+            report = run_sampling(request, progress=files)
+    chosen = restore.prior if restore.prior not in (prior, RestoreRequest.prior) else None
+    tell(report, chosen, "sampled")
+    if report.failures:
+        raise typer.Exit(FAILED_INPUTS)

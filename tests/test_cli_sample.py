@@ -1,0 +1,176 @@
+"""``jpmap-fast sample`` and the job behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from test_cli import _run, _summary
+
+import jpmap_fast as jf
+from jpmap_fast.jobs import RestoreRequest, SampleRequest, run_sampling
+
+COMMON = ("--operator", "denoising", "--sigma", "80")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two noisy digits as floats in TIFF, and one as PNG."""
+    path = tmp_path_factory.mktemp("in")
+    digits = jf.mnist_test_digits(3)[0]
+    g = torch.Generator().manual_seed(0)
+    noisy = jf.Denoising().measure(digits, 80 / 255, g)
+    for i in range(2):
+        tifffile.imwrite(path / f"digit{i}.tif", noisy[i, 0].numpy())
+    shown = (255 * noisy[2, 0]).round().clamp(0, 255).byte().numpy()
+    Image.fromarray(shown).save(path / "digit2.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sampled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    result = _run("sample", folder, *COMMON, "--draws", 12, "--write-draws", "-o", out)
+    assert "3 sampled" in result.stdout and "0 failed" in result.stdout
+    return out
+
+
+def test_numbers_are_those_of_sample(folder, sampled):
+    with np.load(sampled / "posterior.npz") as arrays:
+        found = dict(arrays)
+    assert found["x"].shape == (3, 12, 1, 28, 28) and found["z"].shape == (3, 12, 8)
+    y = torch.from_numpy(tifffile.imread(folder / "digit1.tif"))[None, None]
+    known = jf.sample(
+        y,
+        jf.Denoising(),
+        "mnist",
+        80 / 255,
+        draws=12,
+        generator=torch.Generator().manual_seed(0),
+    )
+    place = found["names"].tolist().index("digit1.tif")
+    lower, upper = known.interval(0.9)
+    fields = {"x": known.x, "mean": known.mean, "std": known.std, "lower": lower, "upper": upper}
+    fields |= {"ess": known.ess, "log_evidence": known.log_evidence}
+    for name, value in fields.items():
+        assert np.array_equal(found[name][place], value[0].numpy()), name
+
+
+def test_pictures_are_written_in_kind(sampled):
+    with np.load(sampled / "posterior.npz") as arrays:
+        found = dict(arrays)
+    place = found["names"].tolist().index("digit0.tif")
+    for name in ("mean", "lower", "upper"):
+        assert np.array_equal(tifffile.imread(sampled / name / "digit0.tif"), found[name][place, 0])
+    std = found["std"][place, 0]
+    assert np.array_equal(tifffile.imread(sampled / "std" / "digit0.tif"), std)
+    shown = tifffile.imread(sampled / "std-picture" / "digit0.tif")
+    assert shown.max() == 255 and np.abs(shown / 255 - std / std.max()).max() <= 0.5 / 255 + 1e-6
+    assert tifffile.imread(sampled / "std" / "digit2.tif").dtype == np.float32
+    place = found["names"].tolist().index("digit2.png")
+    mean = np.asarray(Image.open(sampled / "mean" / "digit2.png")) / 255
+    assert np.abs(mean - found["mean"][place, 0].clip(0, 1)).max() <= 0.5 / 255 + 1e-6
+    draws = sorted(path.name for path in (sampled / "draws" / "digit2.png").iterdir())
+    assert draws == [f"{number:02d}.png" for number in range(1, 13)]
+    draw = tifffile.imread(sampled / "draws" / "digit0.tif" / "03.tif")
+    place = found["names"].tolist().index("digit0.tif")
+    assert np.array_equal(draw, found["x"][place, 2, 0])
+
+
+def test_the_summary_tells_how_far_to_trust(sampled):
+    summary = _summary(sampled)
+    assert summary["sampled"] == 3 and summary["settings"]["draws"] == 12
+    assert summary["settings"]["level"] == 0.9 and summary["settings"]["sampler"] == "amis"
+    for line in summary["images"]:
+        assert line["ess"] > 20 and line["misfit"] > 0 and line["largest_std"] > 0
+        assert "covered" not in line and line["status"]
+
+
+def test_a_calibration_gives_the_intervals(tmp_path):
+    digits = jf.mnist_test_digits(14)[0]
+    g = torch.Generator().manual_seed(0)
+    few = jf.AMIS(rounds=(64,), screen=64)
+    made = jf.calibrate("mnist", jf.Denoising(), 80 / 255, digits[:12], method=few, generator=g)
+    made.save(tmp_path / "made.json")
+    np.savez(tmp_path / "clean.npz", y=digits[12:].numpy())
+    out = tmp_path / "out"
+    arguments = ("--calibration", tmp_path / "made.json", "--residual", "pixel", "--simulate")
+    _run("sample", tmp_path / "clean.npz", *COMMON, *arguments, "--draws", 5, "-o", out)
+    with np.load(out / "posterior.npz") as found:
+        half = (found["upper"] - found["lower"]) / 2 / found["std"]
+        kinds = np.array(sorted(made.factors))
+        assert np.abs(half[..., None] / kinds - 1).min(axis=-1).max() < 1e-4
+    summary = _summary(out)
+    assert summary["mean_psnr"] > 15 and len(summary["images"]) == 2
+    assert all(0.5 < line["covered"] <= 1 for line in summary["images"])
+    wrong = (*COMMON, *arguments[:2], "--level", 0.5, "--simulate", "--draws", 5)
+    result = _run("sample", tmp_path / "clean.npz", *wrong, "-o", tmp_path / "no", code=2)
+    assert "level: expected 0.9" in result.stderr and not (tmp_path / "no").exists()
+
+
+def test_an_interrupted_run_goes_on(folder, sampled, tmp_path, monkeypatch):
+    from jpmap_fast.jobs import _job, _sample_job
+
+    monkeypatch.setattr(_job, "BATCH", 1)
+    real, calls = _sample_job._SampleJob.worked, []
+
+    def failing(self, items):
+        calls.append(items)
+        if len(calls) == 3:
+            raise OSError("no room")
+        return real(self, items)
+
+    monkeypatch.setattr(_sample_job._SampleJob, "worked", failing)
+    out = tmp_path / "out"
+    arguments = ("sample", folder, *COMMON, "--draws", 12, "-o", out)
+    _run(*arguments, code=2)
+    other = ("sample", folder, *COMMON, "--draws", 13, "-o", out)
+    assert "draws = 12" in _run(*other, "--resume", code=2).stderr
+    _run(*arguments, "--resume")
+    assert len(calls) == 4
+    with np.load(out / "posterior.npz") as a, np.load(sampled / "posterior.npz") as b:
+        for name in a.files:
+            assert np.array_equal(a[name], b[name]), name
+
+
+def test_failures_are_named_and_photos_refused(tmp_path):
+    values = jf.mnist_test_digits(2)[0].numpy()
+    values[1, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "y.npz", y=values)
+    result = _run(
+        "sample", tmp_path / "y.npz", *COMMON, "--draws", 3, "-o", tmp_path / "out", code=1
+    )
+    assert "1 sampled" in result.stdout and "y[1]" in result.stderr
+    if "photos-grey" in jf.available_priors():
+        Image.new("L", (40, 30)).save(tmp_path / "photo.png")
+        result = _run("sample", tmp_path / "photo.png", *COMMON, "-o", tmp_path / "no", code=2)
+        assert "latent codes" in result.stderr and not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"draws": 1}, "draws: expected at least 2"),
+        ({"level": 1.0}, "level: expected"),
+        ({"sampler": "hmc"}, "method: expected one of"),
+        ({"restore": RestoreRequest(operator="denoising", sigma=0.1, method="csgm")}, "method"),
+        ({"restore": None}, "restore: expected a RestoreRequest"),
+        ({"draws": "many"}, "draws"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(changed, message):
+    restore = RestoreRequest(operator="denoising", sigma=0.1)
+    with pytest.raises((ValueError, TypeError), match=message):
+        SampleRequest(**{"restore": restore, **changed})
+
+
+def test_requests_travel_as_json(tmp_path):
+    restore = RestoreRequest(operator="denoising", sigma=0.3, output=str(tmp_path / "out"))
+    request = SampleRequest(restore=restore, draws=4, level=0.5)
+    assert SampleRequest.from_dict(request.to_dict()) == request
+    report = run_sampling(request, images=jf.mnist_test_digits(1)[0])
+    assert report.pictures[0].source == "images[0]" and report.failures == ()
