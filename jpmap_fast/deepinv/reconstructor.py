@@ -21,7 +21,7 @@ from jpmap_fast.sampling import SamplingMethod
 _Base: Any = base_class("deepinv.models", "Reconstructor")
 
 
-class Reconstructor(KnowsPhysics, _Base):  # type: ignore[misc]
+class Reconstructor(_Base, KnowsPhysics):  # type: ignore[misc]
     """``restore`` as ``model(y, physics)``, a ``deepinv.models.Reconstructor``.
 
     It goes where DeepInverse takes a model: ``deepinv.test(model, dataloader, physics)``,
@@ -51,6 +51,8 @@ class Reconstructor(KnowsPhysics, _Base):  # type: ignore[misc]
         >>> jf.Reconstructor("mnist")(physics(digits), physics).shape
         torch.Size([2, 1, 28, 28])
     """
+
+    __getstate__ = KnowsPhysics.__getstate__  # in place of that of nn.Module
 
     def __init__(
         self,

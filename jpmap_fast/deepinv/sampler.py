@@ -20,7 +20,7 @@ _Base: Any = base_class("deepinv.sampling", "BaseSampling")
 Statistic = Callable[[dict[str, Tensor]], Tensor]
 
 
-class Sampler(KnowsPhysics, _Base):  # type: ignore[misc]
+class Sampler(_Base, KnowsPhysics):  # type: ignore[misc]
     """``jpmap_fast.sample`` as a ``deepinv.sampling.BaseSampling``.
 
     It goes where DeepInverse takes a sampler or a model, which then gives the mean. There is no
@@ -54,6 +54,8 @@ class Sampler(KnowsPhysics, _Base):  # type: ignore[misc]
         >>> mean.shape, var.shape
         (torch.Size([2, 1, 28, 28]), torch.Size([2, 1, 28, 28]))
     """
+
+    __getstate__ = KnowsPhysics.__getstate__  # in place of that of nn.Module
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ def run(context: Context, name: str, sizes: Sizes | None = None) -> Section:
     calibration", arXiv 1804.06788.
     """
     pick = context.settings.pick
-    sizes = sizes or Sizes(pick(150, 2000), pick(30, 300), pick(20, 200))
+    sizes = sizes or Sizes(pick(180, 2000), pick(30, 300), pick(20, 200))
     prior = load_prior("mnist", device=context.device)
     found: dict[str, dict[str, Any]] = {}
     for which in sizes.problems:
