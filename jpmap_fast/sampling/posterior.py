@@ -30,10 +30,10 @@ class Posterior:
     Attributes:
         x: draws of the image given y, of equal weight [B, draws, C, H, W]; None with draws=0.
         z: the codes they are drawn with [B, draws, k], or [B, draws, \*code_shape].
-        mean: E[x | y] [B, C, H, W], by all weighted draws (not clipped).
+        mean: E[x | y], by all weighted draws (not clipped), [B, C, H, W].
         std: standard deviation of each pixel of x given y [B, C, H, W], by all weighted draws:
             E var(x | z, y) + var E(x | z, y).
-        decoded: E[G(z) | y] [B, C, H, W].
+        decoded: E[G(z) | y], [B, C, H, W].
         codes, weights: the weighted draws behind it, [B, S, k] and [B, S], the weights with sum 1.
             Images with fewer draws than others have codes 0 of weight 0 at the end.
         ess: effective number of these draws [B].
