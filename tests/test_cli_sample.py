@@ -147,8 +147,13 @@ def test_failures_are_named_and_photos_refused(tmp_path):
     assert "1 sampled" in result.stdout and "y[1]" in result.stderr
     if "photos-grey" in jf.available_priors():
         Image.new("L", (40, 30)).save(tmp_path / "photo.png")
-        result = _run("sample", tmp_path / "photo.png", *COMMON, "-o", tmp_path / "no", code=2)
+        photo = ("sample", tmp_path / "photo.png", *COMMON, "-o", tmp_path / "no")
+        result = _run(*photo, "--prior", "photos-grey", code=2)
         assert "latent codes" in result.stderr and not (tmp_path / "no").exists()
+        # Alone it fails; the others of a folder would not.
+        result = _run(*photo, code=1)
+        assert "expected an image of shape [1, 28, 28]" in result.stderr
+        assert "photos" not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -317,3 +317,67 @@ def test_a_factorisation_is_kept_for_the_same_numbers_alone():
     changed.mul_(2)
     expected = operator.x_update(decoded, y, z, BETA, 2 * SIGMA)
     assert torch.equal(operator.x_update(decoded, y, z, BETA, changed)[0], expected[0])
+
+
+def test_nothing_observed_is_the_prior():
+    nothing = torch.zeros(28, 28)
+    for operator in (
+        jf.Inpainting(nothing),
+        jf.Composition(jf.Inpainting(nothing), jf.Blur(jf.gaussian_kernel(1.0))),
+    ):
+        y = torch.zeros(2, 1, 28, 28)
+        for residual in ("covariance", "pixel"):
+            result = jf.restore(y, operator, "mnist", 0.1, residual=residual)
+            assert bool(result.converged.all())
+            assert result.z.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("residual", ["pixel", "covariance"])
+def test_evidence_counts_what_was_observed_alone(residual):
+    """A mask, the same in a stack and after a blur that does nothing, and its rows as a matrix."""
+    g = torch.Generator().manual_seed(3)
+    mask = (torch.rand(28, 28, generator=g) < 0.2).float()
+    digits = jf.mnist_test_digits(2)[0]
+    y = mask * (digits + 0.1 * torch.randn(digits.shape, generator=g))
+    one = torch.ones(1, 1)
+    rows = torch.eye(784)[mask.flatten() > 0]
+    found = []
+    for operator, measured in (
+        (jf.Inpainting(mask), y),
+        (jf.Stack([jf.Inpainting(mask)]), y.flatten(1)),
+        (jf.Composition(jf.Inpainting(mask), jf.Blur(one)), y),
+        (jf.CompressedSensing(rows, (1, 28, 28)), y.flatten(1) @ rows.T),
+    ):
+        posterior = jf.sample(
+            measured,
+            operator,
+            "mnist",
+            0.1,
+            draws=0,
+            residual=residual,
+            generator=torch.Generator().manual_seed(0),
+        )
+        found.append((posterior.log_evidence, posterior.misfit))
+    for evidence, misfit in found[1:]:
+        assert torch.allclose(evidence, found[0][0], atol=0.5)
+        assert torch.allclose(misfit, found[0][1], rtol=0.02)
+
+
+def test_models_are_their_own_and_named_by_their_names(tmp_path):
+    d = torch.full((784,), 0.01)
+    model = jf.ResidualCovariance(d)
+    y = jf.mnist_test_digits(1)[0]
+    one = jf.restore(y, jf.Denoising(), "mnist", 0.1, residual=model).x
+    d.mul_(50)
+    assert torch.equal(jf.restore(y, jf.Denoising(), "mnist", 0.1, residual=model).x, one)
+    model.diagonal.mul_(50)
+    other = jf.restore(y, jf.Denoising(), "mnist", 0.1, residual=model).x
+    fresh = jf.ResidualCovariance(torch.full((784,), 0.5))
+    assert torch.equal(other, jf.restore(y, jf.Denoising(), "mnist", 0.1, residual=fresh).x)
+    prior = jf.load_prior("mnist")
+    prior.residuals = {"white": model}
+    with pytest.raises(ValueError, match="other names than 'white'"):
+        jf.restore(y, jf.Denoising(), prior, 0.1)
+    prior.residuals = {"small": covariance()}
+    with pytest.raises(ValueError, match="covariance of 784 pixels.*got one of 48"):
+        jf.save_prior(prior, tmp_path / "p.safetensors")

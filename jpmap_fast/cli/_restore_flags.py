@@ -46,6 +46,9 @@ Prior = Annotated[
         "pixels, photos or photos-grey for others."
     ),
 ]
+CodedPrior = Annotated[
+    str, typer.Option(help="Name of a bundled prior with latent codes, or a path.")
+]
 Method = Annotated[
     str | None, typer.Option(help="See `jpmap-fast info`; by default that of the prior.")
 ]

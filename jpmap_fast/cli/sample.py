@@ -38,7 +38,7 @@ def sample(
     calibration: CalibrationFile = None,
     write_draws: WriteDraws = False,
     seed: flags.Seed = 0,
-    prior: flags.Prior = None,
+    prior: flags.CodedPrior = RestoreRequest.prior,
     method: Sampler = "amis",
     residual: flags.ResidualName = "white",
     key: flags.Key = None,
@@ -84,7 +84,6 @@ def sample(
         shown = sys.stderr.isatty() if progress is None else progress
         with bars("sample", shown) as (files, _):
             report = run_sampling(request, progress=files)
-    chosen = restore.prior if restore.prior not in (prior, RestoreRequest.prior) else None
-    tell(report, chosen, "sampled")
+    tell(report, None, "sampled")
     if report.failures:
         raise typer.Exit(FAILED_INPUTS)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jpmap_fast._arrays import as_tensor
 from jpmap_fast._messages import FieldError, one_line
@@ -98,6 +98,8 @@ class Job(ABC):
     inputs: Opened
     settings: dict[str, Any]
     targets: Targets | None
+    # What to do where a prior with codes is not for pictures of a size.
+    of_any_size: ClassVar[str] = ""
 
     @property
     def ready(self) -> Restoring:
@@ -189,7 +191,7 @@ class Job(ABC):
                 raise
             reason = one_line(error).removeprefix(f"{source.file.name}: ")
             if reason.startswith("expected an image of shape") and has_codes(self.ready.prior):
-                reason += "; the priors photos and photos-grey take pictures of any size"
+                reason += self.of_any_size
             failures.append((source.file.name, reason))
             return []
 

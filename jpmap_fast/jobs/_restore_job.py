@@ -72,6 +72,7 @@ def run(
 @dataclass
 class _RestoreJob(Job):
     passes: Progress | None
+    of_any_size = "; the priors photos and photos-grey take pictures of any size"
 
     def worked(self, items: list[Item]) -> RestoredBatch:
         return self.ready.batch(items, self.passes)

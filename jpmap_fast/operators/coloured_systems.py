@@ -64,7 +64,8 @@ def system_of(white: BoundOperator, covariance: Covariance) -> System:
     diagonal = isinstance(operator, Diagonal)
     if diagonal and covariance.factor is None:
         return _Independent(white, covariance)
-    if operator.batch is None and not operator._learned and _is_small(white):
+    anything = white.seen is None or bool(white.seen.any())
+    if operator.batch is None and anything and not operator._learned and _is_small(white):
         return _Dense(white, covariance)
     return _LowRank(white, covariance) if diagonal else _MatrixFree(white, covariance)
 
@@ -127,7 +128,7 @@ class _Factor:
         map: V^T A.
         moves: K A^T V.
         rows: the measurements it is of, int64 [p]; None for all.
-        unseen: 1 where a diagonal A sees nothing [n]; None where it sees everything.
+        unseen: 1 where nothing was observed [m]; None where everything was.
     """
 
     values: Tensor
@@ -163,12 +164,11 @@ class _Dense(System):
             basis = torch.eye(len(like), dtype=torch.float64, device=like.device)
             columns = operator.to(dtype=torch.float64).A(basis.reshape(-1, *white.image_shape))
             matrix = columns.flatten(1).T
-        rows = None
-        if isinstance(operator, Diagonal):  # a pixel that nobody observed is no measurement of 0
-            mask, unseen = mask_of(white)
-            if unseen is not None:
-                rows = (unseen == 0).nonzero()[:, 0]
-                matrix = matrix[rows]
+        rows, seen = None, white.seen
+        if seen is not None:  # what nobody observed is no measurement of 0
+            seen = seen.expand(white.measurement_shape).flatten()
+            rows, unseen = seen.nonzero()[:, 0], (~seen).to(like)
+            matrix = matrix[rows]
         spread = matrix * covariance.diagonal.double()
         if covariance.factor is not None:
             factor = covariance.factor.double()

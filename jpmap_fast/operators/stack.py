@@ -129,6 +129,21 @@ class Stack(MatrixFree):
     def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundStack:
         return BoundStack(self, image_shape, place)
 
+    def _seen(self) -> Tensor | None:
+        found = [part._seen() for part in self.operators]
+        if not self._shapes or all(seen is None for seen in found):
+            return None
+        rows = []
+        for seen, shape in zip(found, self._shapes, strict=True):
+            of_part = torch.ones(shape, dtype=torch.bool, device=self.device)
+            if seen is not None:
+                of_part = seen.expand(*seen.shape[: seen.dim() - len(shape)], *shape)
+            rows.append(of_part.flatten(of_part.dim() - len(shape)))
+        batch = max((len(row) for row in rows if row.dim() == 2), default=None)
+        if batch is not None:
+            rows = [row.expand(batch, row.shape[-1]) for row in rows]
+        return torch.cat(rows, dim=-1)
+
     def _measured_apart(self, y: Tensor, sigma: Tensor) -> list[tuple[Operator, Tensor, Tensor]]:
         found: list[tuple[Operator, Tensor, Tensor]] = []
         for part, piece, deviation in zip(self.operators, self.split(y), self.noise, strict=True):

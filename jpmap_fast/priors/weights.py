@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jpmap_fast.priors.patch_mixture import PatchMixture
 from jpmap_fast.priors.patch_prior import PatchPrior
 from jpmap_fast.priors.photo_prior import PhotoPrior
 from jpmap_fast.priors.restoration import checked_restoration
-from jpmap_fast.residuals.files import PREFIX, packed, unpacked
+from jpmap_fast.residuals.files import PREFIX, check_pixels, packed, unpacked
 
 FORMAT = "jpmap-fast prior 1"
 MOST_LOG_GAMMA = 20
@@ -72,6 +73,7 @@ def save_prior(
             prior.restoration if restoration is None else checked_restoration(restoration)
         ),
     }
+    check_pixels(prior.residuals, math.prod(prior.image_shape or ()))
     carried, laws = packed(prior.residuals)
     if laws:
         header["residuals"] = json.dumps(laws)
@@ -111,6 +113,7 @@ def read_prior(path: str | Path) -> Network:
     prior = build(header["class"], settings, tensors, str(path))
     try:
         prior.residuals = unpacked(models, json.loads(header.get("residuals", "{}")))
+        check_pixels(prior.residuals, math.prod(prior.image_shape or ()))
         prior.restoration = checked_restoration(json.loads(header.get("restoration", "{}")))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged header: {error}") from error

@@ -24,8 +24,14 @@ def checked_residual(
         carried: the models that the prior carries, by name.
 
     Raises:
-        ValueError: a name that the prior does not carry. TypeError: neither a name nor a model.
+        ValueError: a name that the prior does not carry, or one that it must not. TypeError:
+            neither a name nor a model.
     """
+    if WHITE in carried:
+        raise ValueError(
+            f"prior.residuals: expected other names than {WHITE!r}, which is that of the paper's "
+            "model, got a model of that name"
+        )
     if residual is None or (isinstance(residual, str) and residual == WHITE):
         return None
     if isinstance(residual, str):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,13 +33,13 @@ class ResidualCovariance:
     _kept: Kept = field(default_factory=Kept, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        d = as_float_tensor("diagonal", self.diagonal)
+        d = _own("diagonal", self.diagonal)
         if d.dim() != 1 or not bool(((d > 0) & (d < math.inf)).all()):
             raise ValueError(f"diagonal: expected variances > 0 [n], got shape {list(d.shape)}")
         object.__setattr__(self, "diagonal", d)
         if self.factor is None:
             return
-        u = as_float_tensor("factor", self.factor)
+        u = _own("factor", self.factor)
         if u.dim() != 2 or len(u) != len(d) or not u.shape[1] or not bool(u.isfinite().all()):
             raise ValueError(
                 f"factor: expected finite values [{len(d)}, r], got shape {list(u.shape)}"
@@ -61,11 +62,18 @@ class ResidualCovariance:
             factor = None if self.factor is None else self.factor.to(like) / gamma
             return Covariance(self.diagonal.to(like) / gamma**2, factor)
 
-        return self._kept.get((gamma, like.dtype, like.device), make)
+        versions = tuple(t._version for t in (self.diagonal, self.factor) if t is not None)
+        return self._kept.get((gamma, like.dtype, like.device, versions), make)
 
     def __repr__(self) -> str:
         rank = 0 if self.factor is None else self.factor.shape[1]
         return f"ResidualCovariance({len(self.diagonal)} pixels, rank {rank})"
+
+
+def _own(name: str, value: Any) -> Tensor:
+    """A tensor of its own: the caller's may change, one of inference mode counts no versions."""
+    with torch.inference_mode(False):
+        return as_float_tensor(name, value).detach().clone()
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,16 @@ def packed(residuals: Mapping[str, Residual]) -> tuple[dict[str, Tensor], dict[s
     return tensors, laws
 
 
+def check_pixels(residuals: Mapping[str, Residual], pixels: int) -> None:
+    """Raise ValueError unless the covariances are of images of so many pixels."""
+    for name, model in residuals.items():
+        if isinstance(model, ResidualCovariance) and len(model.diagonal) != pixels:
+            raise ValueError(
+                f"residual {name!r}: expected a covariance of {pixels} pixels, as many as the "
+                f"prior's images have, got one of {len(model.diagonal)}"
+            )
+
+
 def unpacked(tensors: Mapping[str, Tensor], laws: Mapping[str, Any]) -> dict[str, Residual]:
     """The models of ``packed``.
 

@@ -135,7 +135,7 @@ def _checked(images: Any, prior: Prior, level: float) -> Tensor:
 
 def _rank(number: int, level: float) -> int:
     """Which of the smallest scores covers the level; the level is a decimal, not its binary."""
-    return math.ceil((number + 1) * level - 1e-9)
+    return max(1, math.ceil((number + 1) * level - 1e-9))
 
 
 def _fewest(level: float) -> int:
