@@ -50,7 +50,7 @@ bench: setup
 	$(BIN)/python benchmarks/bench_restore.py --device cpu
 	$(BIN)/python benchmarks/bench_latency.py --device cpu --calls 1000
 	$(BIN)/python benchmarks/bench_conjugate_gradient.py --device cpu
-	$(BIN)/python benchmarks/bench_log_likelihood.py --device cpu
+	$(BIN)/python benchmarks/bench_log_likelihood.py
 	$(BIN)/python benchmarks/bench_operators.py --device cpu
 	$(BIN)/python benchmarks/baseline.py --device cpu
 

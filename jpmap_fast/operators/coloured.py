@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,10 +10,11 @@ from torch import Tensor
 from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.operators.coloured_systems import system_of
 from jpmap_fast.operators.data_term import DataTerm, LinearSystem
+from jpmap_fast.operators.over_white import OverWhite
 from jpmap_fast.residuals import Covariance, ResidualCovariance
 
 
-class ColouredOperator(BoundOperator):
+class ColouredOperator(OverWhite):
     r"""An operator for p(x|z) = N(G, K / beta), K = diag(d) + U U^T, in place of N(G, I / beta).
 
     J1 has the coupling term beta/2 (x - G)^T K^{-1} (x - G), and
@@ -39,8 +39,8 @@ class ColouredOperator(BoundOperator):
         gamma: float,
         like: Tensor,
     ) -> None:
-        super().__init__(white.operator, white.image_shape, white._place)
-        self.white, self.residual, self._gamma, self._like = white, residual, gamma, like[:0]
+        super().__init__(white, residual, gamma)
+        self.residual, self._like = residual, like[:0]
         self.covariance = residual.over(gamma, white.image_shape, like)
         self._system = system_of(white, self.covariance)
 
@@ -85,25 +85,12 @@ class ColouredOperator(BoundOperator):
         drawn = self.covariance.root(normal.flatten(1))
         return (beta.rsqrt()[:, None] * drawn).reshape(decoded.shape)
 
-    def select(self, index: Tensor) -> BoundOperator:
-        white = self.white.select(index)
-        return self if white is self.white else self._of(white)
-
-    def bind(
-        self, image_shape: Sequence[int], batch: int | None = None, *, like: Tensor | None = None
-    ) -> BoundOperator:
-        return self._of(self.white.bind(image_shape, batch, like=like))
-
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> BoundOperator:
         like = self._like.to(device=device, dtype=dtype)
         return ColouredOperator(self.white.to(device, dtype), self.residual, self._gamma, like)
 
     def _of(self, white: BoundOperator) -> ColouredOperator:
-        """The same of another bound operator for such images."""
         return ColouredOperator(white, self.residual, self._gamma, self._like)
-
-    def __repr__(self) -> str:
-        return f"{self.white!r} with {self.residual!r}"
 
 
 class _Coupling:

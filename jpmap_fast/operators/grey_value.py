@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -13,10 +10,11 @@ from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.operators.data_term import DataTerm, Dependent, Whitening
 from jpmap_fast.operators.diagonal import Diagonal
 from jpmap_fast.operators.draws import scaled
+from jpmap_fast.operators.over_white import OverWhite
 from jpmap_fast.residuals import GreyValueVariance
 
 
-class GreyValueOperator(BoundOperator):
+class GreyValueOperator(OverWhite):
     r"""A diagonal A = diag(m) for p(x|z) = N(G, diag(v(G)) / beta), v = ``residual`` / gamma^2.
 
         J1(x, z) = ||A x - y||^2 / (2 sigma^2) + beta/2 sum_j (x_j - G_j)^2 / v_j
@@ -42,8 +40,8 @@ class GreyValueOperator(BoundOperator):
                 f"x-update has no closed form otherwise, got {white.operator!r}; a "
                 "ResidualCovariance ('covariance') serves every operator"
             )
-        super().__init__(white.operator, white.image_shape, white._place)
-        self.white, self.residual, self._gamma = white, residual, gamma
+        super().__init__(white, residual, gamma)
+        self.residual = residual
 
     def _variance(self, decoded: Tensor) -> Tensor:
         return self.residual.variance(decoded) / self._gamma**2
@@ -139,20 +137,5 @@ class GreyValueOperator(BoundOperator):
         residual = seen * ((y + scaled(of_y, sigma)).flatten(1) - m * target)
         return (target + m * variance * residual / s).reshape(decoded.shape)
 
-    def select(self, index: Tensor) -> BoundOperator:
-        white = self.white.select(index)
-        return self if white is self.white else self._of(white)
-
-    def bind(
-        self, image_shape: Sequence[int], batch: int | None = None, *, like: Tensor | None = None
-    ) -> BoundOperator:
-        return self._of(self.white.bind(image_shape, batch, like=like))
-
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> BoundOperator:
-        return self._of(self.white.to(device, dtype))
-
     def _of(self, white: BoundOperator) -> GreyValueOperator:
         return GreyValueOperator(white, self.residual, self._gamma)
-
-    def __repr__(self) -> str:
-        return f"{self.white!r} with {self.residual!r}"
