@@ -28,9 +28,9 @@ class LogLikelihood:
 
     @cached_property
     def _compiled(self) -> MLPLeastSquares | None:
-        """The objective for compiled draws, which a CPU has; None where there are none."""
+        """The objective for compiled draws; None where there are none."""
         form = self.objective.fused()
-        return None if isinstance(form, str) or form.target.device.type != "cpu" else form
+        return None if isinstance(form, str) else form
 
     def __call__(self, z: Tensor) -> Tensor:
         """The value at each of the codes."""
