@@ -4,10 +4,10 @@
     python benchmarks/photo_levels.py --prior patches --pictures FOLDER --side 96 --number 6
 
 For every kind of operator and every number of steps: coordinate descent over the first level, the
-last one over sigma, and the coupling weight, for the mean PSNR over the kind's problems on the
-centres of 24 pictures. With ``patches`` those of ``PatchJPMAP``, and for denoising too. Writes
-results/photo_levels.json, or patch_levels.json; ``algorithms/encoder_schedule.py`` holds what was
-chosen.
+last one over sigma, and the coupling weight, of blurs the noise that decides it, for the mean PSNR
+over the kind's problems on the centres of 24 pictures. With ``patches`` those of ``PatchJPMAP``,
+and for denoising too. Writes results/photo_levels.json, or patch_levels.json;
+``algorithms/encoder_schedule.py`` holds what was chosen.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ FIRST = tuple(level / 255 for level in (15, 30, 49, 75, 100, 130, 180, 255))
 LAST = (0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 STARTS = {"inpainting": (130 / 255, 1.0, 0.23), "denoising": (1 / 255, 0.5, 0.35)}
 WEIGHT = (0.05, 0.1, 0.15, 0.23, 0.35, 0.5, 0.75, 1.0, 1.5)
+NOISE = (0.15, 0.2, 0.25, 0.33, 0.42, 0.55)  # of blurs, in place of the weight
 
 
 def mask(share: float, side: int) -> Tensor:
@@ -68,9 +69,13 @@ def kinds(side: int) -> dict[str, tuple[Problems, tuple[int, ...]]]:
 
 def quality(x: Tensor, prior: Any, problems: Problems, levels: Levels) -> float:
     """Mean PSNR in dB."""
-    method = ALGORITHMS[default_method(prior)](**asdict(levels))
     total = 0.0
     for operator, sigma in problems:
+        settings = {name: getattr(levels, name) for name in ("steps", "first", "last", "weight")}
+        if levels.noise is not None:
+            assert isinstance(operator, jf.Blur)
+            settings["weight"] = float(operator.weight_for_noise(levels.noise, levels.last))
+        method = ALGORITHMS[default_method(prior)](**settings)
         generator = torch.Generator(x.device).manual_seed(0)
         operator = operator.to(x.device)
         y = operator.measure(x, sigma / 255, generator=generator)
@@ -84,7 +89,8 @@ def searched(
 ) -> tuple[Levels, float]:
     """Coordinate descent over the three lists, neighbours first."""
     best, unchanged = judge(levels), 0
-    for name, values in cycle({"weight": WEIGHT, "first": FIRST, "last": LAST}.items()):
+    coupling = {"weight": WEIGHT} if levels.noise is None else {"noise": NOISE}
+    for name, values in cycle({**coupling, "first": FIRST, "last": LAST}.items()):
         before = levels
         for direction in (-1, 1):
             while True:
@@ -125,6 +131,8 @@ def main() -> None:
             continue
         for steps in arguments.steps or numbers:
             start = Levels(steps, *STARTS.get(kind, (49 / 255, 1.0, 0.23)))
+            if kind == "blur" and not patches:
+                start = replace(start, weight=None, noise=0.33)
             levels, psnr = searched(lambda tried: quality(x, prior, problems, tried), start)  # noqa: B023
             print(f"{kind}: {levels} {psnr:.3f} dB", flush=True)
             rows.append({"kind": kind, **asdict(levels), "psnr": round(psnr, 3)})

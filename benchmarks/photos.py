@@ -6,7 +6,8 @@ FOLDER holds BSD68, Set12, Set5, bsds500_train and bsds500_test; of Set12 the pi
 of a training photograph is left out. Parts: denoising, deblurring, super-resolution, inpainting,
 colour, speed. Every row has the mean over a set of the PSNR of pictures rounded to 8
 bits. With --rivals total variation (its weight chosen for each problem on crops of two training
-pictures) and, for colour, ``bm3d`` of PyPI. Writes results/photos_DEVICE.json after every part.
+pictures), for blurs EPLL with the mixture of the prior ``patches``, and for colour ``bm3d`` of
+PyPI. Writes results/photos_DEVICE.json after every part.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class Bench:
     def grey(self) -> Any:
         """The prior for grey pictures."""
         return jf.load_prior("photos-grey", device=self.device)
+
+    @cached_property
+    def patches(self) -> Any:
+        """The prior of patches."""
+        return jf.load_prior("patches", device=self.device)
 
     @property
     def colour(self) -> Any:
@@ -120,6 +126,21 @@ class Bench:
         best = max(TV_WEIGHTS, key=score)
         return lambda y, made: run(y, made, best)
 
+    @cached_property
+    def epll(self) -> Any:
+        """EPLL with the mixture of ``patches``, and a wide Gaussian of means."""
+        from jpmap_fast.experiments.baselines import EPLL
+        from jpmap_fast.experiments.baselines.mixture import deepinv_mixture
+
+        mixture = self.patches.patch
+        assert isinstance(mixture, jf.PatchMixture)
+        covariances = (mixture.covariances + 1.0).float()
+        return EPLL(deepinv_mixture(mixture.log_weights.softmax(0), covariances))
+
+    def patch_likelihood(self, sigma: float) -> Callable[[Tensor, Any], Tensor]:
+        """What restores by EPLL."""
+        return lambda y, made: jf.restore(y, made, self.patches, sigma / 255, method=self.epll).x
+
 
 def psnr(found: Tensor, x: Tensor) -> float:
     """Of a picture rounded to 8 bits, in dB."""
@@ -163,8 +184,10 @@ def deblurring(bench: Bench) -> None:
     for name, kernel in kernels.items():
         for sigma in (2.55,) if name.startswith("gaussian") else (2.55, 7.65):
             operator = jf.Blur(kernel)
-            tv = bench.total_variation(operator, sigma) if bench.rivals else None
-            rivals = {"total variation": tv} if tv else None
+            rivals = None
+            if bench.rivals:
+                tv = bench.total_variation(operator, sigma)
+                rivals = {"total variation": tv, "EPLL": bench.patch_likelihood(sigma)}
             row = {"set": "Set12, 256 x 256", "kernel": name}
             bench.judge("deblurring", row, pictures, operator, sigma, bench.grey, rivals)
 
@@ -259,7 +282,7 @@ def tables(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-RIVALS = ("total variation", "bicubic", "bm3d")
+RIVALS = ("total variation", "EPLL", "bicubic", "bm3d")
 PARTS = {
     "denoising": denoising,
     "colour": colour,

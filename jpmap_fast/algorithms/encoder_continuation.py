@@ -17,6 +17,7 @@ from jpmap_fast.algorithms.outcome import COMPLETED, FAILED, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import at_least, setting
+from jpmap_fast.operators import Blur
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.protocol import has_codes
 
@@ -44,7 +45,8 @@ class EncoderContinuation(Algorithm):
         steps: K >= 1, how often the encoder is asked.
         first: s_1 > 0, in [0, 1] units; never below ``last`` sigma.
         last: s_K over sigma, > 0.
-        weight: lambda > 0.
+        weight: lambda > 0. For a ``Blur`` by default what lets through noise of a third of the
+            power that the encoder is told, see ``noise_weight``.
 
     What is None is chosen by the operator, from a table measured on training pictures.
 
@@ -93,7 +95,11 @@ class EncoderContinuation(Algorithm):
             )
         chosen = self._levels(problem.operator.operator)
         mine = {name: getattr(self, name) for name in ("steps", "first", "last", "weight")}
-        return replace(self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()})
+        bound = replace(
+            self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()}
+        )
+        bound._coupling(problem)  # kept by the operator before a graph is captured
+        return bound
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         x, _, decoded = self.asked(problem, monitor)
@@ -102,15 +108,16 @@ class EncoderContinuation(Algorithm):
     def asked(self, problem: Problem, monitor: Monitor) -> tuple[Tensor, Tensor, Tensor]:
         """x_K [B, C, H, W], the level s_K [B] that the encoder is told, and what it says, G_K."""
         assert self.steps is not None and self.first is not None
-        assert self.last is not None and self.weight is not None
+        assert self.last is not None
         autoencode = problem.prior.autoencode  # type: ignore[attr-defined]
         end = self.last * problem.sigma
         begin = end if self.steps == 1 else self._begin(end, problem.sigma)
+        weight = self._coupling(problem)
         x = decoded = first_guess(problem.operator, problem.y)
         for step in range(self.steps):
             t = step / max(1, self.steps - 1)
             level = begin ** (1 - t) * end**t
-            x = problem.nearest(decoded, self.weight / level.square())
+            x = problem.nearest(decoded, weight / level.square())
             decoded = autoencode(x, level).contiguous()
             monitor.finished(problem.batch)
         return x, level, decoded
@@ -118,6 +125,15 @@ class EncoderContinuation(Algorithm):
     def _levels(self, operator: Operator) -> Levels:
         """What is chosen by the operator."""
         return levels_of(operator)
+
+    def _coupling(self, problem: Problem) -> float | Tensor:
+        """lambda, a number or one an image."""
+        if self.weight is not None:
+            return self.weight
+        operator = problem.operator.operator
+        noise = self._levels(operator).noise
+        assert isinstance(operator, Blur) and noise is not None and self.last is not None
+        return operator.weight_for_noise(noise, self.last).to(problem.sigma)
 
     def _begin(self, end: Tensor, sigma: Tensor) -> Tensor:
         """s_1 of several steps [B]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jpmap_fast.operators import Denoising, Inpainting, SuperResolution
+from jpmap_fast.operators import Blur, Denoising, Inpainting, SuperResolution
 from jpmap_fast.operators.base import Operator
 
 
@@ -17,29 +17,39 @@ class Levels:
         first: the first level, in [0, 1] units; what the first guess is wrong by.
         last: the last one over sigma.
         weight: lambda, in beta = lambda / s^2.
+        noise: instead of it, for a blur: the share of s^2 that the noise of an x-update has.
     """
 
     steps: int
     first: float
     last: float
-    weight: float
+    weight: float | None = None
+    noise: float | None = None
 
 
 DENOISING = Levels(1, 1 / 255, 1.0, 1.0)
-# Between what Gaussian kernels like best, lambda = 0.15, and those of a shaking hand, 0.23: 1/4
-# keeps the noise of every frequency of the x-update, s / (2 sqrt(lambda)) at most, within s.
-BLUR = Levels(8, 75 / 255, 1.6, 0.19)
+# Gaussian kernels like lambda = 0.1 best and those of a shaking hand 0.19 to 0.23: with both the
+# noise of an x-update has about a third of the power that the encoder is told.
+BLUR = Levels(8, 130 / 255, 1.6, noise=0.33)
 SUPER_RESOLUTION = Levels(8, 75 / 255, 1.4, 0.1)
 # Few pixels at little noise like lambda = 0.1 a little better; but then observed ones keep more
 # noise than s at every step, and many of them at much noise come out noisy.
 INPAINTING = Levels(30, 30 / 255, 0.5, 0.25)
 
+# Of kinds that were not searched, and of blurs for patches.
+OTHER = Levels(8, 75 / 255, 1.6, 0.19)
 
-_PHOTOS = (DENOISING, INPAINTING, SUPER_RESOLUTION, BLUR)
+_PHOTOS = (DENOISING, INPAINTING, SUPER_RESOLUTION, BLUR, OTHER)
 # Of the prior ``patches``, in the same order: denoising begins at sigma. For blurs this was as good
 # as the best of nine rows, for inpainting the first level and lambda were, and more steps were
 # better; super-resolution has not been searched.
-_PATCHES = (Levels(3, 1 / 255, 0.3, 0.45), INPAINTING, SUPER_RESOLUTION, BLUR)
+_PATCHES = (
+    Levels(3, 1 / 255, 0.3, 0.45),
+    INPAINTING,
+    SUPER_RESOLUTION,
+    OTHER,
+    OTHER,
+)
 
 
 def levels_of(operator: Operator) -> Levels:
@@ -55,9 +65,9 @@ def patch_levels_of(operator: Operator) -> Levels:
     return _of_kind(_PATCHES, operator)
 
 
-def _of_kind(table: tuple[Levels, Levels, Levels, Levels], operator: Operator) -> Levels:
-    """What a table has for denoising, inpainting, super-resolution or anything else."""
-    kinds = (Denoising, Inpainting, SuperResolution)
+def _of_kind(table: tuple[Levels, ...], operator: Operator) -> Levels:
+    """What a table has for denoising, inpainting, super-resolution, blur or anything else."""
+    kinds = (Denoising, Inpainting, SuperResolution, Blur)
     return next(
         (row for row, k in zip(table, kinds, strict=False) if isinstance(operator, k)), table[-1]
     )

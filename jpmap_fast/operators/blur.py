@@ -14,6 +14,7 @@ from jpmap_fast.operators.boundary import BOUNDARIES, extend, extend_adjoint
 from jpmap_fast.operators.convolution import Convolution, as_kernel
 from jpmap_fast.operators.fourier import irfft2, kernel_spectrum, product, rfft2
 from jpmap_fast.operators.matrix_free import MatrixFree
+from jpmap_fast.operators.noise_weight import noise_weight
 
 
 class Blur(Convolution, MatrixFree):
@@ -81,6 +82,21 @@ class Blur(Convolution, MatrixFree):
         channels, height, width = measured
         kh, kw = self.kernel.shape[-2:]
         return (channels, height + kh - 1, width + kw - 1)
+
+    def weight_for_noise(self, share: float, last: float) -> Tensor:
+        """The coupling weight whose x-update lets so much noise through, see ``noise_weight``.
+
+        Returns:
+            lambda [1], or [B] with a kernel for each image, in the type of the kernel.
+        """
+
+        def made() -> Tensor:
+            kernels = self.kernel.detach().cpu()
+            each = kernels if self.batch else kernels[None]
+            weights = [noise_weight(kernel, share, last) for kernel in each]
+            return torch.tensor(weights, dtype=self.kernel.dtype, device=self.kernel.device)
+
+        return self._keep(("weight", share, last), made)
 
     def A(self, x: Tensor) -> Tensor:
         if self._circular:
