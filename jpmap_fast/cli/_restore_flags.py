@@ -42,7 +42,7 @@ Seed = Annotated[int, typer.Option(help="Of simulated degradations and random st
 Prior = Annotated[
     str | None,
     typer.Option(
-        help="Name of a bundled prior, or a path; by default mnist for pictures of 28 x 28 "
+        help="Name of a bundled prior, or a path; by default mnist for grey pictures of 28 x 28 "
         "pixels, photos or photos-grey for others."
     ),
 ]

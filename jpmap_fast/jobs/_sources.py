@@ -19,7 +19,7 @@ from jpmap_fast.data.arrays import (
     read_array,
 )
 from jpmap_fast.data.idx import is_idx, read_idx
-from jpmap_fast.data.picture import Array, with_channels
+from jpmap_fast.data.picture import TURNED_GREY, Array, loses_colour, with_channels
 from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
 
 # Images of an array restored at a time, and of pictures, whatever their files.
@@ -181,12 +181,14 @@ def _slices(
         part = rows[begin : begin + size]
 
         def read(part: Array = part, begin: int = begin) -> list[Item]:
+            notes: list[tuple[str, ...]] = [()] * len(part)
             if part.ndim > 2:
                 part = pixel_values(names[1], part)
+                notes = [(TURNED_GREY,) * loses_colour(image, shape[0]) for image in part]
                 part = np.stack([with_channels(image, shape[0]) for image in part])
             return [
-                Item(f"{names[2]}[{row}]", values.astype(np.float32), row)
-                for row, values in enumerate(part, begin)
+                Item(f"{names[2]}[{row}]", values.astype(np.float32), row, notes=told)
+                for row, (values, told) in enumerate(zip(part, notes, strict=True), begin)
             ]
 
         name = f"{names[0]}[{begin}:{begin + len(part)}]"
