@@ -146,17 +146,24 @@ def as_method(method: object) -> SamplingMethod:
     return method
 
 
-def with_codes(prior: Prior) -> Prior:
+def with_codes(
+    prior: Prior,
+    wanted: str = "latent codes to draw",
+    lack: str = "its noise levels are a path, no posterior. restore(...) gives one estimate with it",
+) -> Prior:
     """The prior itself.
+
+    Args:
+        prior: any.
+        wanted, lack: what codes are asked for here, and what a prior without them has instead.
 
     Raises:
         ValueError: it has no latent codes.
     """
     if not has_codes(prior):
         raise ValueError(
-            f"prior: expected one with latent codes to draw, got {type(prior).__name__}, which has "
-            "none: its noise levels are a path, no posterior. restore(...) gives one estimate with "
-            "it; priors with codes are 'mnist', 'fashion', 'faces' and those of jf.train"
+            f"prior: expected one with {wanted}, got {type(prior).__name__}, which has none: "
+            f"{lack}; priors with codes are 'mnist', 'fashion', 'faces' and those of jf.train"
         )
     return prior
 
