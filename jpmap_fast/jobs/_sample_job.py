@@ -117,7 +117,7 @@ class _SampleJob(Job):
             y.to(self.ready.device),
             operator.to(self.ready.device),
             self.ready.prior,
-            request.sigma,
+            self.ready.noise_levels(items),
             draws=self.request.draws,
             method=self.request.sampler,
             residual=request.residual,

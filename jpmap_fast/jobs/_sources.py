@@ -37,6 +37,7 @@ class Item:
         notes: what was done to it.
         row: its place in the array, or among the pages of its file.
         grey: whether it has three channels of a picture that was stored with one.
+        sigma: the noise level that was estimated of it, where it was already.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Item:
     stored: str = ""
     notes: tuple[str, ...] = ()
     grey: bool = False
+    sigma: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,16 @@ def check_vectors(paths: Sequence[Path], operator: str) -> None:
             "to try it on images, add {simulate}",
             {"name": operator.replace("-", " ")},
         )
+
+
+def check_shape(got: tuple[int, ...], wanted: Shape) -> None:
+    """Raise ValueError where a picture has another shape than wanted."""
+    fits = len(got) == len(wanted) and 0 not in got
+    if not fits or any(size not in (None, one) for size, one in zip(wanted, got, strict=True)):
+        form = ", ".join(
+            "CHW"[place] if size is None else str(size) for place, size in enumerate(wanted)
+        )
+        raise ValueError(f"picture: expected shape [{form}], got {list(got)}")
 
 
 def is_array(path: Path) -> bool:

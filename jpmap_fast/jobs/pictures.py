@@ -18,7 +18,7 @@ from jpmap_fast._metrics import psnr
 from jpmap_fast._prepared import AUTO, as_algorithm
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs._degradation import Degradation
-from jpmap_fast.jobs._sources import Item, Shape
+from jpmap_fast.jobs._sources import Item, Shape, check_shape
 from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.jobs.report import PictureReport
 from jpmap_fast.jobs.request import RestoreRequest
@@ -155,27 +155,39 @@ class Restoring:
                 or kernels of several images.
         """
         tensor = as_float_tensor("picture", picture).detach().cpu()
-        _check_shape(tuple(tensor.shape), self.shape)
+        check_shape(tuple(tensor.shape), self.shape)
         items = [Item(name, tensor.numpy(), 0)]
         self.at(tuple(tensor.shape)).check_count(1)
-        self.check_range(items)
-        done = self.batch(items)
+        done = self.batch(self.checked(items))
         result = done.result.unbatched()
         return RestoredPicture(result.x, result.z, result.decoded, done.y[0], done.reports[0])
 
-    def check_range(self, items: Sequence[Item]) -> None:
-        """Raise ValueError where these cannot be (measurements of) images in [0, 1]."""
+    def checked(self, items: Sequence[Item]) -> list[Item]:
+        """Items of one shape, with the noise level of each where it is to be estimated.
+
+        Raises:
+            ValueError: these cannot be (measurements of) images in [0, 1].
+        """
         y = _stacked(items)
         found = self.at(tuple(y.shape[1:]))
         operator = jf.Denoising() if self.request.simulate else found.operator(items)
         if self.request.sigma == AUTO:
             sigma = jf.estimate_sigma(y, operator)
+            items = [replace(i, sigma=s) for i, s in zip(items, sigma.tolist(), strict=True)]
         else:
             sigma = torch.full((len(items),), float(self.request.sigma))
         finite = torch.isfinite(y.flatten(1)).all(dim=1)
         rows = finite.nonzero()[:, 0]
         of_these = operator.bind(found.image_shape, len(items)).select(rows)
         of_these.check_range(y[rows], sigma[rows])
+        return list(items)
+
+    def noise_levels(self, items: Sequence[Item]) -> Any:
+        """Sigma as ``restore`` takes it, of items that were ``checked`` or not."""
+        known = [item.sigma for item in items if item.sigma is not None]
+        if len(known) < len(items):
+            return self.request.sigma
+        return torch.tensor(known, device=self.device)
 
     def batch(self, items: Sequence[Item], progress: Progress | None = None) -> RestoredBatch:
         """Restore images that were read, all at once.
@@ -193,7 +205,7 @@ class Restoring:
             y.to(self.device),
             operator.to(self.device),
             bound(self.prior, degradation.image_shape),
-            self.request.sigma,
+            self.noise_levels(items),
             method=self.algorithm,
             residual=self.request.residual,
             generator=torch.Generator().manual_seed(self.request.seed),
@@ -270,15 +282,6 @@ def restore_picture(
         torch.Size([1, 28, 28])
     """
     return Restoring(request, prior=prior, arrays=arrays).picture(picture, name)
-
-
-def _check_shape(got: tuple[int, ...], wanted: Shape) -> None:
-    fits = len(got) == len(wanted) and 0 not in got
-    if not fits or any(size not in (None, one) for size, one in zip(wanted, got, strict=True)):
-        form = ", ".join(
-            "CHW"[place] if size is None else str(size) for place, size in enumerate(wanted)
-        )
-        raise ValueError(f"picture: expected shape [{form}], got {list(got)}")
 
 
 def _stacked(items: Sequence[Item]) -> Tensor:
