@@ -137,6 +137,14 @@ def test_an_interrupted_run_goes_on(folder, sampled, tmp_path, monkeypatch):
             assert np.array_equal(a[name], b[name]), name
 
 
+def test_restore_gives_the_mean_alone(folder, sampled, tmp_path):
+    out = tmp_path / "out"
+    _run("restore", folder / "digit1.tif", *COMMON, "--estimate", "mean", "-o", out)
+    mean = tifffile.imread(sampled / "mean" / "digit1.tif")
+    assert np.array_equal(tifffile.imread(out / "digit1.tif"), mean)
+    assert _summary(out)["settings"]["estimate"] == "mean"
+
+
 def test_failures_are_named_and_photos_refused(tmp_path):
     values = jf.mnist_test_digits(2)[0].numpy()
     values[1, 0, 0, 0] = np.nan
@@ -163,6 +171,10 @@ def test_failures_are_named_and_photos_refused(tmp_path):
         ({"level": 1.0}, "level: expected"),
         ({"sampler": "hmc"}, "method: expected one of"),
         ({"restore": RestoreRequest(operator="denoising", sigma=0.1, method="csgm")}, "method"),
+        (
+            {"restore": RestoreRequest(operator="denoising", sigma=0.1, estimate="mean")},
+            "estimate: expected map",
+        ),
         ({"restore": None}, "restore: expected a RestoreRequest"),
         ({"draws": "many"}, "draws"),
     ],

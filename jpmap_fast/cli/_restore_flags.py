@@ -59,6 +59,13 @@ ResidualName = Annotated[
         "or grey where the prior carries it."
     ),
 ]
+Estimate = Annotated[
+    str,
+    typer.Option(
+        help="map, the most probable picture, or mean, E[x | y] by draws, with --method amis, mala "
+        "or smc; the prior needs latent codes."
+    ),
+]
 Starts = Annotated[
     int | None, typer.Option(help="Starting points; the best end of each image is kept.")
 ]

@@ -15,7 +15,8 @@ import jpmap_fast as jf
 from jpmap_fast._arrays import as_float_tensor, as_tensor
 from jpmap_fast._messages import FieldError
 from jpmap_fast._metrics import psnr
-from jpmap_fast._prepared import AUTO, as_algorithm
+from jpmap_fast._prepared import AUTO
+from jpmap_fast._restore import default_name, method_of
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs._degradation import Degradation
 from jpmap_fast.jobs._sources import Item, Shape, check_shape
@@ -23,7 +24,7 @@ from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.jobs.report import PictureReport
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import named_operator, read_options
-from jpmap_fast.priors.protocol import bound, default_method, picture_shape
+from jpmap_fast.priors.protocol import bound, picture_shape
 
 # Shapes of pictures whose operators are kept.
 KEPT = 4
@@ -101,8 +102,9 @@ class Restoring:
         self.device = pick_device(request.device)
         self.prior = jf.load_prior(request.prior, device=self.device) if prior is None else prior
         # From here on the request names its method.
-        self.request = replace(request, method=request.method or default_method(self.prior))
-        self.algorithm = as_algorithm(self.request.algorithm(), self.prior)
+        method = request.method or default_name(request.estimate, self.prior)
+        self.request = replace(request, method=method)
+        self.algorithm = method_of(request.estimate, self.request.algorithm(), self.prior)
         if self.prior.image_shape is None:
             self._check_pictures()
         self._options = read_options(request.operator, request.options, beside)
@@ -208,8 +210,10 @@ class Restoring:
             self.noise_levels(items),
             method=self.algorithm,
             residual=self.request.residual,
+            estimate=self.request.estimate,
             generator=torch.Generator().manual_seed(self.request.seed),
-            progress=progress or False,
+            # Draws are no iterations, of which a mean has none.
+            progress=progress or False if self.request.estimate == "map" else False,
         )
         reports = self._reports(items, result, images)
         share = (time.perf_counter() - begin) / len(items)

@@ -11,10 +11,12 @@ from typing import Any
 
 from jpmap_fast._messages import FieldError, typed
 from jpmap_fast._prepared import AUTO
-from jpmap_fast.algorithms import ALGORITHMS, Algorithm
+from jpmap_fast._restore import METHODS_OF
+from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.jobs._fields import given_fields, versioned
 from jpmap_fast.operators.registry import check_complete, checked_options
 from jpmap_fast.priors.protocol import DEFAULT_METHODS
+from jpmap_fast.sampling import DEFAULT_METHOD, SamplingMethod
 
 FORMATS = ("png", "tiff")
 BITS = (8, 16, 32)
@@ -26,6 +28,7 @@ _KINDS: dict[str, type] = {
     "prior": str,
     "method": str,
     "residual": str,
+    "estimate": str,
     "seed": int,
     "device": str,
     "chunk_size": int,
@@ -59,6 +62,8 @@ class RestoreRequest:
         method: name of the algorithm, as ``restore`` takes it; None for that of the prior.
         residual: name of the model of x - G(z), as ``restore`` takes it: "white", or one that the
             prior carries.
+        estimate: "map" for the most probable picture, "mean" for E[x | y] as ``restore`` has it;
+            ``method`` is then "amis", "mala" or "smc".
         settings: of the algorithm by name, such as {"starts": 8}: numbers, text and booleans.
         seed: of simulated measurements and random starts.
         device: "auto", "cpu", "cuda" or "cuda:1".
@@ -92,6 +97,7 @@ class RestoreRequest:
     prior: str = "mnist"
     method: str | None = None
     residual: str = "white"
+    estimate: str = "map"
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
@@ -151,7 +157,8 @@ class RestoreRequest:
             raise FieldError(
                 "{chunk_size}: expected at least 1, got {got}", {"got": self.chunk_size}
             )
-        for name, allowed in (("format", FORMATS), ("bits", BITS)):
+        estimates = tuple(METHODS_OF)
+        for name, allowed in (("format", FORMATS), ("bits", BITS), ("estimate", estimates)):
             if getattr(self, name) not in (None, *allowed):
                 values = {"allowed": ", ".join(map(str, allowed)), "got": getattr(self, name)}
                 raise FieldError(f"{{{name}}}: expected one of {{allowed}}, got {{got!r}}", values)
@@ -160,7 +167,8 @@ class RestoreRequest:
 
     def _check_settings(self) -> None:
         """Raise unless ``algorithm`` can be made, of any default method where none is named."""
-        first, *others = DEFAULT_METHODS if self.method is None else (self.method,)
+        names = DEFAULT_METHODS if self.estimate == "map" else (DEFAULT_METHOD,)
+        first, *others = names if self.method is None else (self.method,)
         try:
             self.algorithm(first)
         except (ValueError, TypeError):
@@ -170,8 +178,8 @@ class RestoreRequest:
                     return
             raise
 
-    def algorithm(self, default: str = DEFAULT_METHODS[0]) -> Algorithm:
-        """The method with its settings.
+    def algorithm(self, default: str = DEFAULT_METHODS[0]) -> Algorithm | SamplingMethod:
+        """The method with its settings; one of sampling where the estimate is the mean.
 
         Args:
             default: its name where the request has none.
@@ -179,11 +187,12 @@ class RestoreRequest:
         Raises:
             ValueError, TypeError: no such method or setting, or a value out of its range.
         """
-        method = default if self.method is None else self.method
-        if method not in ALGORITHMS:
-            values = {"names": ", ".join(ALGORITHMS), "got": method}
-            raise FieldError("{method}: expected one of {names}, got {got!r}", values)
-        found = ALGORITHMS[method]
+        method, known = default if self.method is None else self.method, METHODS_OF[self.estimate]
+        if method not in known:
+            values = {"names": ", ".join(known), "got": method}
+            which = " for the mean" if self.estimate == "mean" else ""
+            raise FieldError(f"{{method}}: expected one of {{names}}{which}, got {{got!r}}", values)
+        found = known[method]
         own = [setting.name for setting in fields(found)]  # type: ignore[arg-type]
         for name in self.settings:
             if name not in own:

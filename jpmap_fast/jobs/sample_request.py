@@ -27,8 +27,8 @@ class SampleRequest:
     """Draws of what measurements may have been, here or elsewhere.
 
     Attributes:
-        restore: what is measured, how, and where results go; it names no ``method`` or
-            ``settings``, which are those of a maximum.
+        restore: what is measured, how, and where results go; it names no ``estimate``, ``method``
+            or ``settings``, which are those of a restoration.
         draws: of each image, >= 2.
         sampler: "amis", "mala" or "smc", as ``sample`` takes its ``method``.
         level: of the intervals, in (0, 1).
@@ -65,6 +65,11 @@ class SampleRequest:
             raise FieldError("{draws}: expected at least 2, got {got}", {"got": self.draws})
         check_level(self.level)
         as_method(self.sampler)
+        if self.restore.estimate != "map":
+            raise FieldError(
+                "{estimate}: expected map to sample with, which gives the mean anyway, got {got}",
+                {"got": self.restore.estimate},
+            )
         if self.restore.method is not None or self.restore.settings:
             raise FieldError(
                 "{method}: expected none to sample with, whose settings are those of a maximum, "

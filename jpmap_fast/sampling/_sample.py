@@ -29,6 +29,7 @@ from jpmap_fast.sampling.random_numbers import Streams, drawn_seed
 from jpmap_fast.sampling.smc import SMC
 
 METHODS: dict[str, type[SamplingMethod]] = {"amis": AMIS, "smc": SMC, "mala": MALA}
+DEFAULT_METHOD = "amis"
 
 
 @steady
@@ -128,13 +129,12 @@ def posterior_of(
 
 
 def as_method(method: object) -> SamplingMethod:
-    """A sampling method of itself or of its name; ``AMIS()`` of None.
+    """A sampling method of itself or of its name; that of ``DEFAULT_METHOD`` of None.
 
     Raises:
         ValueError: no such name. TypeError: neither a name nor a method.
     """
-    if method is None:
-        return AMIS()
+    method = DEFAULT_METHOD if method is None else method
     if isinstance(method, str):
         choice("method", method, tuple(METHODS))
         return METHODS[method]()
@@ -149,7 +149,7 @@ def as_method(method: object) -> SamplingMethod:
 def with_codes(
     prior: Prior,
     wanted: str = "latent codes to draw",
-    lack: str = "its noise levels are a path, no posterior. restore(...) gives one estimate with it",
+    lack: str = "its noise levels are a path, no posterior. restore(...) gives one estimate",
 ) -> Prior:
     """The prior itself.
 
