@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
-from jpmap_fast.jobs import _job, _restore_job, _sources
+from jpmap_fast.jobs import _job, _restore_job
 from jpmap_fast.jobs._journal import FOLDER
 from jpmap_fast.jobs._rows import Rows
 
@@ -141,8 +141,8 @@ def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from jpmap_fast.cli import main
-from jpmap_fast.jobs import _job, _journal, _restore_job
-_job.BATCH = 2
+from jpmap_fast.jobs import _job, _journal, _restore_job, _sample_job
+_job.BATCH = _job.DRAWN = 2
 stage, at = sys.argv[1], int(sys.argv[2])
 sys.argv = ["jpmap-fast", *sys.argv[3:]]
 count = 0
@@ -155,7 +155,7 @@ def dying(function):
         return function(*arguments, **options)
     return call
 if stage == "write":
-    _restore_job.write_pictures = dying(_restore_job.write_pictures)
+    _restore_job.write_pictures = _sample_job.write_pictures = dying(_restore_job.write_pictures)
 elif stage == "rows":
     _journal.Rows.append = dying(_journal.Rows.append)
 elif stage == "line":
@@ -246,7 +246,6 @@ def test_a_mask_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
     common = ("--operator", "inpainting", "--sigma", 10)
     first, again = tmp_path / "first", tmp_path / "again"
     _run("restore", tmp_path / "clean.npy", *common, "--simulate", "--missing", 0.6, "-o", first)
-    monkeypatch.setattr(_sources, "BATCH", 5)
     monkeypatch.setattr(_job, "BATCH", 5)
     measured = first / "measured.npz"
     _run("restore", measured, *common, "--mask", measured, "-o", again)
@@ -272,7 +271,6 @@ def test_a_kernel_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
     np.savez(tmp_path / "k.npz", kernel=kernels.numpy())
     y = jf.Blur(kernels).A(torch.from_numpy(DIGITS)[:, None])
     np.save(tmp_path / "y.npy", y.numpy())
-    monkeypatch.setattr(_sources, "BATCH", 5)
     monkeypatch.setattr(_job, "BATCH", 5)
     arguments = ("--operator", "blur", "--kernel", tmp_path / "k.npz", "--sigma", 5)
     _run("restore", tmp_path / "y.npy", *arguments, "-o", tmp_path / "out")

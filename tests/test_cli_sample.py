@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,10 @@ import tifffile
 import torch
 from PIL import Image
 from test_cli import _run, _summary
+from test_cli_folders import KILLED
 
 import jpmap_fast as jf
-from jpmap_fast.jobs import RestoreRequest, SampleRequest, run_sampling
+from jpmap_fast.jobs import RestoreRequest, SampleRequest, _job, _sample_job, run_sampling
 
 COMMON = ("--operator", "denoising", "--sigma", "80")
 
@@ -113,9 +117,7 @@ def test_a_calibration_gives_the_intervals(tmp_path):
 
 
 def test_an_interrupted_run_goes_on(folder, sampled, tmp_path, monkeypatch):
-    from jpmap_fast.jobs import _job, _sample_job
-
-    monkeypatch.setattr(_job, "BATCH", 1)
+    monkeypatch.setattr(_job, "DRAWN", 1)
     real, calls = _sample_job._SampleJob.worked, []
 
     def failing(self, items):
@@ -135,6 +137,63 @@ def test_an_interrupted_run_goes_on(folder, sampled, tmp_path, monkeypatch):
     with np.load(out / "posterior.npz") as a, np.load(sampled / "posterior.npz") as b:
         for name in a.files:
             assert np.array_equal(a[name], b[name]), name
+
+
+def test_images_with_more_draws_are_done_fewer_at_a_time(tmp_path, monkeypatch):
+    """An array and pictures alike, so that little is lost with a run that is killed."""
+    batches: list[int] = []
+    few, real = jf.AMIS(rounds=(64,), screen=64, starts=1, more_starts=(), fallback=None), jf.sample
+
+    def quick(y, *rest, **options):
+        batches.append(len(y))
+        return real(y, *rest, **{**options, "method": few})
+
+    monkeypatch.setattr(jf, "sample", quick)
+    monkeypatch.setattr(_job, "MOST_NUMBERS", 3 * 5 * 784)
+    values = jf.mnist_test_digits(4)[0].numpy()
+    np.save(tmp_path / "y.npy", values)
+    tifffile.imwrite(tmp_path / "0.tif", values[0, 0])
+    tifffile.imwrite(tmp_path / "1.tif", values[1, 0])
+    restore = {"operator": "denoising", "sigma": 0.4, "output": tmp_path / "out"}
+    for inputs, draws, chunk_size, expected in (
+        (("y.npy",), 5, None, [3, 1]),
+        (("0.tif", "1.tif"), 8, None, [1, 1]),
+        (("0.tif", "1.tif"), 8, 64, [2]),
+    ):
+        paths = tuple(tmp_path / name for name in inputs)
+        own = RestoreRequest(**restore, inputs=paths, chunk_size=chunk_size)
+        batches.clear()
+        run_sampling(SampleRequest(restore=own, draws=draws))
+        assert batches == expected
+
+
+def test_a_killed_run_goes_on_where_it_stopped(folder, sampled, tmp_path, monkeypatch):
+    """With two images at a time: of the third some draws are written at SIGKILL, and no line."""
+    out = tmp_path / "out"
+    arguments = ["sample", str(folder), *COMMON, "--draws", "12", "--write-draws", "-o", str(out)]
+    written = 2 * (5 + 12) + 8
+    died = subprocess.run([sys.executable, "-c", KILLED, "write", str(written), *arguments])
+    assert died.returncode == -signal.SIGKILL
+    drawn = []
+    sample = jf.sample
+
+    def counted(y, *rest, **options):
+        drawn.append(len(y))
+        return sample(y, *rest, **options)
+
+    monkeypatch.setattr(jf, "sample", counted)
+    _run(*arguments, "--resume")
+    assert drawn == [1]
+    files = sorted(path.relative_to(sampled) for path in sampled.rglob("*.*") if path.is_file())
+    assert files == sorted(path.relative_to(out) for path in out.rglob("*.*") if path.is_file())
+    for name in files:
+        if name.suffix in (".png", ".tif"):
+            assert (out / name).read_bytes() == (sampled / name).read_bytes(), name
+    with np.load(out / "posterior.npz") as a, np.load(sampled / "posterior.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            assert np.array_equal(a[name], b[name]), name
+    assert _summary(out)["images"] == _summary(sampled)["images"]
 
 
 def test_restore_gives_the_mean_alone(folder, sampled, tmp_path):

@@ -59,7 +59,7 @@ def run(
         ValueError, TypeError, OSError: the request cannot be run at all; or something is wrong with
             an array of images, which is one input.
     """
-    inputs = opened(request, images, arrays)
+    inputs = opened(request, images, arrays, None if request.estimate == "map" else 1)
     targets = None
     if not inputs.rows:
         targets = Targets(Path(request.output), inputs.files, request.format, request.bits)

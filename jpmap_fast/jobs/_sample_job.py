@@ -61,7 +61,7 @@ def run_sampling(
             without codes; or something is wrong with an array of images, which is one input.
     """
     calibration = None if request.calibration is None else jf.Calibration.load(request.calibration)
-    inputs = opened(request.restore, images, arrays)
+    inputs = opened(request.restore, images, arrays, request.draws)
     with_codes(inputs.ready.prior)
     kept = settings(request.restore, arrays or {}, own=_own(request))
     targets = None

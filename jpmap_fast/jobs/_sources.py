@@ -22,9 +22,6 @@ from jpmap_fast.data.idx import is_idx, read_idx
 from jpmap_fast.data.picture import TURNED_GREY, Array, loses_colour, with_channels
 from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
 
-# Images of an array restored at a time, and of pictures, whatever their files.
-BATCH = 64
-
 
 @dataclass(frozen=True)
 class Item:
@@ -80,7 +77,7 @@ def sources(
     *,
     key: str | None,
     background: float,
-    batch: int | None = None,
+    batch: int,
 ) -> tuple[list[Source], bool]:
     """The sources of the inputs, and whether they are rows of an array.
 
@@ -120,7 +117,7 @@ def unfolded(paths: Sequence[Path]) -> list[Path]:
     return list({file.resolve(): file for file in files}.values())
 
 
-def array_sources(array: Array, shape: Shape, batch: int | None = None) -> list[Source]:
+def array_sources(array: Array, shape: Shape, batch: int) -> list[Source]:
     """The sources of an array that is in memory.
 
     Raises:
@@ -184,10 +181,10 @@ def _slices(
     names: tuple[str, str, str],
     stamp: list[Any],
     wanted: Shape,
-    batch: int | None,
+    size: int,
 ) -> Iterator[Source]:
     """Slices of an array; ``names`` are those of the sources, for errors, and of its rows."""
-    size, shape = batch or BATCH, _shape_in(array, wanted)
+    shape = _shape_in(array, wanted)
     rows = _vectors(array, shape[0]) if len(shape) == 1 else _images(array, shape)
     for begin in range(0, len(rows), size):
         part = rows[begin : begin + size]

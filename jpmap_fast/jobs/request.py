@@ -67,7 +67,8 @@ class RestoreRequest:
         settings: of the algorithm by name, such as {"starts": 8}: numbers, text and booleans.
         seed: of simulated measurements and random starts.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        chunk_size: images in memory at a time, >= 1; None for 64. Results do not depend on it.
+        chunk_size: images in memory at a time, >= 1; None for 64, or 16 that are drawn, fewer where
+            they are large. Results do not depend on it.
         key: name of the array in an .npz file of ``inputs``.
         background: grey level behind transparent pixels, 0 black to 1 white.
         output: folder for what a run writes.
