@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import jpmap_fast as jf
 from jpmap_fast.cli import app
 from jpmap_fast.jobs import _job, _restore_job
-from jpmap_fast.jobs._journal import FOLDER
+from jpmap_fast.jobs._journal import FOLDER, Journal
 from jpmap_fast.jobs._rows import Rows
 
 DIGITS = jf.mnist_test_digits(12)[0][:, 0].numpy()
@@ -217,6 +217,39 @@ def test_a_run_goes_on_with_the_same_settings_alone(tmp_path):
     assert "--resume" in refused.stderr and "sigma = 20.0, now it is 30.0" in refused.stderr
     _run(*other)  # without it the run begins anew
     assert _summary(out)["restored"] == 4 and not (out / FOLDER).exists()
+
+
+def test_a_finished_run_is_made_again_with_the_same_settings_alone(tmp_path):
+    source, out = _folder(tmp_path / "in", 2), tmp_path / "out"
+    inpainting = ("restore", source, "--operator", "inpainting", "--sigma", 20, "-o", out)
+    simulated = (*inpainting, "--simulate", "--missing", 0.5)
+    _run(*simulated, "--seed", 1)
+    whole = _summary(out)
+    for other, message in (
+        ((*simulated, "--seed", 2), "seed = 1, now it is 2"),
+        ((*simulated, "--seed", 1, "--missing", 0.6), "missing = 0.5, now it is 0.6"),
+        ((*simulated, "--seed", 1, "--sigma", 30), "sigma = 20.0, now it is 30.0"),
+        ((*simulated, "--seed", 1, "--residual", "pixel"), "residual = 'white', now it is 'pixel'"),
+        ((*simulated, "--seed", 1, "--starts", 2), "starts = None, now it is 2"),
+    ):
+        refused = _run(*other, "--resume", code=2)
+        assert f"the run in {out} had {message}; begin anew" in refused.stderr
+        assert _summary(out) == whole
+    _run(*simulated, "--seed", 1, "--device", "cpu", "--resume")
+    assert _summary(out)["images"] == whole["images"]
+    _run(*simulated, "--seed", 2)  # without it the run begins anew
+    assert _summary(out)["settings"]["seed"] == 2
+    for foreign in ("[1]", "{", '{"settings": 3}'):  # what another program left is no run
+        (out / "summary.json").write_text(foreign)
+        _run(*simulated, "--resume")
+        assert _summary(out)["settings"]["seed"] == 0
+
+
+def test_what_draws_left_unfinished_is_no_restoration(tmp_path):
+    settings = {"operator": "denoising", "draws": 3}
+    Journal(tmp_path, settings, resume=False)
+    with pytest.raises(ValueError, match="had draws = 3, now it is None"):
+        Journal(tmp_path, {"operator": "denoising"}, resume=True)
 
 
 def test_a_changed_picture_is_noticed(tmp_path):

@@ -139,6 +139,26 @@ def test_an_interrupted_run_goes_on(folder, sampled, tmp_path, monkeypatch):
             assert np.array_equal(a[name], b[name]), name
 
 
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (("--seed", 1), "seed = 0, now it is 1"),
+        (("--residual", "covariance"), "residual = 'white', now it is 'covariance'"),
+        (("--draws", 13), "draws = 12, now it is 13"),
+        (("--sigma", 70), "sigma = 80.0, now it is 70.0"),
+        (("--method", "smc"), "sampler = 'amis', now it is 'smc'"),
+    ],
+)
+def test_a_finished_run_is_made_again_with_the_same_settings_alone(
+    changed, message, folder, sampled
+):
+    before = {path: path.stat().st_mtime_ns for path in sampled.rglob("*")}
+    given = ("--draws", 12, "--write-draws", *changed, "-o", sampled, "--resume")
+    refused = _run("sample", folder, *COMMON, *given, code=2).stderr
+    assert "--resume: the run in" in refused and f"had {message}" in refused
+    assert before == {path: path.stat().st_mtime_ns for path in sampled.rglob("*")}
+
+
 def test_images_with_more_draws_are_done_fewer_at_a_time(tmp_path, monkeypatch):
     """An array and pictures alike, so that little is lost with a run that is killed."""
     batches: list[int] = []

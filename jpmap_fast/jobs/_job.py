@@ -18,6 +18,7 @@ from jpmap_fast.jobs._degradation import Degradation
 from jpmap_fast.jobs._journal import Entry, Journal
 from jpmap_fast.jobs._outputs import Targets
 from jpmap_fast.jobs._sources import Item, Source, array_sources, check_vectors, sources
+from jpmap_fast.jobs._summary import finished_run
 from jpmap_fast.jobs.pictures import Restoring
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
@@ -115,12 +116,12 @@ class Job(ABC):
 
     Attributes:
         inputs: what there is to work on.
-        settings: all that results depend on.
+        kept: all that results depend on.
         targets: the pictures that are written; None for rows of an array.
     """
 
     inputs: Opened
-    settings: dict[str, Any]
+    kept: dict[str, Any]
     targets: Targets | None
     # What to do where a prior with codes is not for pictures of a size.
     of_any_size: ClassVar[str] = ""
@@ -139,6 +140,11 @@ class Job(ABC):
     def algorithm(self) -> str:
         """The method with its settings."""
         return repr(self.ready.algorithm)
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All settings, as a summary tells them."""
 
     @abstractmethod
     def worked(self, items: list[Item]) -> Any:
@@ -193,7 +199,8 @@ class Job(ABC):
 
     def _journal(self, found: list[Source]) -> Journal:
         self.output.mkdir(parents=True, exist_ok=True)
-        journal = Journal(self.output, self.settings, self.ready.request.resume)
+        finished = finished_run(self.output, self.settings)
+        journal = Journal(self.output, self.kept, self.ready.request.resume, finished)
         journal.check_inputs({source.name for source in found})
         return journal
 

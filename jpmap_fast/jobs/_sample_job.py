@@ -21,7 +21,7 @@ from jpmap_fast.jobs._journal import Entry, Journal
 from jpmap_fast.jobs._outputs import Targets
 from jpmap_fast.jobs._settings import settings
 from jpmap_fast.jobs._sources import Item, Source
-from jpmap_fast.jobs._summary import write_summary
+from jpmap_fast.jobs._summary import told_settings, write_summary
 from jpmap_fast.jobs.pictures import finite_number
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.sample_request import SampleRequest
@@ -109,6 +109,10 @@ class _SampleJob(Job):
     @property
     def algorithm(self) -> str:
         return self.request.sampler
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return told_settings(self.request.restore, self.algorithm, _own(self.request))
 
     def worked(self, items: list[Item]) -> _Batch:
         begin, request = time.perf_counter(), self.request.restore
@@ -213,15 +217,8 @@ class _SampleJob(Job):
             {name: value for name, column in told.items() if np.isfinite(value := column[i].item())}
             for i in range(journal.measured.count)
         ]
-        request = self.request.restore
-        write_summary(
-            self.output / "summary.json",
-            request,
-            report,
-            done="sampled",
-            more=_own(self.request),
-            details=details,
-        )
+        restore = self.request.restore
+        write_summary(self.output, restore, report, self.settings, done="sampled", details=details)
 
 
 # Numbers of each image in summary.json.

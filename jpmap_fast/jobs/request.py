@@ -76,7 +76,8 @@ class RestoreRequest:
             hold them.
         bits: of a restored pixel, 8, 16 or 32 (floating point, TIFF alone); None for as many as
             the picture had.
-        resume: go on with the run in ``output`` that was interrupted.
+        resume: go on with the run in ``output`` that was interrupted, or make one again that was
+            not: with the same settings alone.
 
     Raises:
         ValueError: a value is out of range, unknown, or does not go with another one.
