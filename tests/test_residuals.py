@@ -270,8 +270,6 @@ def test_a_prior_without_codes_is_refused_for_what_it_lacks():
         with pytest.raises(ValueError, match="prior: expected one with latent codes z.*no G") as no:
             jf.fit_residuals(prior, torch.rand(5, 1, 8, 8), rank=2)
         assert "method" not in str(no.value) and type(prior).__name__ in str(no.value)
-    with pytest.raises(ValueError, match="latent codes to draw.*no posterior"):
-        jf.sample(torch.rand(1, 8, 8), jf.Denoising(), small_photo_prior(), 0.1)
 
 
 def test_factor_analysis_recovers_a_covariance():
