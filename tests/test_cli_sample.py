@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -243,12 +244,31 @@ def test_failures_are_named_and_photos_refused(tmp_path):
         assert "photos" not in result.stderr
 
 
+def test_a_command_of_draws_takes_starts_and_tells_of_flags(folder, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("sample", folder / "digit1.tif", *COMMON, "--draws", 2, "-o", out)
+    _run(*arguments, "--starts", 1)
+    settings = _summary(out)["settings"]
+    assert settings["starts"] == 1 and settings["algorithm"] == repr(jf.AMIS(starts=1))
+    for given, message in (
+        (("--starts", 0), "--starts: expected at least 1, got 0"),
+        (("--method", "hmc"), "--method: expected one of amis, smc, mala, got 'hmc'"),
+        (("--level", 90), "--level: expected a number in (0, 1), got 90.0"),
+        (("--draws", 1), "--draws: expected at least 2, got 1"),
+    ):
+        assert f"Error: {message}\n" == _run(*arguments, *given, code=2).stderr
+
+
 @pytest.mark.parametrize(
     "changed, message",
     [
         ({"draws": 1}, "draws: expected at least 2"),
         ({"level": 1.0}, "level: expected"),
-        ({"sampler": "hmc"}, "method: expected one of"),
+        ({"sampler": "hmc"}, "sampler: expected one of amis, smc, mala, got 'hmc'"),
+        ({"settings": {"n1": 3}}, "settings: expected settings of amis, starts, .*got 'n1'"),
+        ({"settings": {"starts": 0}}, "starts: expected at least 1"),
+        ({"settings": {"rounds": [3]}}, "a boolean as rounds"),
+        ({"settings": [1]}, "settings: expected a dictionary"),
         ({"restore": RestoreRequest(operator="denoising", sigma=0.1, method="csgm")}, "method"),
         (
             {"restore": RestoreRequest(operator="denoising", sigma=0.1, estimate="mean")},
@@ -266,7 +286,11 @@ def test_requests_that_make_no_sense_are_refused(changed, message):
 
 def test_requests_travel_as_json(tmp_path):
     restore = RestoreRequest(operator="denoising", sigma=0.3, output=str(tmp_path / "out"))
-    request = SampleRequest(restore=restore, draws=4, level=0.5)
-    assert SampleRequest.from_dict(request.to_dict()) == request
+    settings = {"starts": 1, "screen": np.int64(64)}
+    request = SampleRequest(restore=restore, draws=4, level=0.5, settings=settings)
+    again = SampleRequest.from_dict(json.loads(json.dumps(request.to_dict())))
+    assert again == request and hash(again) == hash(request)
     report = run_sampling(request, images=jf.mnist_test_digits(1)[0])
+    assert report.algorithm == repr(jf.AMIS(starts=1, screen=64))
+    assert _summary(tmp_path / "out")["settings"]["screen"] == 64
     assert report.pictures[0].source == "images[0]" and report.failures == ()

@@ -88,6 +88,15 @@ Progress = Annotated[
 ]
 
 
+def starts_settings(starts: int | None) -> dict[str, Any]:
+    """The settings of a method that --starts gives."""
+    if starts is None:
+        return {}
+    if starts < 1:
+        raise ValueError(f"--starts: expected at least 1, got {starts}")
+    return {"starts": starts}
+
+
 class WithOperators:
     """A command that takes a flag for each option of the operators there are when it is parsed.
 

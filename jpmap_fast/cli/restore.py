@@ -77,11 +77,7 @@ def restore(
 
 def _settings(method: str | None, starts: int | None, alpha: float | None) -> dict[str, Any]:
     """The settings of a method, by its own names for them."""
-    settings: dict[str, Any] = {}
-    if starts is not None:
-        if starts < 1:
-            raise ValueError(f"--starts: expected at least 1, got {starts}")
-        settings["starts"] = starts
+    settings = flags.starts_settings(starts)
     if alpha is not None:
         if method != "map-z":
             raise ValueError(f"--alpha: only for --method map-z, got {method or 'none'}")

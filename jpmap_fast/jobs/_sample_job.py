@@ -78,7 +78,7 @@ def run_sampling(
 def _own(request: SampleRequest) -> dict[str, Any]:
     """The settings of draws."""
     names = ("draws", "sampler", "level", "calibration", "write_draws")
-    return {name: getattr(request, name) for name in names}
+    return {**{name: getattr(request, name) for name in names}, **request.settings}
 
 
 def _targets(request: SampleRequest, files: list[Path], name: str) -> Targets:
@@ -108,7 +108,7 @@ class _SampleJob(Job):
 
     @property
     def algorithm(self) -> str:
-        return self.request.sampler
+        return repr(self.request.method())
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class _SampleJob(Job):
             self.ready.prior,
             self.ready.noise_levels(items),
             draws=self.request.draws,
-            method=self.request.sampler,
+            method=self.request.method(),
             residual=request.residual,
             generator=torch.Generator().manual_seed(request.seed),
         )

@@ -13,7 +13,8 @@ from jpmap_fast._messages import FieldError, typed
 from jpmap_fast._prepared import AUTO
 from jpmap_fast._restore import METHODS_OF
 from jpmap_fast.algorithms import Algorithm
-from jpmap_fast.jobs._fields import given_fields, versioned
+from jpmap_fast.jobs._fields import check_named, given_fields, hash_of, versioned
+from jpmap_fast.jobs._methods import made, plain_settings
 from jpmap_fast.operators.registry import check_complete, checked_options
 from jpmap_fast.priors.protocol import DEFAULT_METHODS
 from jpmap_fast.sampling import DEFAULT_METHOD, SamplingMethod
@@ -122,18 +123,15 @@ class RestoreRequest:
             raise TypeError(f"inputs: expected a list of paths, got {self.inputs!r}")
         self._set("inputs", tuple(typed("inputs", path, Path) for path in self.inputs))
         for name in ("options", "settings"):
-            value = getattr(self, name)
-            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-                raise TypeError(f"{name}: expected a dictionary by name, got {value!r}")
+            check_named(name, getattr(self, name))
         self._check_ranges()
         self._set("options", checked_options(self.operator, self.options, self.simulate))
-        self._set("settings", _plain_settings(self.settings))
+        self._set("settings", plain_settings(self.settings))
         self._check_settings()
 
     def __hash__(self) -> int:
         """Of all fields: requests are equal where those are, and a dictionary's order is none."""
-        values = (getattr(self, own.name) for own in fields(self))
-        return hash(tuple(frozenset(v.items()) if isinstance(v, dict) else v for v in values))
+        return hash_of(self)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -189,19 +187,9 @@ class RestoreRequest:
         Raises:
             ValueError, TypeError: no such method or setting, or a value out of its range.
         """
-        method, known = default if self.method is None else self.method, METHODS_OF[self.estimate]
-        if method not in known:
-            values = {"names": ", ".join(known), "got": method}
-            which = " for the mean" if self.estimate == "mean" else ""
-            raise FieldError(f"{{method}}: expected one of {{names}}{which}, got {{got!r}}", values)
-        found = known[method]
-        own = [setting.name for setting in fields(found)]  # type: ignore[arg-type]
-        for name in self.settings:
-            if name not in own:
-                raise ValueError(
-                    f"settings: expected settings of {method}, {', '.join(own)}; got {name!r}"
-                )
-        return found(**self.settings)
+        method = default if self.method is None else self.method
+        which = " for the mean" if self.estimate == "mean" else ""
+        return made(METHODS_OF[self.estimate], "method", method, self.settings, which)
 
     def check_complete(self, arrays: Collection[str] = ()) -> None:
         """Raise ValueError unless the operator can be made.
@@ -226,16 +214,3 @@ class RestoreRequest:
             TypeError: a value of the wrong kind.
         """
         return cls(**given_fields(cls, content))
-
-
-def _plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that JSON can hold and that serve any number of images."""
-    found = {}
-    for name, value in settings.items():
-        plain = value.item() if getattr(value, "ndim", None) == 0 else value
-        if not isinstance(plain, (bool, int, float, str, type(None))):
-            raise TypeError(
-                f"settings: expected a number, a text or a boolean as {name}, got {value!r}"
-            )
-        found[name] = plain
-    return found

@@ -221,11 +221,11 @@ class Posterior:
 
 def _in_words(code: int, pareto_k: float, r_hat: float, ess: float, misfit: float) -> str:
     if code == UNTRUSTED:
-        return f"pareto_k {pareto_k:.2f}: raise draws (rounds of AMIS), or use a fallback"
+        return f"pareto_k {pareto_k:.2f}: raise rounds of AMIS, or use a fallback"
     if code == UNMIXED:
         return f"r_hat {r_hat:.2f}: raise steps"
     if code == FEW:
-        return f"ess {ess:.0f}: raise draws (rounds of AMIS, particles of SMC, steps of MALA)"
+        return f"ess {ess:.0f}: raise rounds of AMIS, particles of SMC or steps of MALA"
     if code == MISFIT:
         return f"misfit {misfit:.2f}: raise starts; or the prior does not know such images"
     if code == FAILED:
