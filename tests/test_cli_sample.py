@@ -93,6 +93,11 @@ def test_the_summary_tells_how_far_to_trust(sampled):
     for line in summary["images"]:
         assert line["ess"] > 20 and line["misfit"] > 0 and line["largest_std"] > 0
         assert "covered" not in line and line["status"]
+        (note,) = line["notes"]
+        assert note == (
+            "intervals between the extremes of 12 draws are sure to 0.85, not 0.9: that takes 19 "
+            "draws"
+        )
 
 
 def test_a_calibration_gives_the_intervals(tmp_path):

@@ -26,6 +26,7 @@ from jpmap_fast.jobs.pictures import finite_number
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.sample_request import SampleRequest
 from jpmap_fast.sampling import with_codes
+from jpmap_fast.sampling.posterior import draws_for
 
 # Pictures of each image that are written as its file is; their fields in posterior.npz as well.
 PICTURES = ("mean", "lower", "upper")
@@ -144,7 +145,8 @@ class _SampleJob(Job):
         finite = torch.isfinite(posterior.mean.flatten(1)).all(dim=1).tolist()
         reports = []
         for i, (item, status) in enumerate(zip(items, posterior.status, strict=True)):
-            notes = item.notes if status == "converged" or not finite[i] else (*item.notes, status)
+            notes = (*item.notes, *self._few_draws())
+            notes = notes if status == "converged" or not finite[i] else (*notes, status)
             report = PictureReport(
                 source=item.name,
                 sigma=float(posterior.sigma[i]),
@@ -160,6 +162,15 @@ class _SampleJob(Job):
             )
             reports.append(report)
         return _Batch(posterior, (lower, upper), reports, details)
+
+    def _few_draws(self) -> tuple[str, ...]:
+        """What there is to say of intervals of fewer draws than their level takes."""
+        draws, level = self.request.draws, self.request.level
+        if self.calibration is not None or draws >= draws_for(level):
+            return ()
+        sure, wanted = (draws - 1) / (draws + 1), draws_for(level)
+        told = f"intervals between the extremes of {draws} draws are sure to {sure:.2f}, not "
+        return (f"{told}{level:g}: that takes {wanted} draws",)
 
     def stored(
         self, waiting: list[tuple[Source, list[Item]]], batch: _Batch, journal: Journal
