@@ -214,7 +214,7 @@ class Job(ABC):
                 degradation.check_sources(len(self.inputs.found), self.inputs.rows)
                 degradation.check_count(count)
             if self.targets is not None:
-                items = self.ready.checked(items)
+                items = self.ready.check_range(items)
                 self.targets.written([item.stored for item in items])
             return items
         except (ValueError, TypeError, OSError) as error:

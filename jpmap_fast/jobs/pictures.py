@@ -160,12 +160,12 @@ class Restoring:
         check_shape(tuple(tensor.shape), self.shape)
         items = [Item(name, tensor.numpy(), 0)]
         self.at(tuple(tensor.shape)).check_count(1)
-        done = self.batch(self.checked(items))
+        done = self.batch(self.check_range(items))
         result = done.result.unbatched()
         return RestoredPicture(result.x, result.z, result.decoded, done.y[0], done.reports[0])
 
-    def checked(self, items: Sequence[Item]) -> list[Item]:
-        """Items of one shape, with the noise level of each where it is to be estimated.
+    def check_range(self, items: Sequence[Item]) -> list[Item]:
+        """The items, of one shape, each with its noise level where that is to be estimated.
 
         Raises:
             ValueError: these cannot be (measurements of) images in [0, 1].
@@ -185,7 +185,7 @@ class Restoring:
         return list(items)
 
     def noise_levels(self, items: Sequence[Item]) -> Any:
-        """Sigma as ``restore`` takes it, of items that were ``checked`` or not."""
+        """Sigma as ``restore`` takes it, of items that ``check_range`` gave or that came as they are."""
         known = [item.sigma for item in items if item.sigma is not None]
         if len(known) < len(items):
             return self.request.sigma
