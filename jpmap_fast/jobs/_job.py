@@ -17,7 +17,7 @@ from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs._degradation import Degradation
 from jpmap_fast.jobs._journal import Entry, Journal
 from jpmap_fast.jobs._outputs import Targets
-from jpmap_fast.jobs._sources import Item, Source, array_sources, check_vectors, sources
+from jpmap_fast.jobs._sources import BATCH, Item, Source, array_sources, check_vectors, sources
 from jpmap_fast.jobs._summary import finished_run
 from jpmap_fast.jobs.pictures import Restoring
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
@@ -25,9 +25,9 @@ from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import named_operator
 from jpmap_fast.priors.protocol import has_codes
 
-# Images worked on at a time: restored, or drawn, which takes so much longer that what is lost
-# with a run that is killed counts for more than what a larger batch gains.
-BATCH, DRAWN = 64, 16
+# Of images that are drawn, which takes so much longer that what is lost with a run that is killed
+# counts for more than what a batch as large as others gains.
+DRAWN = 16
 # Of these images, where they are large, or of their draws.
 MOST_NUMBERS = 1 << 24
 

@@ -22,6 +22,9 @@ from jpmap_fast.data.idx import is_idx, read_idx
 from jpmap_fast.data.picture import TURNED_GREY, Array, loses_colour, with_channels
 from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
 
+# Images of an array in one source, and worked on at a time.
+BATCH = 64
+
 
 @dataclass(frozen=True)
 class Item:
@@ -77,7 +80,7 @@ def sources(
     *,
     key: str | None,
     background: float,
-    batch: int,
+    batch: int = BATCH,
 ) -> tuple[list[Source], bool]:
     """The sources of the inputs, and whether they are rows of an array.
 
@@ -117,7 +120,7 @@ def unfolded(paths: Sequence[Path]) -> list[Path]:
     return list({file.resolve(): file for file in files}.values())
 
 
-def array_sources(array: Array, shape: Shape, batch: int) -> list[Source]:
+def array_sources(array: Array, shape: Shape, batch: int = BATCH) -> list[Source]:
     """The sources of an array that is in memory.
 
     Raises:

@@ -185,7 +185,7 @@ class Restoring:
         return list(items)
 
     def noise_levels(self, items: Sequence[Item]) -> Any:
-        """Sigma as ``restore`` takes it, of items that ``check_range`` gave or that came as they are."""
+        """Sigma as ``restore`` takes it, of items as ``check_range`` gives them or not."""
         known = [item.sigma for item in items if item.sigma is not None]
         if len(known) < len(items):
             return self.request.sigma
