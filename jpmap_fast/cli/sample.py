@@ -23,6 +23,9 @@ CalibrationFile = Annotated[
         exists=True, dir_okay=False, help="File of Calibration.save: its intervals are written."
     ),
 ]
+ModeStarts = Annotated[
+    int | None, typer.Option(help="Descents of each image that look for modes of its posterior.")
+]
 WriteDraws = Annotated[bool, typer.Option("--write-draws", help="Every draw as a picture.")]
 
 
@@ -41,7 +44,7 @@ def sample(
     prior: flags.CodedPrior = RestoreRequest.prior,
     method: Sampler = SampleRequest.sampler,
     residual: flags.ResidualName = "white",
-    starts: flags.Starts = None,
+    starts: ModeStarts = None,
     key: flags.Key = None,
     background: flags.Background = 1.0,
     resume: flags.Resume = False,
