@@ -199,8 +199,9 @@ class Job(ABC):
 
     def _journal(self, found: list[Source]) -> Journal:
         self.output.mkdir(parents=True, exist_ok=True)
-        finished = finished_run(self.output, self.settings)
-        journal = Journal(self.output, self.kept, self.ready.request.resume, finished)
+        resume = self.ready.request.resume
+        finished = finished_run(self.output, self.settings) if resume else None
+        journal = Journal(self.output, self.kept, resume, finished)
         journal.check_inputs({source.name for source in found})
         return journal
 

@@ -44,7 +44,8 @@ class Journal:
         settings: all that results depend on; a run goes on with the same ones alone.
         resume: go on, if there is something to go on with; otherwise begin anew.
         finished: settings of a run that has finished in the folder, and of this one in the same
-            words; None where none has. Its results are made again with the same ones alone.
+            words; None where none has, or where nobody minds. Its results are made again with the
+            same ones alone.
 
     Raises:
         ValueError: the run in the folder had other settings.
@@ -65,7 +66,7 @@ class Journal:
             check_same(output, json.loads(kept.read_text()), settings)
             self._read()
         else:
-            if resume and finished is not None:
+            if finished is not None:
                 check_same(output, *finished)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
