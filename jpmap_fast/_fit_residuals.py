@@ -15,6 +15,7 @@ from jpmap_fast.algorithms import JPMAP
 from jpmap_fast.operators import Denoising
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.residuals import GreyValueVariance, Residual, ResidualCovariance
+from jpmap_fast.sampling import with_codes
 from jpmap_fast.training.trainer import as_float, check_images
 
 # Variances are not below that of rounding to 256 grey values by more than this: 0.2/255.
@@ -23,6 +24,12 @@ FLOOR = 0.2 / 255
 LEVEL = 0.02
 # A covariance as a matrix costs n^3; of more pixels its factor is drawn from the pictures.
 MOST_PIXELS = 2048
+# Of a prior that has no p(x|z), see ``with_codes``.
+_NO_LAW = (
+    "latent codes z, since p(x | z) is how pictures vary about G(z)",
+    "it takes noise from pictures by its encoder, and there is no G(z) and no variance to fit. "
+    "restore(...) with it as it is",
+)
 SWEEPS, LAW_SWEEPS, LAW_IMAGES = 30, 3, 2000
 
 
@@ -58,12 +65,13 @@ def fit_residuals(
         The models by their names.
 
     Raises:
-        ValueError, TypeError: settings or images that do not fit.
+        ValueError, TypeError: settings or images that do not fit; a prior without codes, such as
+            ``photos``, which has no G(z) that pictures vary about.
 
     Source: D. Rubin, D. Thayer, "EM algorithms for ML factor analysis", Psychometrika 1982 (the
     model).
     """
-    prior = prior_of(prior)
+    prior = with_codes(prior_of(prior), *_NO_LAW)
     count("rank", rank, 1)
     images = as_float(check_images("images", images, prior.image_shape))
     if len(images) <= rank:

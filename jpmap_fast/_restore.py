@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ from jpmap_fast._result import Result
 from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import choice, count
-from jpmap_fast.algorithms import Algorithm, Monitor, Progress
+from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Monitor, Progress
 from jpmap_fast.operators import Operator
 from jpmap_fast.priors.base import Prior
+from jpmap_fast.priors.protocol import default_method
 from jpmap_fast.residuals import Residual
-from jpmap_fast.sampling import as_method, with_codes
+from jpmap_fast.sampling import DEFAULT_METHOD, METHODS, as_method, with_codes
 from jpmap_fast.sampling.estimate import posterior_mean
 from jpmap_fast.sampling.method import SamplingMethod
 
@@ -127,6 +128,11 @@ def _most_probable(
     return result if batched else result.unbatched()
 
 
+def default_name(estimate: str, prior: Prior) -> str:
+    """The name of the method that None means for an estimate with a prior."""
+    return default_method(prior) if estimate == "map" else DEFAULT_METHOD
+
+
 def method_of(
     estimate: str, method: str | Algorithm | SamplingMethod | None, prior: Prior
 ) -> Algorithm | SamplingMethod:
@@ -143,3 +149,8 @@ def method_of(
 
 
 _ESTIMATES: dict[str, Callable[..., Result]] = {"map": _most_probable, "mean": posterior_mean}
+# What ``method`` may name for each.
+METHODS_OF: dict[str, Mapping[str, type[Algorithm] | type[SamplingMethod]]] = {
+    "map": ALGORITHMS,
+    "mean": METHODS,
+}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._result import Result, joined, result_of
+from jpmap_fast._validate import generator_or_none
 from jpmap_fast.algorithms import Algorithm, Monitor, Outcome, Problem
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.starts import Starts, solve_from
@@ -44,7 +45,8 @@ class Run:
         self.algorithm = algorithm.bind(problem)
         # Drawn once: every chunk has the same random starts, or a result would depend on its chunk.
         if codes is None:
-            codes = self.algorithm.starting_codes(problem, generator, drawn)
+            source = generator_or_none(generator)
+            codes = self.algorithm.starting_codes(problem, source, drawn)
         self.codes = codes.to(problem.y)
         self._starts: Starts | None = None
 

@@ -20,6 +20,7 @@ __all__ = [
     "choice",
     "count",
     "counts",
+    "generator_or_none",
     "image_batch",
     "noise_levels",
     "number",
@@ -111,6 +112,20 @@ def _numbers(name: str, value: Any, batch: int) -> Tensor:
     if tensor.dtype == torch.bool or tensor.is_complex():
         raise TypeError(f"{expected}, got values of {tensor.dtype}")
     return tensor if tensor.is_floating_point() else tensor.double()
+
+
+def generator_or_none(generator: Any) -> torch.Generator | None:
+    """A source of random numbers, or None for torch's default one.
+
+    Raises:
+        TypeError: anything else, such as a seed.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator: expected a torch.Generator or None, got {generator!r}; of a seed it is "
+            "torch.Generator().manual_seed(seed)"
+        )
+    return generator
 
 
 def image_batch(name: str, x: Tensor, image_shape: Sequence[int] | None = None) -> Tensor:

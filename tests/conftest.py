@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def pytest_collection_modifyitems(items):
 def device(request):
     """Both devices, one after the other."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def quiet():
+    """DeepInverse warns of compositions, 1 x 1 kernels and its own deprecations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
-from jpmap_fast.jobs import _job, _restore_job, _sources
-from jpmap_fast.jobs._journal import FOLDER
+from jpmap_fast.jobs import _job, _restore_job
+from jpmap_fast.jobs._journal import FOLDER, Journal
 from jpmap_fast.jobs._rows import Rows
 
 DIGITS = jf.mnist_test_digits(12)[0][:, 0].numpy()
@@ -141,8 +141,8 @@ def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from jpmap_fast.cli import main
-from jpmap_fast.jobs import _job, _journal, _restore_job
-_job.BATCH = 2
+from jpmap_fast.jobs import _job, _journal, _restore_job, _sample_job
+_job.BATCH = _job.DRAWN = 2
 stage, at = sys.argv[1], int(sys.argv[2])
 sys.argv = ["jpmap-fast", *sys.argv[3:]]
 count = 0
@@ -155,7 +155,7 @@ def dying(function):
         return function(*arguments, **options)
     return call
 if stage == "write":
-    _restore_job.write_pictures = dying(_restore_job.write_pictures)
+    _restore_job.write_pictures = _sample_job.write_pictures = dying(_restore_job.write_pictures)
 elif stage == "rows":
     _journal.Rows.append = dying(_journal.Rows.append)
 elif stage == "line":
@@ -219,6 +219,39 @@ def test_a_run_goes_on_with_the_same_settings_alone(tmp_path):
     assert _summary(out)["restored"] == 4 and not (out / FOLDER).exists()
 
 
+def test_a_finished_run_is_made_again_with_the_same_settings_alone(tmp_path):
+    source, out = _folder(tmp_path / "in", 2), tmp_path / "out"
+    inpainting = ("restore", source, "--operator", "inpainting", "--sigma", 20, "-o", out)
+    simulated = (*inpainting, "--simulate", "--missing", 0.5)
+    _run(*simulated, "--seed", 1)
+    whole = _summary(out)
+    for other, message in (
+        ((*simulated, "--seed", 2), "seed = 1, now it is 2"),
+        ((*simulated, "--seed", 1, "--missing", 0.6), "missing = 0.5, now it is 0.6"),
+        ((*simulated, "--seed", 1, "--sigma", 30), "sigma = 20.0, now it is 30.0"),
+        ((*simulated, "--seed", 1, "--residual", "pixel"), "residual = 'white', now it is 'pixel'"),
+        ((*simulated, "--seed", 1, "--starts", 2), "starts = None, now it is 2"),
+    ):
+        refused = _run(*other, "--resume", code=2)
+        assert f"the run in {out} had {message}; begin anew" in refused.stderr
+        assert _summary(out) == whole
+    _run(*simulated, "--seed", 1, "--device", "cpu", "--resume")
+    assert _summary(out)["images"] == whole["images"]
+    _run(*simulated, "--seed", 2)  # without it the run begins anew
+    assert _summary(out)["settings"]["seed"] == 2
+    for foreign in ("[1]", "{", '{"settings": 3}'):  # what another program left is no run
+        (out / "summary.json").write_text(foreign)
+        _run(*simulated, "--resume")
+        assert _summary(out)["settings"]["seed"] == 0
+
+
+def test_what_draws_left_unfinished_is_no_restoration(tmp_path):
+    settings = {"operator": "denoising", "draws": 3}
+    Journal(tmp_path, settings, resume=False)
+    with pytest.raises(ValueError, match="had draws = 3, now it is None"):
+        Journal(tmp_path, {"operator": "denoising"}, resume=True)
+
+
 def test_a_changed_picture_is_noticed(tmp_path):
     source, out = _folder(tmp_path / "in", 4), tmp_path / "out"
     _interrupted(source, out)
@@ -246,7 +279,6 @@ def test_a_mask_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
     common = ("--operator", "inpainting", "--sigma", 10)
     first, again = tmp_path / "first", tmp_path / "again"
     _run("restore", tmp_path / "clean.npy", *common, "--simulate", "--missing", 0.6, "-o", first)
-    monkeypatch.setattr(_sources, "BATCH", 5)
     monkeypatch.setattr(_job, "BATCH", 5)
     measured = first / "measured.npz"
     _run("restore", measured, *common, "--mask", measured, "-o", again)
@@ -272,7 +304,6 @@ def test_a_kernel_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
     np.savez(tmp_path / "k.npz", kernel=kernels.numpy())
     y = jf.Blur(kernels).A(torch.from_numpy(DIGITS)[:, None])
     np.save(tmp_path / "y.npy", y.numpy())
-    monkeypatch.setattr(_sources, "BATCH", 5)
     monkeypatch.setattr(_job, "BATCH", 5)
     arguments = ("--operator", "blur", "--kernel", tmp_path / "k.npz", "--sigma", 5)
     _run("restore", tmp_path / "y.npy", *arguments, "-o", tmp_path / "out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -23,12 +22,7 @@ SIGMA = 0.05
 KERNEL = jf.gaussian_kernel(1.2)
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    """DeepInverse warns of its own deprecations."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def noise(sigma: float = SIGMA):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,7 @@ SIGMA = 10 / 255
 QUIET = {"verbose": False, "show_progress_bar": False}
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    """DeepInverse warns of its own deprecations."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import copy
 import pickle
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
@@ -21,12 +20,7 @@ FEW = jf.AMIS(rounds=(64, 64), screen=64, extra_rounds=0, fallback=None)
 SIGMA = 0.3
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    """DeepInverse warns of its own deprecations."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_photo_prior import small
+from small_photos import deep_photo_prior as small
 from torch import Tensor
 
 import jpmap_fast as jf

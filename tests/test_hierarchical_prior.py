@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,35 +22,18 @@ def levels(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_of_any_size_keep_it(size: tuple[int, int], channels: int) -> None:
+def test_samples_and_bounds_have_any_size(size: tuple[int, int], channels: int) -> None:
     prior, x = small(channels), torch.rand(2, channels, *size)
-    found = prior.autoencode(x, levels(0.1, 0.3))
-    assert found.shape == x.shape and bool(torch.isfinite(found).all())
     sampled = prior.sample(2, size, generator=torch.Generator().manual_seed(0))
     assert sampled.shape == x.shape and bool(torch.isfinite(sampled).all())
     assert bool(torch.isfinite(prior.log_likelihood_bound(x)).all())
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_picture_has_the_bits_it_has_alone(size: tuple[int, int]) -> None:
-    prior, x, s = small(), torch.rand(3, 1, *size), torch.rand(3) * 0.3
-    alone = [prior.autoencode(x[i : i + 1], s[i : i + 1]) for i in range(3)]
-    assert torch.equal(prior.autoencode(x, s), torch.cat(alone))
+def test_a_bound_has_the_bits_it_has_alone(size: tuple[int, int]) -> None:
+    prior, x = small(), torch.rand(3, 1, *size)
     bounds = [prior.log_likelihood_bound(x[i : i + 1]) for i in range(3)]
     assert torch.equal(prior.log_likelihood_bound(x), torch.cat(bounds))
-
-
-def test_a_pixel_reaches_no_further_than_said() -> None:
-    prior = small().double()
-    x = torch.rand(1, 1, 160, 160, dtype=torch.float64)
-    for row, column in ((80, 80), (79, 83), (86, 77)):
-        other = x.clone()
-        other[..., row, column] += 1
-        s = levels(0.1, dtype=torch.float64)
-        apart = prior.autoencode(other, s) != prior.autoencode(x, s)
-        rows, columns = apart[0, 0].nonzero().T
-        reached = max(int((rows - row).abs().max()), int((columns - column).abs().max()))
-        assert 0 < reached <= prior.network.reach
 
 
 def test_the_divergence_is_that_of_two_gaussians() -> None:
@@ -137,8 +118,6 @@ def test_samples_vary_with_the_seed_and_the_temperature() -> None:
         (lambda p: p.sample(1, (4, 4), temperature=(1.0, 1.0)), "one for each of 3 levels, got 2"),
         (lambda p: p.log_likelihood_bound(torch.zeros(1, 3, 4, 4)), r"x: expected shape \[B, 1"),
         (lambda p: p.log_likelihood_bound(torch.zeros(1, 1, 4, 4).byte()), "x: expected floating"),
-        (lambda p: p.bind((3, 8, 8)), "expected grey pictures"),
-        (lambda p: p.encode(torch.zeros(1, 1, 4, 4)), "HierarchicalPhotoPrior, which has none"),
         (lambda p: jf.HierarchicalPhotoPrior(1, (8, 8), (1, 1), (1, 0)), "at the coarsest level"),
         (lambda p: jf.HierarchicalPhotoPrior(1, (8, 8), (1, 1), (1,)), "one number of blocks"),
         (lambda p: jf.HierarchicalPhotoPrior(1, (8,), (1,), (1000,)), "at most 100"),
@@ -149,25 +128,8 @@ def test_what_does_not_fit_is_refused(call: object, message: str) -> None:
         call(small())  # type: ignore[operator]
 
 
-def test_copies_and_files_restore_alike(tmp_path: Path) -> None:
-    prior, x = small(), torch.rand(1, 1, 16, 18)
-    expected = prior.autoencode(x, levels(0.1))
-    jf.save_prior(prior, tmp_path / "prior.safetensors")
-    read = jf.load_prior(tmp_path / "prior.safetensors")
-    read.low_precision = False
-    assert read.settings == prior.settings and read.gamma == pytest.approx(prior.gamma)
-    for other in (copy.deepcopy(prior), read):
-        assert torch.equal(other.autoencode(x, levels(0.1)), expected)
-
-
 def test_low_precision_is_near() -> None:
     prior, x = small(), torch.rand(1, 1, 48, 48)
     exact = prior.autoencode(x, levels(0.1))
     prior.low_precision = True
     assert float((prior.autoencode(x, levels(0.1)) - exact).abs().mean()) < 0.01
-
-
-def test_its_default_method_is_the_encoder() -> None:
-    prior, y = small(), torch.rand(2, 1, 9, 11)
-    found = jf.restore(y, jf.Denoising(), prior, 0.1)
-    assert torch.equal(found.x, prior.autoencode(y, levels(0.1, 0.1)))

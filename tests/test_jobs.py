@@ -27,6 +27,7 @@ from jpmap_fast.jobs._journal import FOLDER, Journal
 DIGITS = jf.mnist_test_digits(4)[0]
 SIGMA = 20 / 255
 PLAIN = {"operator": "denoising", "sigma": SIGMA}
+MEAN = {"estimate": "mean"}
 
 
 @pytest.fixture
@@ -81,6 +82,15 @@ def test_a_request_is_json_and_back() -> None:
         ({"simulate": 1}, TypeError, "simulate: expected True or False, got 1"),
         ({"seed": 1.5}, TypeError, "seed: expected an integer"),
         ({"method": "magic"}, ValueError, "method: expected one of jpmap"),
+        ({"method": "smc"}, ValueError, "method: expected one of jpmap"),
+        ({"estimate": "median"}, ValueError, "estimate: expected one of map, mean, got 'median'"),
+        ({"estimate": None}, TypeError, "estimate: expected a text"),
+        ({**MEAN, "method": "csgm"}, ValueError, "method: expected one of amis, smc, mala for the"),
+        (
+            {**MEAN, "settings": {"n1": 1}},
+            ValueError,
+            "settings: expected settings of amis, starts",
+        ),
         ({"settings": {"alpha": 1}}, ValueError, "settings: expected settings of jpmap"),
         ({"settings": {"starts": 0}}, ValueError, "starts"),
         ({"settings": {"beta": [1.0]}}, TypeError, "a boolean as beta, got [1.0]"),
@@ -143,6 +153,31 @@ def test_a_picture_in_memory_is_what_restore_gives() -> None:
     assert (report.source, report.sigma, report.status) == ("a", SIGMA, expected.status)
     assert report.objective == pytest.approx(float(expected.objective))
     assert report.psnr is None and report.output is None and report.seconds > 0
+
+
+def test_the_mean_is_what_restore_gives(tmp_path: Path) -> None:
+    own = {**PLAIN, **MEAN, "settings": {"screen": 64, "starts": 1}, "seed": 3}
+    request = RestoreRequest(**own, output=tmp_path / "out")
+    assert RestoreRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+    told: list[tuple[int, int]] = []
+    report = run(request, images=DIGITS[:2], passes=lambda done, total: told.append((done, total)))
+    expected = jf.restore(
+        DIGITS[:2],
+        jf.Denoising(),
+        "mnist",
+        SIGMA,
+        estimate="mean",
+        method=jf.AMIS(screen=64, starts=1),
+        generator=torch.Generator().manual_seed(3),
+    )
+    with np.load(tmp_path / "out" / "restored.npz") as arrays:
+        for name in ("x", "z", "decoded", "objective"):
+            assert np.array_equal(arrays[name], getattr(expected, name).numpy()), name
+    assert [p.status for p in report.pictures] == expected.status and not told
+    assert report.algorithm.startswith("AMIS(") and "screen=64" in report.algorithm
+    assert Restoring(RestoreRequest(**PLAIN, **MEAN)).request.method == "amis"
+    with pytest.raises(ValueError, match="prior: expected one with latent codes"):
+        Restoring(RestoreRequest(**PLAIN, **MEAN, prior="patches"))
 
 
 def test_a_clean_picture_is_measured_first() -> None:

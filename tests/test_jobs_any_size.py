@@ -15,9 +15,17 @@ from small_photos import small_photo_prior
 from typer.testing import CliRunner
 
 import jpmap_fast as jf
+from jpmap_fast import _noise_level
 from jpmap_fast.cli import app
 from jpmap_fast.data.picture import with_channels
-from jpmap_fast.jobs import RestoreRequest, Restoring, restore_picture, run
+from jpmap_fast.jobs import (
+    RestoreRequest,
+    Restoring,
+    SampleRequest,
+    restore_picture,
+    run,
+    run_sampling,
+)
 from jpmap_fast.jobs import pictures as pictures_
 from jpmap_fast.jobs._journal import FOLDER, Journal
 
@@ -320,6 +328,28 @@ def test_each_picture_has_its_own_noise_level_found(folder, prior, tmp_path):
         assert line["sigma"] == pytest.approx(255 * picture.sigma)
     found = restore_picture(y, RestoreRequest(operator="denoising", sigma="auto", prior=prior))
     assert found.report.sigma == picture.sigma
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_noise_level_is_found_once(sampled, tmp_path, monkeypatch):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    count = 1 if sampled else 3
+    for i in range(count):
+        Image.fromarray(pixels(28, 28)[..., 0] + np.uint8(i)).save(inputs / f"{i}.png")
+    level, found = _noise_level._level, []
+
+    def counted(picture: torch.Tensor, seen: Any) -> torch.Tensor:
+        found.append(level(picture, seen))
+        return found[-1]
+
+    monkeypatch.setattr(_noise_level, "_level", counted)
+    request = RestoreRequest(
+        operator="denoising", sigma="auto", inputs=(inputs,), output=tmp_path / "out"
+    )
+    report = run_sampling(SampleRequest(restore=request, draws=2)) if sampled else run(request)
+    assert len(found) == count
+    assert [p.sigma for p in report.pictures] == [float(sigma) for sigma in found]
 
 
 def test_noise_that_is_added_is_not_estimated():

@@ -18,8 +18,9 @@ import jpmap_fast as jf
 from jpmap_fast._messages import FieldError, typed
 from jpmap_fast.cli import app
 from jpmap_fast.cli.restore import restore
+from jpmap_fast.cli.sample import sample
 from jpmap_fast.data import load_mask
-from jpmap_fast.jobs import RestoreRequest, restore_picture, run
+from jpmap_fast.jobs import RestoreRequest, SampleRequest, restore_picture, run
 from jpmap_fast.operators import registry
 from jpmap_fast.operators.registry import NamedOperator, Option, register
 
@@ -109,8 +110,10 @@ def test_a_setting_hides_no_option_of_its_name(tmp_path: Path) -> None:
 
 
 def test_an_option_is_called_like_nothing_else() -> None:
-    request = {field.name for field in dataclasses.fields(RestoreRequest)}
-    own = inspect.signature(restore._command).parameters.values()
+    kinds = (RestoreRequest, SampleRequest)
+    request = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    signatures = [inspect.signature(command._command) for command in (restore, sample)]
+    own = [parameter for signature in signatures for parameter in signature.parameters.values()]
     flags = {parameter.name for parameter in own if parameter.kind is not parameter.VAR_KEYWORD}
     beside = set(RestoreRequest(operator="denoising", sigma=0.1).to_dict())
     assert set(registry.RESERVED) == request | flags | beside | {"help"}

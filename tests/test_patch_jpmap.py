@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_photos import small_patch_prior as small
+from small_photos import small_photo_prior
 from test_encoder_continuation import SIGMA, operators, pictures
-from test_patches import small
 from typer.testing import CliRunner
 
 import jpmap_fast as jf
@@ -58,8 +59,6 @@ def test_it_is_the_method_of_these_priors_and_has_a_table_of_its_own() -> None:
 
 
 def test_the_encoder_s_method_takes_them_too_and_the_other_way_round() -> None:
-    from small_photos import small_photo_prior
-
     y = pictures() + 0.1
     found = jf.restore(y, jf.Denoising(), small(), SIGMA, method="encoder")
     assert torch.allclose(found.x, small().autoencode(y, torch.full((2,), SIGMA)), atol=1e-6)

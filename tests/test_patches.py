@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from small_photos import mixture_parts, small_patch_network, small_patch_prior
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -20,20 +19,6 @@ from jpmap_fast.training import fit_mixture, train_patches
 from jpmap_fast.training.patch_sampling import random_patches
 
 
-def parts(components: int = 3, size: int = 9, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Weights and covariances, in double precision."""
-    generator = torch.Generator().manual_seed(seed)
-    factors = 0.1 * torch.randn(components, size, size, generator=generator, dtype=torch.float64)
-    weights = torch.rand(components, generator=generator, dtype=torch.float64) + 0.1
-    return weights / weights.sum(), factors @ factors.mT + 1e-3 * torch.eye(size)
-
-
-def small(best: bool = False, mean_free: bool = True, channels: int = 1) -> jf.PatchPrior:
-    weights, covariances = parts(size=9 * channels)
-    mixture = jf.PatchMixture.of(weights, covariances, (channels, 3, 3), best)
-    return jf.PatchPrior(mixture, mean_free).requires_grad_(False).eval()
-
-
 def noisy(*shape: int, seed: int = 1) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -43,7 +28,7 @@ def noisy(*shape: int, seed: int = 1) -> Tensor:
 
 def dense(q: Tensor, s: float, best: bool) -> tuple[Tensor, Tensor]:
     """Posterior means and log densities of points [N, d] by the formulas, in double precision."""
-    weights, covariances = parts()
+    weights, covariances = mixture_parts()
     total = covariances + s**2 * torch.eye(9)
     zero = torch.zeros(9, dtype=torch.float64)
     scores = torch.stack(
@@ -66,7 +51,7 @@ def dense(q: Tensor, s: float, best: bool) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("best", [False, True])
 def test_a_patch_has_its_exact_posterior(s: float, best: bool) -> None:
     q = 0.3 * torch.randn(2, 50, 9, generator=torch.Generator().manual_seed(2)).double()
-    weights, covariances = parts()
+    weights, covariances = mixture_parts()
     mixture = jf.PatchMixture.of(weights, covariances, (1, 3, 3), best)
     expected, log_density = dense(q.flatten(0, 1), s, best)
     for dtype, bound in ((torch.float64, 2e-6), (torch.float32, 2e-5)):
@@ -79,7 +64,7 @@ def test_a_patch_has_its_exact_posterior(s: float, best: bool) -> None:
 
 
 def test_every_image_has_its_own_noise_level() -> None:
-    mixture = small().patch
+    mixture = small_patch_prior().patch
     q, s = noisy(3, 9, 20) - 0.5, torch.tensor([0.01, 0.1, 1.0])
     together = mixture.estimator(s, q)(q)
     for i in range(3):
@@ -88,7 +73,7 @@ def test_every_image_has_its_own_noise_level() -> None:
 
 
 def test_densities_are_linear_in_products() -> None:
-    weights, covariances = parts()
+    weights, covariances = mixture_parts()
     q = noisy(2, 9, 7).double()
     packed = products(q)
     assert packed.shape == (2, 45, 7) and torch.equal(packed[:, 1], q[:, 0] * q[:, 1])
@@ -118,7 +103,7 @@ def test_mixtures_out_of_range_are_refused(arguments: tuple, message: str) -> No
 
 
 def test_a_mixture_of_what_is_none_is_refused() -> None:
-    weights, covariances = parts()
+    weights, covariances = mixture_parts()
     with pytest.raises(ValueError, match=r"covariances: expected shape \[3, 4, 4\]"):
         jf.PatchMixture.of(weights, covariances, (1, 2, 2))
     for w, c in (
@@ -168,52 +153,33 @@ def test_patches_at_a_time_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda patches: seen.append(patches.shape[-1]) or patches
 
     monkeypatch.setattr(jf.PatchMixture, "estimator", estimator)
-    small().autoencode(noisy(2, 1, 3, 500), torch.full((2,), 0.1))
+    small_patch_prior().autoencode(noisy(2, 1, 3, 500), torch.full((2,), 0.1))
     assert max(seen) <= 64 and sum(seen) == 2 * 5 * 502
 
 
 # The prior
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (13, 30)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_pictures_of_any_size_keep_it(size: tuple[int, int], dtype: torch.dtype) -> None:
-    x = noisy(2, 1, *size).to(dtype)
-    found = small().to(dtype).autoencode(x, x.new_tensor([0.1, 0.3]))
-    assert found.shape == x.shape and found.dtype == dtype and bool(torch.isfinite(found).all())
-
-
-def test_a_picture_has_the_bits_it_has_alone() -> None:
-    x, s = noisy(5, 1, 20, 17), 0.3 * noisy(5, seed=3)
-    for prior in (small(), jf.PatchPrior(vae())):
-        alone = [prior.autoencode(x[i : i + 1], s[i : i + 1]) for i in range(5)]
-        assert torch.equal(prior.autoencode(x, s), torch.cat(alone))
-
-
 def test_means_are_kept_where_patches_are_mean_free() -> None:
     x, s = noisy(1, 1, 12, 12), torch.tensor([0.1])
-    prior = small()
+    prior = small_patch_prior()
     shifted = prior.autoencode(x + 3, s)
     assert torch.allclose(shifted, prior.autoencode(x, s) + 3, atol=1e-5)
     flat = torch.full_like(x, 0.7)
     assert torch.allclose(prior.autoencode(flat, s), flat, atol=1e-6)
-    assert not torch.allclose(small(mean_free=False).autoencode(flat, s), flat, atol=1e-2)
+    assert not torch.allclose(
+        small_patch_prior(mean_free=False).autoencode(flat, s), flat, atol=1e-2
+    )
 
 
 def test_no_noise_leaves_a_picture() -> None:
     x = noisy(1, 1, 9, 9)
-    assert torch.allclose(small().autoencode(x, torch.zeros(1)), x, atol=1e-6)
-
-
-def vae() -> jf.MLPVAE:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return jf.MLPVAE((1, 8, 8), 4, (16,)).requires_grad_(False).eval()
+    assert torch.allclose(small_patch_prior().autoencode(x, torch.zeros(1)), x, atol=1e-6)
 
 
 def test_a_network_of_patches_will_do() -> None:
     """Its estimate is the decoded mean of its encoder."""
-    inner = vae()
+    inner = small_patch_network()
     prior = jf.PatchPrior(inner)
     x = noisy(1, 1, 15, 12)
     wide = torch.nn.functional.pad(x, [7] * 4, mode="reflect")
@@ -243,33 +209,9 @@ def test_priors_of_what_is_no_patch_are_refused() -> None:
     with pytest.raises(ValueError, match="square patches"):
         jf.PatchPrior(jf.MLPVAE((1, 4, 8), 2, (4,)))
     with pytest.raises(ValueError, match="got one for any size"):
-        jf.PatchPrior(small())
+        jf.PatchPrior(small_patch_prior())
     with pytest.raises(TypeError, match="mean_free: expected True or False"):
-        jf.PatchPrior(vae(), 1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="expected grey pictures, of shape \\[1, H, W\\]"):
-        small().bind((3, 8, 8))
-    with pytest.raises(ValueError, match='restore with method="patch-jpmap"'):
-        small().decode(torch.zeros(1, 0))
-
-
-@pytest.mark.parametrize("make", [small, lambda: jf.PatchPrior(vae())])
-def test_copies_pickles_and_files_restore_alike(make: Callable, tmp_path: Path) -> None:
-    prior, x, s = make(), noisy(1, 1, 10, 11), torch.tensor([0.1])
-    expected = prior.autoencode(x, s)
-    jf.save_prior(prior, tmp_path / "prior.safetensors")
-    read = jf.load_prior(tmp_path / "prior.safetensors")
-    for other in (copy.deepcopy(prior), pickle.loads(pickle.dumps(prior)), read):
-        assert torch.equal(other.autoencode(x, s), expected) and other.mean_free == prior.mean_free
-    jf.save_prior(prior, tmp_path / "half.safetensors", half=True)
-    half = jf.load_prior(tmp_path / "half.safetensors")
-    assert torch.allclose(half.autoencode(x, s), expected, atol=2e-3)
-
-
-def test_new_weights_are_used_at_once() -> None:
-    prior, x, s = small(), noisy(1, 1, 10, 11), torch.tensor([0.1])
-    before = prior.autoencode(x, s)
-    prior.patch.factors.mul_(1e-3)
-    assert float((prior.autoencode(x, s) - before).abs().max()) > 1e-3
+        jf.PatchPrior(small_patch_network(), 1)  # type: ignore[arg-type]
 
 
 def test_a_prior_that_no_file_can_hold_says_so(tmp_path: Path) -> None:

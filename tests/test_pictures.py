@@ -3,95 +3,43 @@
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-import torch
+from picture_samples import (
+    A8,
+    A16,
+    ALPHA8,
+    ALPHA16,
+    C8,
+    C16,
+    CLOSE,
+    COLOURS,
+    F32,
+    PALETTE,
+    RNG,
+    U8,
+    U16,
+    U32,
+    H,
+    Save,
+    W,
+    late_orientation,
+    over_white,
+    planes,
+    png16,
+    png_of_chunks,
+    transparent_colour,
+    transparent_grey,
+    transparent_level,
+)
 from PIL import Image, ImageOps
 
-from jpmap_fast.data import load_images, load_kernel, load_mask, read_pictures
-from jpmap_fast.data.writing import answer_suffix, write_pictures
+from jpmap_fast.data import load_images, read_pictures
 
-H, W = 7, 9
-RNG = np.random.default_rng(0)
-U8 = RNG.integers(0, 256, (H, W), dtype=np.uint8)
-U16 = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
-U32 = RNG.integers(0, 2**32, (H, W), dtype=np.uint32)
-C8 = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
-C16 = RNG.integers(0, 65536, (H, W, 3), dtype=np.uint16)
-F32 = RNG.random((H, W)).astype(np.float32)
-ALPHA8 = RNG.integers(0, 256, (H, W), dtype=np.uint8)
-ALPHA16 = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
-COLOURS = RNG.integers(0, 65536, (3, 256), dtype=np.uint16)
-PALETTE = Image.fromarray(C8).quantize(8)
-# A float32 of a value in [0, 1].
-CLOSE = 6e-8
-
-Save = Callable[[Path], object]
-
-
-def over_white(colours: Any, alpha: Any) -> Any:
-    return alpha * colours + 1 - alpha
-
-
-def planes(values: Any) -> np.ndarray[Any, Any]:
-    """[H, W] or [H, W, C] as [C, H, W]."""
-    array = np.asarray(values, dtype=np.float64)
-    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-
-
-def png16(array: np.ndarray[Any, Any]) -> Save:
-    return lambda path: path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
-
-
-def transparent_grey() -> np.ndarray[Any, Any]:
-    shown = U8 / 255.0
-    shown[U8 == U8[0, 0]] = 1
-    return shown
-
-
-def transparent_colour() -> np.ndarray[Any, Any]:
-    shown = C8 / 255.0
-    shown[0, 0] = 1
-    return shown
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + check
-
-
-def png_of_chunks(
-    array: Any, depth: int, width: int, before: bytes, after: bytes, height: int | None = None
-) -> bytes:
-    """A grey PNG by the book, its rows already packed, with chunks before and after its pixels."""
-    header = struct.pack(">IIBBBBB", width, height or len(array), depth, 0, 0, 0, 0)
-    pixels = b"".join(b"\0" + row.tobytes() for row in array)
-    chunks = (chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(pixels)), after)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
-
-
-def transparent_level(pixels: int) -> bytes:
-    """Four greys of two bits, the level 1 of 3 transparent."""
-    packed = np.array([[pixels]], dtype=np.uint8)
-    return png_of_chunks(packed, 2, 4, chunk(b"tRNS", struct.pack(">H", 1)), b"")
-
-
-def late_orientation(array: Any) -> bytes:
-    """The orientation 6 after the pixels, where cameras may write it."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    after = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
-    return png_of_chunks(array, 8, array.shape[1], b"", after)
-
-
-A8, A16 = ALPHA8[..., None] / 255, ALPHA16[..., None] / 65535
 # Name of the file, how it is made, what it shows, and the type it holds.
 KINDS: dict[str, tuple[Save, Any, str]] = {
     "grey.png": (Image.fromarray(U8).save, U8 / 255, "uint8"),
@@ -447,120 +395,6 @@ def test_the_background_is_a_choice(tmp_path):
         list(read_pictures(tmp_path / "a.png", background=2))
 
 
-def test_grey_of_colours_keeps_their_depth(tmp_path):
-    (tmp_path / "c.png").write_bytes(imagecodecs.png_encode(C16))
-    found = load_images(tmp_path / "c.png", image_shape=(1, H, W)).images
-    grey = (C16 / 65535) @ np.array([0.299, 0.587, 0.114])
-    np.testing.assert_allclose(found[0, 0], grey, atol=CLOSE)
-
-
-def test_hidden_files_and_folders_are_left_alone(tmp_path):
-    Image.fromarray(U8).save(tmp_path / "a.png")
-    Image.fromarray(U8).save(tmp_path / ".b.png")
-    (tmp_path / "c.png").mkdir()
-    assert load_images(tmp_path).names == ["a.png"]
-
-
-@pytest.mark.parametrize("dtype", ["?", "u1", ">u2", "<u2", ">u4", ">f4", "<f8", "f2"])
-def test_arrays_count_by_their_range(dtype, tmp_path):
-    kind = np.dtype(dtype)
-    if kind.kind == "u":
-        top = 2 ** (8 * kind.itemsize) - 1
-        array = RNG.integers(0, top + 1, (3, H, W)).astype(kind)
-    else:
-        top, array = 1, (RNG.random((3, H, W)) > 0.5).astype(kind)
-    np.save(tmp_path / "a.npy", array)
-    found = load_images(tmp_path / "a.npy").images
-    np.testing.assert_allclose(found[:, 0], array.astype(np.float64) / top, atol=CLOSE)
-
-
-@pytest.mark.parametrize("store", ["uint8", "one-bit", "uint16", "labels", "jpeg", "npy", "bool"])
-def test_masks_of_every_kind_are_the_same_mask(store, tmp_path):
-    seen = U8 > 127
-    path = tmp_path / "m.png"
-    if store == "uint8":
-        Image.fromarray(255 * seen.astype(np.uint8)).save(path)
-    elif store == "one-bit":
-        Image.fromarray(seen).save(path)
-    elif store == "uint16":
-        Image.fromarray(65535 * seen.astype(np.uint16)).save(path)
-    elif store == "labels":  # 0 and 1, as annotation tools write them
-        Image.fromarray(seen.astype(np.uint8)).save(path)
-    elif store == "jpeg":
-        seen = np.kron(seen, np.ones((8, 8), dtype=bool))
-        path = tmp_path / "m.jpg"
-        Image.fromarray(255 * seen.astype(np.uint8)).save(path, quality=95)
-    else:
-        path = tmp_path / "m.npy"
-        np.save(path, seen if store == "bool" else 255 * seen.astype(np.uint8))
-    assert torch.equal(load_mask(path), torch.from_numpy(seen))
-
-
-def test_weights_in_a_mask_stay_weights(tmp_path):
-    np.save(tmp_path / "m.npy", F32)
-    assert torch.equal(load_mask(tmp_path / "m.npy"), torch.from_numpy(F32))
-
-
-def test_kernels_of_every_depth_are_the_same_kernel(tmp_path):
-    weights = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])
-    expected = weights / weights.sum()
-    Image.fromarray((weights * 7).astype(np.uint8)).save(tmp_path / "8.png")
-    Image.fromarray((weights * 1820).astype(np.uint16)).save(tmp_path / "16.png")
-    tifffile.imwrite(tmp_path / "f.tif", expected.astype(np.float32))
-    np.save(tmp_path / "k.npy", expected)
-    for name in ("8.png", "16.png", "f.tif", "k.npy"):
-        np.testing.assert_allclose(load_kernel(tmp_path / name), expected, atol=CLOSE)
-    tifffile.imwrite(tmp_path / "two.tif", np.stack([expected, expected]).astype(np.float32))
-    with pytest.raises(ValueError, match=r"two.tif: expected one kernel, got 2 pages"):
-        load_kernel(tmp_path / "two.tif")
-
-
-@pytest.mark.parametrize("array", [U8, U16, U32, C8, C16, F32, F32.astype(np.float64)], ids=str)
-def test_what_is_written_is_what_was_read(array, tmp_path):
-    tifffile.imwrite(
-        tmp_path / "a.tif",
-        np.stack([array, array[::-1]]),
-        photometric="rgb" if array.ndim == 3 else "minisblack",
-    )
-    pages = list(read_pictures(tmp_path / "a.tif"))
-    values = [torch.from_numpy(page.values) for page in pages]
-    write_pictures(tmp_path / "b.tif", values, [page.stored for page in pages])
-    with tifffile.TiffFile(tmp_path / "b.tif") as file:
-        written = [page.asarray() for page in file.pages]
-    assert [page.dtype for page in written] == [array.dtype] * 2
-    exact = array.dtype.itemsize <= 2 or array.dtype == np.float32
-    for page, wanted in zip(written, (array, array[::-1]), strict=True):
-        if exact:
-            assert np.array_equal(page, wanted)
-        else:  # values are float32
-            assert np.allclose(page / page.max(), wanted / wanted.max(), atol=1e-6)
-    if array.dtype in (np.uint8, np.uint16):
-        write_pictures(tmp_path / "b.png", values[:1], [pages[0].stored])
-        assert np.array_equal(imagecodecs.imread(tmp_path / "b.png"), array)
-
-
-def test_suffixes_of_answers():
-    for suffix, stored, expected in (
-        (".tif", ["uint8"], ".tif"),
-        (".TIFF", ["uint16"] * 5, ".TIFF"),
-        (".png", ["uint16"], ".png"),
-        (".png", ["uint8"] * 3, ".tif"),
-        (".jpg", ["uint8"], ".png"),
-        (".gif", ["uint8"] * 4, ".tif"),
-        (".pfm", ["float32"], ".tif"),
-        (".png", ["uint32"], ".tif"),
-    ):
-        assert answer_suffix(suffix, stored) == expected
-
-
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
-    path = tmp_path / "a.tif"
-    path.write_bytes(b"before")
-    with pytest.raises(TypeError):
-        write_pictures(path, [torch.zeros(1, 2, 2)], ["no type"])
-    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
-
-
 def test_several_images_in_one_pnm_file(tmp_path):
     parts = [b"P5 9 7 255\n" + image.tobytes() for image in (U8, 255 - U8)]
     (tmp_path / "a.pgm").write_bytes(b"".join(parts))
@@ -596,53 +430,6 @@ def test_dark_pictures_say_so(tmp_path):
     )
 
 
-def test_bytes_and_words_in_one_folder(tmp_path):
-    Image.fromarray(U8).save(tmp_path / "a.png")
-    assert torch.equal(load_images(tmp_path, as_bytes=True).images[0, 0], torch.from_numpy(U8))
-    tifffile.imwrite(tmp_path / "b.tif", U16)
-    found = load_images(tmp_path, as_bytes=True).images
-    assert torch.equal(found[0, 0], torch.from_numpy(U8).float() / 255)
-    assert torch.equal(found[1, 0], torch.from_numpy((U16 / 65535).astype(np.float32)))
-
-
-def test_an_array_with_dark_images_is_judged_as_a_whole(tmp_path):
-    dark, bright = (U16 >> 10)[None], U16[None]
-    np.save(tmp_path / "a.npy", np.concatenate((dark, bright)))
-    assert load_images(tmp_path / "a.npy").images.shape[0] == 2
-    np.save(tmp_path / "a.npy", dark)
-    with pytest.raises(ValueError, match="would be black"):
-        load_images(tmp_path / "a.npy")
-
-
-def test_masks_of_labels_in_16_bits(tmp_path):
-    seen = U8 > 127
-    tifffile.imwrite(tmp_path / "m.tif", seen.astype(np.uint16))
-    assert torch.equal(load_mask(tmp_path / "m.tif"), torch.from_numpy(seen))
-
-
-@pytest.mark.parametrize("load, role", [(load_mask, "mask"), (load_kernel, "kernel")])
-def test_transparent_pixels_of_a_mask_or_kernel_are_refused(load, role, tmp_path):
-    Image.fromarray(np.dstack((C8, ALPHA8))).save(tmp_path / "m.png")
-    with pytest.raises(ValueError, match=f"m.png: expected an opaque {role}"):
-        load(tmp_path / "m.png")
-    Image.fromarray(np.dstack((C8, np.full_like(U8, 255)))).save(tmp_path / "m.png")
-    load(tmp_path / "m.png")
-
-
-def test_a_mask_without_white_is_refused(tmp_path):
-    Image.fromarray(U8 % 7).save(tmp_path / "m.png")
-    with pytest.raises(ValueError, match="m.png: expected white .* got 7 values"):
-        load_mask(tmp_path / "m.png")
-    Image.fromarray(np.zeros_like(U8)).save(tmp_path / "m.png")
-    assert not load_mask(tmp_path / "m.png").any()
-
-
-def test_kernels_of_small_integers_in_16_bits(tmp_path):
-    weights = np.outer([1, 2, 1], [1, 2, 1]).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "k.tif", weights)
-    np.testing.assert_allclose(load_kernel(tmp_path / "k.tif"), weights / 16, atol=CLOSE)
-
-
 def test_a_frame_beyond_the_screen_of_an_animation_is_damage(tmp_path):
     frames = [Image.fromarray(np.full((8, 7), level, np.uint8)) for level in (0, 255)]
     path = tmp_path / "a.gif"
@@ -667,21 +454,3 @@ def test_a_chain_of_pages_that_bites_its_tail_is_damage(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="after 2 pages comes one of them again"):
         list(read_pictures(path))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_images_of_floats_are_numbers(tmp_path, bad):
-    values = np.full((8, 7), 0.5, np.float32)
-    values[3, 3] = bad
-    tifffile.imwrite(tmp_path / "a.tif", values)
-    np.save(tmp_path / "a.npy", values)
-    for name in ("a.tif", "a.npy"):
-        with pytest.raises(ValueError, match=f"{name}: .*got NaN or infinity"):
-            load_images(tmp_path / name)
-
-
-@pytest.mark.parametrize("dtype", ["S1", "U1", "complex64", "M8[D]"])
-def test_arrays_of_no_numbers_are_refused_by_name(tmp_path, dtype):
-    np.save(tmp_path / "a.npy", np.zeros((2, 3, 3), dtype))
-    with pytest.raises(TypeError, match=r"a\.npy: expected integers of 8, 16 or 32 bits"):
-        load_images(tmp_path / "a.npy")

@@ -27,6 +27,7 @@ def pictures(tmp_path):
         ("grey", (40, 30), "L"),
         ("colour", (40, 30), "RGB"),
         ("small-colour", (28, 28), "RGB"),
+        ("digit-in-rgb", (28, 28), "grey RGB"),
         ("palette", (40, 30), "P"),
         ("grey16", (40, 30), "I;16"),
     ):
@@ -38,7 +39,8 @@ def pictures(tmp_path):
             continue
         values = generator.integers(0, 256, shape, dtype=np.uint8)
         image = Image.fromarray(values)
-        (image.convert("P") if mode == "P" else image).save(tmp_path / f"{name}.png")
+        kind = {"P": "P", "grey RGB": "RGB"}.get(mode)
+        (image.convert(kind) if kind else image).save(tmp_path / f"{name}.png")
     return tmp_path
 
 
@@ -50,7 +52,10 @@ def pictures(tmp_path):
         (["grey16"], "photos-grey"),
         (["palette"], "photos"),
         (["colour"], "photos"),
-        (["small-colour"], "mnist"),
+        (["small-colour"], "photos"),
+        (["digit-in-rgb"], "mnist"),
+        (["digit", "digit-in-rgb"], "mnist"),
+        (["digit", "small-colour"], "photos"),
         (["grey", "colour"], "photos"),
         (["digit", "grey"], "photos-grey"),
     ],
@@ -87,10 +92,28 @@ def test_what_cannot_be_read_is_passed_over(tmp_path):
     assert chosen(tmp_path / "broken.png") == "mnist"
 
 
-def test_the_command_restores_a_photograph_unasked(pictures):
-    out = pictures / "out"
-    arguments = ["restore", pictures / "colour.png", "--operator", "denoising", "--sigma", "20"]
-    result = CliRunner().invoke(app, [str(a) for a in [*arguments, "-o", out]])
+def restored(*arguments):
+    common = ("--operator", "denoising", "--sigma", "20")
+    result = CliRunner().invoke(app, ["restore", *map(str, (*arguments, *common))])
     assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.mark.parametrize("name, shape", [("colour", (3, 30, 40)), ("small-colour", (3, 28, 28))])
+def test_the_command_restores_a_photograph_unasked(pictures, name, shape):
+    out = pictures / "out"
+    result = restored(pictures / f"{name}.png", "-o", out)
     assert "1 restored with photos, " in result.output
-    assert next(jf.read_pictures(out / "colour.png")).values.shape == (3, 30, 40)
+    assert next(jf.read_pictures(out / f"{name}.png")).values.shape == shape
+
+
+def test_colours_do_not_turn_grey_without_a_word(pictures):
+    out, told = pictures / "out", "colours turned grey, as the prior is"
+    named = ("--prior", "mnist", "-o", out)
+    assert f"small-colour.png: {told}" in restored(pictures / "small-colour.png", *named).stderr
+    assert told not in restored(pictures / "digit-in-rgb.png", *named).stderr
+    colours = np.random.default_rng(0).random((2, 3, 28, 28), np.float32)
+    colours[1] = colours[1, :1]
+    np.save(pictures / "y.npy", colours)
+    stderr = restored(pictures / "y.npy", *named).stderr
+    assert f"y[0]: {told}" in stderr and "y[1]" not in stderr

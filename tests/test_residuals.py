@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from operator_kinds import BATCH, KINDS, PIXELS, SHAPE, images
+from small_photos import small_photo_prior
 from torch import Tensor
 
 import jpmap_fast as jf
@@ -262,6 +263,13 @@ def test_a_fit_finds_the_model_that_pictures_are_of(tmp_path):
     assert torch.allclose(
         dense(again["covariance"]), dense(found["covariance"]), rtol=0.02, atol=1e-4
     )
+
+
+def test_a_prior_without_codes_is_refused_for_what_it_lacks():
+    for prior in (small_photo_prior(), jf.load_prior("patches")):
+        with pytest.raises(ValueError, match="prior: expected one with latent codes z.*no G") as no:
+            jf.fit_residuals(prior, torch.rand(5, 1, 8, 8), rank=2)
+        assert "method" not in str(no.value) and type(prior).__name__ in str(no.value)
 
 
 def test_factor_analysis_recovers_a_covariance():

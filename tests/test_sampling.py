@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from problems import CASE_NAMES, IMAGE_SHAPE, case, small_mlp
@@ -178,6 +180,24 @@ def test_without_draws_there_are_moments(posterior):
             ask()
 
 
+@pytest.mark.parametrize("draws", [1, 2, 5, 30])
+def test_a_quantile_is_that_of_another_draw(posterior, draws):
+    """Of rank q (n + 1), which NumPy names after Weibull; so an interval holds another draw."""
+    few = replace(posterior, x=posterior.x[:, :draws])
+    for q in (0.01, 0.05, 0.25, 0.5, 0.9, 0.99):
+        known = np.quantile(few.x[0].double().numpy(), q, axis=0, method="weibull")
+        assert np.abs(few.quantile(q)[0].numpy() - known).max() < 1e-6
+        assert bool(few.quantile(q)[1].isnan().all())
+        assert torch.equal(few.select(2).quantile(q), few.quantile(q)[2])
+    x = torch.rand(1, 20_000, 1, 1, draws + 1, generator=seeded(3), dtype=torch.float64)
+    exchangeable = replace(posterior, x=x[..., :draws].movedim(-1, 1).reshape(1, draws, 1, 1, -1))
+    level = 0.8 if draws > 8 else (draws - 1) / (draws + 1)
+    lower, upper = exchangeable.interval(max(level, 1e-9))
+    inside = (x[..., draws].reshape(1, 1, 1, -1) - lower) * (x[..., draws].reshape(-1) - upper) <= 0
+    # Three standard errors of 20,000 tosses are 0.01 at most.
+    assert abs(float(inside.double().mean()) - level) < 0.01
+
+
 def test_intervals_quantiles_and_probabilities(posterior):
     lower, upper = posterior.interval(0.8)
     assert torch.equal(lower, posterior.quantile(0.1)[...]) or bool(lower.isnan().any())
@@ -198,6 +218,19 @@ def test_intervals_quantiles_and_probabilities(posterior):
             posterior.interval(wrong)
     with pytest.raises(ValueError, match="one an image"):
         posterior.probability(lambda x: x.mean())
+    with pytest.raises(ValueError, match=r"event: expected booleans, or numbers in \[0, 1\]"):
+        posterior.probability(lambda x: x)
+    with pytest.raises(TypeError, match="event: expected a function"):
+        posterior.probability(0.5)
+    shares = posterior.probability(lambda x: x.clamp(0, 1))
+    assert torch.equal(shares[0], posterior.x[0].clamp(0, 1).mean(dim=0))
+
+
+def test_a_seed_is_no_generator():
+    y = torch.zeros(1, 1, 28, 28)
+    for call in (jf.sample, jf.restore):
+        with pytest.raises(TypeError, match="generator: expected a torch.Generator or None, got 3"):
+            call(y, jf.Denoising(), "mnist", 0.4, generator=3)
 
 
 def test_arviz_gets_draws_and_diagnostics(posterior, monkeypatch):

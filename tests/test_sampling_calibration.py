@@ -21,6 +21,9 @@ OPERATORS = {
     "inpainting": jf.Inpainting(torch.arange(30).reshape(6, 5) % 3 != 0),
     "compressed-sensing": jf.CompressedSensing(MATRIX, IMAGE_SHAPE),
     "blur": jf.Blur(jf.gaussian_kernel(0.7)[1:-1, 1:-1].double()),
+    "linear-operator": jf.LinearOperator(
+        lambda x: x.flatten(1) @ MATRIX.T, lambda y: (y @ MATRIX).reshape(-1, *IMAGE_SHAPE)
+    ),
 }
 QUICK = jf.AMIS(rounds=(64, 64, 128), screen=256, more_starts=(), extra_rounds=1, fallback=None)
 

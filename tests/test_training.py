@@ -1,21 +1,17 @@
-"""Training: the loss, repeatability, resuming, and the command."""
+"""Training: the loss, repeatability, and resuming."""
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from problems import small_mlp
-from safetensors import safe_open
-from typer.testing import CliRunner
+from training_images import colours, digits, parameters
 
 import jpmap_fast as jf
-from jpmap_fast.cli import app
 from jpmap_fast.training import Recipe, train
 from jpmap_fast.training.augmentation import augment
 from jpmap_fast.training.loss import negative_elbo
@@ -27,24 +23,6 @@ NETWORKS = {
     "conv-plain": {**CONV, "network": "conv-plain", "channels": (4, 4, 6, 6)},
 }
 JUDGED = {"held_out": 0.25, "augment": True, "gamma": "closed-form", "patience": 3}
-
-
-def digits(number: int) -> torch.Tensor:
-    return jf.mnist_test_digits(number)[0]
-
-
-def colours(number: int) -> torch.Tensor:
-    """Small smooth images in colour, [N, 3, 8, 16]."""
-    g = torch.Generator().manual_seed(0)
-    u = torch.rand(number, 3, 1, 1, generator=g)
-    rows, columns = torch.linspace(0, 3, 8)[:, None], torch.linspace(0, 3, 16)
-    waves = [torch.sin(u[:, i] * 3 + (1 + i) * rows + u[:, 2] * columns) for i in range(3)]
-    return 0.5 + 0.4 * torch.stack(waves, dim=1)
-
-
-def parameters(prior: jf.MLPVAE | jf.ConvVAE) -> torch.Tensor:
-    """Everything that a file of weights holds, statistics of batch normalisations included."""
-    return torch.cat([value.detach().flatten().double() for value in prior.state_dict().values()])
 
 
 class Interrupted(Exception):
@@ -274,82 +252,6 @@ def test_cosine_schedule_falls_from_the_learning_rate_to_nothing():
     assert Recipe(learning_rate=0.1).learning_rate_of(7) == 0.1
 
 
-# Augmentation
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def test_augmented_images_keep_shape_and_range_and_are_reproducible():
-    images = torch.rand(40, 3, 6, 9)
-    kept = images.clone()
-    found = augment(images, generator())
-    assert found.shape == images.shape and found.dtype == images.dtype
-    assert ((found >= 0) & (found <= 1)).all()
-    assert torch.equal(images, kept)
-    assert torch.equal(found, augment(images, generator()))
-    assert not torch.equal(found, augment(images, generator(1)))
-    changed = (found - images).abs().flatten(1).amax(1) > 0.01
-    assert changed.all()
-
-
-STILL = {"shift": 0, "gain": 0.0, "offset": 0.0}
-
-
-def test_half_of_the_images_are_mirrored():
-    images = torch.rand(200, 3, 4, 5)
-    found = augment(images, generator(), **STILL)
-    as_is = torch.isclose(found, images, rtol=0, atol=1e-6).flatten(1).all(1)
-    mirrored = torch.isclose(found, images.flip(3), rtol=0, atol=1e-6).flatten(1).all(1)
-    assert (as_is ^ mirrored).all()
-    assert 70 <= int(mirrored.sum()) <= 130  # 100 +- 4 standard deviations
-
-
-def test_shifted_images_are_crops_of_the_reflected_ones_and_every_shift_occurs():
-    images = torch.rand(300, 2, 6, 7)
-    found = augment(images, generator(), **{**STILL, "shift": 2})
-    wide = np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="symmetric")
-    wide = torch.from_numpy(wide)
-    seen, explained = set(), torch.zeros(300, dtype=torch.bool)
-    for down in range(5):
-        for right in range(5):
-            crop = wide[:, :, down : down + 6, right : right + 7]
-            for mirrored in (False, True):
-                expected = crop.flip(3) if mirrored else crop
-                same = torch.isclose(found, expected, rtol=0, atol=1e-6).flatten(1).all(1)
-                if same.any():
-                    seen.add((down, right, mirrored))
-                explained |= same
-    assert explained.all()
-    assert len(seen) == 50
-
-
-def test_contrast_changes_by_channel_about_the_mean():
-    images = 0.4 + 0.2 * torch.rand(30, 3, 4, 5)
-    found = augment(images, generator(), **{**STILL, "gain": 0.3})
-    torch.testing.assert_close(found.mean((2, 3)), images.mean((2, 3)), rtol=0, atol=1e-6)
-    ratio = found.std((2, 3)) / images.std((2, 3))
-    assert (ratio > 0.7 - 1e-5).all() and (ratio < 1.3 + 1e-5).all()
-    assert ratio.std() > 0.1 and (ratio.std(1) > 1e-3).all()
-    centred = images - images.mean((2, 3), keepdim=True)
-    moved = found - found.mean((2, 3), keepdim=True)
-    scaled = centred * ratio[:, :, None, None]
-    as_is = torch.isclose(moved, scaled, rtol=0, atol=1e-5).flatten(1).all(1)
-    mirrored = torch.isclose(moved, scaled.flip(3), rtol=0, atol=1e-5).flatten(1).all(1)
-    assert (as_is | mirrored).all()
-
-
-def test_brightness_changes_alike_in_all_channels():
-    images = 0.4 + 0.2 * torch.rand(30, 3, 4, 5)
-    found = augment(images, generator(), **{**STILL, "offset": 0.1})
-    change = found.mean((2, 3)) - images.mean((2, 3))
-    torch.testing.assert_close(change, change[:, :1].expand(-1, 3), rtol=0, atol=1e-6)
-    assert change.abs().max() <= 0.1 + 1e-6 and change.std() > 0.03
-    bright = augment(torch.full((50, 1, 4, 4), 0.99), generator(), **{**STILL, "offset": 0.1})
-    assert bright.max() == 1
-
-
 def test_augmentation_is_for_training_images_alone(monkeypatch):
     from jpmap_fast.training import trainer
 
@@ -406,82 +308,6 @@ def test_defaults_are_the_authors_recipe():
     assert default.latent_dim == 8 and default.hidden == (512, 512)
     assert default.epochs == 200 and default.batch_size == 128
     assert default.learning_rate == 1e-4 and math.isclose(default.sigma_dvae, 15 / 255)
-
-
-def test_command_trains_resumes_and_writes_a_card(tmp_path):
-    data, out, run = tmp_path / "d.npz", tmp_path / "mine.safetensors", tmp_path / "run.pt"
-    np.savez(data, x_train=(digits(30)[:, 0] * 255).round().byte().numpy())
-    common = ["train", str(data), "--output", str(out), "--hidden", "12", "--latent-dim", "2"]
-    common += ["--checkpoint", str(run), "--device", "cpu", "--terms", "public digits"]
-    done = CliRunner().invoke(app, [*common, "--epochs", "2"])
-    assert done.exit_code == 0, done.output
-    assert "gamma" in done.output and "PSNR" in done.output
-    first = jf.load_prior(out)
-    card = out.with_suffix(".md").read_text()
-    assert "public digits" in card and "30" in card
-    done = CliRunner().invoke(app, [*common, "--epochs", "3", "--resume"])
-    assert done.exit_code == 0, done.output
-    assert not torch.equal(parameters(first), parameters(jf.load_prior(out)))
-
-
-def test_command_trains_a_convolutional_prior(tmp_path):
-    data, out = tmp_path / "d.npz", tmp_path / "mine.safetensors"
-    images = (colours(40) * 255).round().byte().permute(0, 2, 3, 1)
-    np.savez(data, x=images.numpy())
-    common = ["train", str(data), "--output", str(out), "--latent-dim", "2", "--epochs", "30"]
-    common += ["--network", "conv-residual", "--channels", "4,6", "--gamma", "closed-form"]
-    common += ["--augment", "--held-out", "0.2", "--patience", "2", "--learning-rate", "0.3"]
-    common += ["--precision", "bfloat16", "--device", "cpu", "--checkpoint", str(tmp_path / "r")]
-    done = CliRunner().invoke(app, [*common, "--half"])
-    assert done.exit_code == 0, done.output
-    prior = jf.load_prior(out)
-    assert isinstance(prior, jf.ConvVAE) and prior.channels == (4, 6) and prior.latent_dim == 2
-    assert prior.image_shape == (3, 8, 16) and prior.blocks == "residual"
-    assert f"gamma: {prior.gamma:.4f}" in done.output
-    with safe_open(str(out), framework="pt") as file:
-        recipe = json.loads(file.metadata()["recipe"])
-        kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
-    assert torch.float16 in kinds
-    assert recipe["network"] == "conv-residual" and recipe["augment"] is True
-    assert recipe["held_out"] == 0.2 and recipe["patience"] == 2
-    epochs = torch.load(tmp_path / "r", weights_only=True)["epochs_done"]
-    assert epochs < 30, "patience should have ended the run"
-    card = out.with_suffix(".md").read_text()
-    assert "- network: conv-residual" in card and "- gamma: closed-form" in card
-    done = CliRunner().invoke(app, common)
-    assert done.exit_code == 0, done.output
-    whole = jf.load_prior(out)
-    assert whole.gamma == prior.gamma  # the same run, stored without rounding
-    assert any(not torch.equal(p, p.half().float()) for p in whole.parameters())
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (["--network", "conv"], "network: expected one of 'mlp'"),
-        (["--channels", "4,x"], "--channels: expected widths such as"),
-        (["--gamma", "2"], "gamma: expected one of"),
-        (["--held-out", "1.5"], "held_out: expected a share"),
-        (["--patience", "2"], "patience: needs images to judge by"),
-        (["--precision", "int8"], "precision: expected one of"),
-        (["--network", "conv-plain"], "multiples of 8"),
-        (["--resume"], "--checkpoint"),
-    ],
-)
-def test_bad_options_of_the_command_end_with_one_line(tmp_path, options, message):
-    data, out = tmp_path / "d.npy", tmp_path / "mine.safetensors"
-    np.save(data, digits(8)[:, 0].numpy())
-    done = CliRunner().invoke(app, ["train", str(data), "--output", str(out), *options])
-    errors = [line for line in done.output.splitlines() if line.startswith("Error")]
-    assert done.exit_code == 2 and len(errors) == 1 and message in errors[0], done.output
-    assert "Traceback" not in done.output and not out.exists()
-
-
-def test_command_says_in_one_line_what_is_wrong(tmp_path):
-    out = tmp_path / "mine.safetensors"
-    done = CliRunner().invoke(app, ["train", str(tmp_path / "none.npz"), "--output", str(out)])
-    assert done.exit_code != 0 and "no such file" in done.output
-    assert "Traceback" not in done.output
 
 
 @pytest.mark.cuda

@@ -12,6 +12,8 @@ from jpmap_fast._messages import FieldError, in_255ths, one_line
 
 FAILED_INPUTS = 1
 BAD_USAGE = 2
+# Of fields that have another one than their name.
+_WORDS = {"inputs": "INPUT", "sampler": "--method"}
 
 
 def fail(message: str, code: int = BAD_USAGE) -> NoReturn:
@@ -33,7 +35,7 @@ def told_in_one_line() -> Iterator[None]:
 
 def flag(field: str) -> str:
     """The word of the command line for a field of a request."""
-    return "INPUT" if field == "inputs" else f"--{field.replace('_', '-')}"
+    return _WORDS.get(field, f"--{field.replace('_', '-')}")
 
 
 def _in_flags(error: FieldError) -> str:

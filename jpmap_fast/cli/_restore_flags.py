@@ -42,7 +42,7 @@ Seed = Annotated[int, typer.Option(help="Of simulated degradations and random st
 Prior = Annotated[
     str | None,
     typer.Option(
-        help="Name of a bundled prior, or a path; by default mnist for pictures of 28 x 28 "
+        help="Name of a bundled prior, or a path; by default mnist for grey pictures of 28 x 28 "
         "pixels, photos or photos-grey for others."
     ),
 ]
@@ -57,6 +57,13 @@ ResidualName = Annotated[
     typer.Option(
         help="Model of how pictures differ from what the prior draws: white, or covariance, pixel "
         "or grey where the prior carries it."
+    ),
+]
+Estimate = Annotated[
+    str,
+    typer.Option(
+        help="map, the most probable picture, or mean, E[x | y] by draws, with --method amis, mala "
+        "or smc; the prior needs latent codes."
     ),
 ]
 Starts = Annotated[
@@ -79,6 +86,15 @@ Progress = Annotated[
     bool | None,
     typer.Option("--progress/--no-progress", help="Progress bar; by default on a terminal."),
 ]
+
+
+def starts_settings(starts: int | None) -> dict[str, Any]:
+    """The settings of a method that --starts gives."""
+    if starts is None:
+        return {}
+    if starts < 1:
+        raise ValueError(f"--starts: expected at least 1, got {starts}")
+    return {"starts": starts}
 
 
 class WithOperators:

@@ -25,6 +25,7 @@ def restore(
     prior: flags.Prior = None,
     method: flags.Method = None,
     residual: flags.ResidualName = "white",
+    estimate: flags.Estimate = RestoreRequest.estimate,
     starts: flags.Starts = None,
     alpha: flags.Alpha = None,
     key: flags.Key = None,
@@ -56,6 +57,7 @@ def restore(
             seed=seed,
             method=method,
             residual=residual,
+            estimate=estimate,
             settings=_settings(method, starts, alpha),
             key=key,
             background=background,
@@ -75,11 +77,7 @@ def restore(
 
 def _settings(method: str | None, starts: int | None, alpha: float | None) -> dict[str, Any]:
     """The settings of a method, by its own names for them."""
-    settings: dict[str, Any] = {}
-    if starts is not None:
-        if starts < 1:
-            raise ValueError(f"--starts: expected at least 1, got {starts}")
-        settings["starts"] = starts
+    settings = flags.starts_settings(starts)
     if alpha is not None:
         if method != "map-z":
             raise ValueError(f"--alpha: only for --method map-z, got {method or 'none'}")

@@ -23,6 +23,9 @@ CalibrationFile = Annotated[
         exists=True, dir_okay=False, help="File of Calibration.save: its intervals are written."
     ),
 ]
+ModeStarts = Annotated[
+    int | None, typer.Option(help="Descents of each image that look for modes of its posterior.")
+]
 WriteDraws = Annotated[bool, typer.Option("--write-draws", help="Every draw as a picture.")]
 
 
@@ -33,14 +36,15 @@ def sample(
     sigma: flags.Sigma,
     output: flags.Output = Path("sampled"),
     simulate: flags.Simulate = False,
-    draws: Draws = 100,
-    level: Level = 0.9,
+    draws: Draws = SampleRequest.draws,
+    level: Level = SampleRequest.level,
     calibration: CalibrationFile = None,
     write_draws: WriteDraws = False,
     seed: flags.Seed = 0,
     prior: flags.CodedPrior = RestoreRequest.prior,
-    method: Sampler = "amis",
+    method: Sampler = SampleRequest.sampler,
     residual: flags.ResidualName = "white",
+    starts: ModeStarts = None,
     key: flags.Key = None,
     background: flags.Background = 1.0,
     resume: flags.Resume = False,
@@ -77,6 +81,7 @@ def sample(
             restore=restore,
             draws=draws,
             sampler=method,
+            settings=flags.starts_settings(starts),
             level=level,
             calibration=None if calibration is None else str(calibration),
             write_draws=write_draws,

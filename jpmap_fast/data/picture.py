@@ -9,6 +9,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+# What is said of a picture that ``with_channels`` takes its colours from.
+TURNED_GREY = "colours turned grey, as the prior is"
 # Luma of ITU-R BT.601, as Pillow and most readers turn colours grey.
 LUMA = (0.299, 0.587, 0.114)
 # An integer picture that uses no more than this part of its range is no picture of that range:
@@ -169,6 +171,14 @@ def finished(
     shown = oriented(values, orientation)
     planes = np.ascontiguousarray(np.moveaxis(shown, -1, 0), dtype=np.float32)
     return Picture(planes, stored, tuple(notes), opaque)
+
+
+def loses_colour(values: Array, channels: int | None) -> bool:
+    """Whether ``with_channels`` makes colours grey: three equal channels have none."""
+    if channels != 1 or values.shape[0] != 3:
+        return False
+    first, *others = values
+    return not all(np.array_equal(first, other, equal_nan=True) for other in others)
 
 
 def with_channels(values: Array, channels: int | None) -> Array:

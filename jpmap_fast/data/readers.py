@@ -20,7 +20,7 @@ from jpmap_fast.data.arrays import (
     read_array,
 )
 from jpmap_fast.data.idx import is_idx, read_idx
-from jpmap_fast.data.picture import Array, Picture, with_channels
+from jpmap_fast.data.picture import TURNED_GREY, Array, Picture, loses_colour, with_channels
 from jpmap_fast.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_pictures
 
 # Names that data sets commonly give their training images, tried in this order.
@@ -126,8 +126,8 @@ def fitting_pictures(
 
     Args:
         path: of the file.
-        image_shape: (C, H, W), each None where any will do. Where height and width are free, a note
-            tells of colours that were turned grey.
+        image_shape: (C, H, W), each None where any will do. A note tells of colours that were
+            turned grey.
         background: grey level behind transparent pixels.
 
     Raises:
@@ -147,8 +147,8 @@ def fitting_pictures(
         if values.shape != first:
             raise ValueError(f"{path.name}: expected pages of one shape, got several")
         before, after = picture.values.shape[0], values.shape[0]
-        if after < before and image_shape[1] is None:
-            notes = (*notes, "colours turned grey, as the prior is")
+        if loses_colour(picture.values, image_shape[0]):
+            notes = (*notes, TURNED_GREY)
         yield Picture(values, picture.stored, notes, grey=before < after)
 
 

@@ -11,6 +11,18 @@ from jpmap_fast._messages import typed
 VERSION = 1
 
 
+def hash_of(request: Any) -> int:
+    """Of all fields: requests are equal where those are, and a dictionary's order is none."""
+    values = (getattr(request, own.name) for own in fields(request))
+    return hash(tuple(frozenset(v.items()) if isinstance(v, dict) else v for v in values))
+
+
+def check_named(name: str, value: Any) -> None:
+    """Raise TypeError unless a field is a dictionary with text as keys."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f"{name}: expected a dictionary by name, got {value!r}")
+
+
 def versioned(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content behind the version of its form."""
     return {"version": VERSION, **content}

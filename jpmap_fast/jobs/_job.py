@@ -18,13 +18,17 @@ from jpmap_fast.jobs._degradation import Degradation
 from jpmap_fast.jobs._journal import Entry, Journal
 from jpmap_fast.jobs._outputs import Targets
 from jpmap_fast.jobs._sources import BATCH, Item, Source, array_sources, check_vectors, sources
+from jpmap_fast.jobs._summary import finished_run
 from jpmap_fast.jobs.pictures import Restoring
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import named_operator
 from jpmap_fast.priors.protocol import has_codes
 
-# Of the images worked on at a time, where they are large.
+# Of images that are drawn, which takes so much longer that what is lost with a run that is killed
+# counts for more than what a batch as large as others gains.
+DRAWN = 16
+# Of these images, where they are large, or of their draws.
 MOST_NUMBERS = 1 << 24
 
 
@@ -37,12 +41,16 @@ class Opened:
         found: the sources.
         rows: whether they are slices of one array.
         common: A of all images; None of picture files that may have any size.
+        size: images worked on at a time, if they are not large.
+        draws: of each image, which then counts as so many.
     """
 
     ready: Restoring
     found: list[Source]
     rows: bool
     common: Degradation | None
+    size: int
+    draws: int
 
     @property
     def files(self) -> list[Path]:
@@ -50,8 +58,14 @@ class Opened:
         return [source.file for source in self.found if source.file]
 
 
-def opened(request: RestoreRequest, images: Any, arrays: Mapping[str, Any] | None) -> Opened:
+def opened(
+    request: RestoreRequest, images: Any, arrays: Mapping[str, Any] | None, draws: int | None = None
+) -> Opened:
     """The inputs of a request, or ``images`` in their place.
+
+    Args:
+        request, images, arrays: as ``run`` takes them.
+        draws: of each image; None where it is restored.
 
     Raises:
         ValueError, TypeError, OSError: the request cannot be run at all.
@@ -66,23 +80,34 @@ def opened(request: RestoreRequest, images: Any, arrays: Mapping[str, Any] | Non
     if inputs and named_operator(request.operator).vectors and not request.simulate:
         check_vectors(inputs, request.operator)
     ready = Restoring(request, arrays=arrays)
+    size = _size(ready, draws)
     if images is None:
         found, rows = sources(
             inputs,
             ready.shape,
             key=request.key,
             background=request.background,
-            batch=request.chunk_size,
+            batch=size,
         )
     else:
         array = as_tensor("images", images).detach().cpu().numpy()
-        found, rows = array_sources(array, ready.shape, request.chunk_size), True
+        found, rows = array_sources(array, ready.shape, size), True
     common = ready.fixed
     if common is None and rows:
         common = ready.at(next(source.shape for source in found if source.shape))
     if common is not None:
         common.check_sources(len(found), rows)
-    return Opened(ready, found, rows, common)
+    return Opened(ready, found, rows, common, size, draws or 1)
+
+
+def _size(ready: Restoring, draws: int | None) -> int:
+    """Images worked on at a time."""
+    if ready.request.chunk_size is not None:
+        return ready.request.chunk_size
+    if draws is None:
+        return BATCH
+    each = draws * math.prod(ready.prior.image_shape or (1,))
+    return max(1, min(DRAWN, MOST_NUMBERS // each))
 
 
 @dataclass
@@ -91,12 +116,12 @@ class Job(ABC):
 
     Attributes:
         inputs: what there is to work on.
-        settings: all that results depend on.
+        kept: all that results depend on.
         targets: the pictures that are written; None for rows of an array.
     """
 
     inputs: Opened
-    settings: dict[str, Any]
+    kept: dict[str, Any]
     targets: Targets | None
     # What to do where a prior with codes is not for pictures of a size.
     of_any_size: ClassVar[str] = ""
@@ -115,6 +140,11 @@ class Job(ABC):
     def algorithm(self) -> str:
         """The method with its settings."""
         return repr(self.ready.algorithm)
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All settings, as a summary tells them."""
 
     @abstractmethod
     def worked(self, items: list[Item]) -> Any:
@@ -137,7 +167,7 @@ class Job(ABC):
         # Made with the first results: what is wrong with the request leaves nothing behind.
         journal = self._journal(found) if self.ready.request.resume else None
         waiting: list[tuple[Source, list[Item]]] = []
-        size = self.ready.request.chunk_size or BATCH
+        size, draws = self.inputs.size, self.inputs.draws
         for number, source in enumerate(found):
             if progress is not None:
                 progress(number, len(found))
@@ -151,7 +181,7 @@ class Job(ABC):
                 waiting = []
             waiting.append((source, items))
             count = sum(len(items) for _, items in waiting)
-            if count >= size or count * items[0].values.size >= self._most():
+            if count >= size or count * draws * items[0].values.size >= self._most():
                 journal = self._finish_some(waiting, journal)
                 waiting = []
         if waiting:
@@ -164,12 +194,14 @@ class Job(ABC):
         return self._finish(journal, failures, time.perf_counter() - begin)
 
     def _most(self) -> float:
-        """Numbers of the images restored at a time, where the request does not count these."""
+        """Numbers of the images worked on at a time, where the request does not count these."""
         return MOST_NUMBERS if self.ready.request.chunk_size is None else math.inf
 
     def _journal(self, found: list[Source]) -> Journal:
         self.output.mkdir(parents=True, exist_ok=True)
-        journal = Journal(self.output, self.settings, self.ready.request.resume)
+        resume = self.ready.request.resume
+        finished = finished_run(self.output, self.settings) if resume else None
+        journal = Journal(self.output, self.kept, resume, finished)
         journal.check_inputs({source.name for source in found})
         return journal
 
@@ -183,7 +215,7 @@ class Job(ABC):
                 degradation.check_sources(len(self.inputs.found), self.inputs.rows)
                 degradation.check_count(count)
             if self.targets is not None:
-                self.ready.check_range(items)
+                items = self.ready.check_range(items)
                 self.targets.written([item.stored for item in items])
             return items
         except (ValueError, TypeError, OSError) as error:

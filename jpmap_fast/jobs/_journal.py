@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,20 +43,31 @@ class Journal:
         output: folder of the run; the journal is in a folder of its own below it until the end.
         settings: all that results depend on; a run goes on with the same ones alone.
         resume: go on, if there is something to go on with; otherwise begin anew.
+        finished: settings of a run that has finished in the folder, and of this one in the same
+            words; None where none has, or where nobody minds. Its results are made again with the
+            same ones alone.
 
     Raises:
         ValueError: the run in the folder had other settings.
     """
 
-    def __init__(self, output: Path, settings: dict[str, Any], resume: bool) -> None:
+    def __init__(
+        self,
+        output: Path,
+        settings: dict[str, Any],
+        resume: bool,
+        finished: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._folder = output / FOLDER
         self._lines = self._folder / "journal.jsonl"
         kept = self._folder / "settings.json"
         self.done: dict[str, Entry] = {}
         if resume and kept.exists():
-            self._check(json.loads(kept.read_text()), settings)
+            check_same(output, json.loads(kept.read_text()), settings)
             self._read()
         else:
+            if finished is not None:
+                check_same(output, *finished)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
             with written_whole(kept) as part:
@@ -116,17 +127,19 @@ class Journal:
             entry = Entry(**json.loads(line))
             self.done[entry.source] = entry
 
-    def _check(self, before: dict[str, Any], settings: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(settings))
-        for name in now:
-            if before.get(name) != now[name]:
-                raise FieldError(
-                    "{resume}: the run in {folder} had {setting} = {before!r}, now it is {now!r}; "
-                    "begin anew, without {resume}",
-                    {
-                        "folder": self._folder.parent,
-                        "setting": name,
-                        "before": before.get(name),
-                        "now": now[name],
-                    },
-                )
+
+def check_same(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError, with what differs, where a run in a folder had other settings."""
+    now = json.loads(json.dumps(settings))
+    for name in {**now, **before}:
+        if before.get(name) != now.get(name):
+            raise FieldError(
+                "{resume}: the run in {folder} had {setting} = {before!r}, now it is {now!r}; "
+                "begin anew, without {resume}",
+                {
+                    "folder": folder,
+                    "setting": name,
+                    "before": before.get(name),
+                    "now": now.get(name),
+                },
+            )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from jpmap_fast.data.picture import loses_colour
 from jpmap_fast.data.pictures import read_pictures
 from jpmap_fast.jobs._sources import Shape, is_array, unfolded
 from jpmap_fast.jobs.pictures import Restoring
@@ -20,9 +21,10 @@ COLOUR_MODES = ("RGB", "YCbCr", "CMYK")
 def with_prior(request: RestoreRequest) -> RestoreRequest:
     """The request with the prior that its inputs are of.
 
-    "mnist" for an array and where every picture has the size that this prior asks for; else
-    "photos-grey" where every picture is grey, and "photos" where one is not. Files are read as far
-    as their headers say. One that cannot be is passed over: it fails later, with its reason.
+    "mnist" for an array and where every picture has the size that this prior asks for and no
+    colours; else "photos-grey" where every picture is stored as a grey one, and "photos" where one
+    is not. Files are read as far as their headers say, and whole where these promise colours in the
+    size of a digit. One that cannot be is passed over: it fails later, with its reason.
     """
     named = replace(request, prior=DIGITS)
     paths = unfolded([Path(name) for name in request.inputs])
@@ -33,8 +35,8 @@ def with_prior(request: RestoreRequest) -> RestoreRequest:
     except (ValueError, TypeError, OSError):  # such as a mask of another size
         size = (28, 28)
     digits = grey = True
-    for channels, *sides in _shapes(paths):
-        digits &= tuple(sides) == size
+    for path, (channels, *sides) in _shapes(paths):
+        digits = digits and tuple(sides) == size and not (channels == 3 and _has_colours(path))
         grey &= channels == 1
         if not (digits or grey):
             break
@@ -43,13 +45,21 @@ def with_prior(request: RestoreRequest) -> RestoreRequest:
     return replace(request, prior=GREY if grey else COLOUR)
 
 
-def _shapes(paths: Sequence[Path]) -> Iterator[tuple[int, ...]]:
-    """(C, H, W) of pictures, C = 1 for a grey one."""
+def _shapes(paths: Sequence[Path]) -> Iterator[tuple[Path, tuple[int, ...]]]:
+    """Pictures with their (C, H, W), C = 1 for a grey one."""
     for path in paths:
         try:
-            yield _shape_of(path)
+            yield path, _shape_of(path)
         except (ValueError, TypeError, OSError):
             continue
+
+
+def _has_colours(path: Path) -> bool:
+    """Whether a picture, or a page of it, is more than grey values stored three times."""
+    try:
+        return any(loses_colour(page.values, 1) for page in read_pictures(path))
+    except (ValueError, TypeError, OSError):
+        return False
 
 
 def _shape_of(path: Path) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from jpmap_fast.jobs._journal import Entry, Journal
 from jpmap_fast.jobs._outputs import Targets
 from jpmap_fast.jobs._settings import settings
 from jpmap_fast.jobs._sources import Item, Source
-from jpmap_fast.jobs._summary import write_summary
+from jpmap_fast.jobs._summary import told_settings, write_summary
 from jpmap_fast.jobs.pictures import RestoredBatch
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
@@ -59,7 +59,7 @@ def run(
         ValueError, TypeError, OSError: the request cannot be run at all; or something is wrong with
             an array of images, which is one input.
     """
-    inputs = opened(request, images, arrays)
+    inputs = opened(request, images, arrays, None if request.estimate == "map" else 1)
     targets = None
     if not inputs.rows:
         targets = Targets(Path(request.output), inputs.files, request.format, request.bits)
@@ -73,6 +73,10 @@ def run(
 class _RestoreJob(Job):
     passes: Progress | None
     of_any_size = "; the priors photos and photos-grey take pictures of any size"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return told_settings(self.ready.request, self.algorithm, {})
 
     def worked(self, items: list[Item]) -> RestoredBatch:
         return self.ready.batch(items, self.passes)
@@ -128,7 +132,7 @@ class _RestoreJob(Job):
         journal.results.write(self.output / "restored.npz", {})
         if request.simulate and common is not None:
             journal.measured.write(self.output / "measured.npz", common.arrays())
-        write_summary(self.output / "summary.json", request, report)
+        write_summary(self.output, request, report, self.settings)
 
 
 def _as_stored(image: Tensor, item: Item) -> Tensor:

@@ -21,11 +21,12 @@ from jpmap_fast.jobs._journal import Entry, Journal
 from jpmap_fast.jobs._outputs import Targets
 from jpmap_fast.jobs._settings import settings
 from jpmap_fast.jobs._sources import Item, Source
-from jpmap_fast.jobs._summary import write_summary
+from jpmap_fast.jobs._summary import told_settings, write_summary
 from jpmap_fast.jobs.pictures import finite_number
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.sample_request import SampleRequest
 from jpmap_fast.sampling import with_codes
+from jpmap_fast.sampling.posterior import draws_for
 
 # Pictures of each image that are written as its file is; their fields in posterior.npz as well.
 PICTURES = ("mean", "lower", "upper")
@@ -61,7 +62,7 @@ def run_sampling(
             without codes; or something is wrong with an array of images, which is one input.
     """
     calibration = None if request.calibration is None else jf.Calibration.load(request.calibration)
-    inputs = opened(request.restore, images, arrays)
+    inputs = opened(request.restore, images, arrays, request.draws)
     with_codes(inputs.ready.prior)
     kept = settings(request.restore, arrays or {}, own=_own(request))
     targets = None
@@ -78,7 +79,7 @@ def run_sampling(
 def _own(request: SampleRequest) -> dict[str, Any]:
     """The settings of draws."""
     names = ("draws", "sampler", "level", "calibration", "write_draws")
-    return {name: getattr(request, name) for name in names}
+    return {**{name: getattr(request, name) for name in names}, **request.settings}
 
 
 def _targets(request: SampleRequest, files: list[Path], name: str) -> Targets:
@@ -108,7 +109,11 @@ class _SampleJob(Job):
 
     @property
     def algorithm(self) -> str:
-        return self.request.sampler
+        return repr(self.request.method())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return told_settings(self.request.restore, self.algorithm, _own(self.request))
 
     def worked(self, items: list[Item]) -> _Batch:
         begin, request = time.perf_counter(), self.request.restore
@@ -117,9 +122,9 @@ class _SampleJob(Job):
             y.to(self.ready.device),
             operator.to(self.ready.device),
             self.ready.prior,
-            request.sigma,
+            self.ready.noise_levels(items),
             draws=self.request.draws,
-            method=self.request.sampler,
+            method=self.request.method(),
             residual=request.residual,
             generator=torch.Generator().manual_seed(request.seed),
         )
@@ -140,7 +145,8 @@ class _SampleJob(Job):
         finite = torch.isfinite(posterior.mean.flatten(1)).all(dim=1).tolist()
         reports = []
         for i, (item, status) in enumerate(zip(items, posterior.status, strict=True)):
-            notes = item.notes if status == "converged" or not finite[i] else (*item.notes, status)
+            notes = (*item.notes, *self._few_draws())
+            notes = notes if status == "converged" or not finite[i] else (*notes, status)
             report = PictureReport(
                 source=item.name,
                 sigma=float(posterior.sigma[i]),
@@ -156,6 +162,15 @@ class _SampleJob(Job):
             )
             reports.append(report)
         return _Batch(posterior, (lower, upper), reports, details)
+
+    def _few_draws(self) -> tuple[str, ...]:
+        """What there is to say of intervals of fewer draws than their level takes."""
+        draws, level = self.request.draws, self.request.level
+        if self.calibration is not None or draws >= draws_for(level):
+            return ()
+        sure, wanted = (draws - 1) / (draws + 1), draws_for(level)
+        told = f"intervals between the extremes of {draws} draws are sure to {sure:.2f}, not "
+        return (f"{told}{level:g}: that takes {wanted} draws",)
 
     def stored(
         self, waiting: list[tuple[Source, list[Item]]], batch: _Batch, journal: Journal
@@ -213,15 +228,8 @@ class _SampleJob(Job):
             {name: value for name, column in told.items() if np.isfinite(value := column[i].item())}
             for i in range(journal.measured.count)
         ]
-        request = self.request.restore
-        write_summary(
-            self.output / "summary.json",
-            request,
-            report,
-            done="sampled",
-            more=_own(self.request),
-            details=details,
-        )
+        restore = self.request.restore
+        write_summary(self.output, restore, report, self.settings, done="sampled", details=details)
 
 
 # Numbers of each image in summary.json.

@@ -13,7 +13,7 @@ from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import all_options
 
 # What no result depends on.
-_FREE = ("output", "device", "resume", "inputs")
+FREE = ("output", "device", "resume", "inputs")
 
 
 def flat(request: RestoreRequest) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def settings(
         options[name] = f"{values.dtype} {list(values.shape)}, sha256 {_digest(values.tobytes())}"
     content = {**_flat(request, options), "prior": _with_content(request.prior)}
     content |= {name: _with_content(value) for name, value in (own or {}).items()}
-    kept = {name: value for name, value in content.items() if name not in _FREE}
+    kept = {name: value for name, value in content.items() if name not in FREE}
     return {**kept, "version": jf.__version__}
 
 

@@ -19,10 +19,10 @@ from jpmap_fast.data.arrays import (
     read_array,
 )
 from jpmap_fast.data.idx import is_idx, read_idx
-from jpmap_fast.data.picture import Array, with_channels
+from jpmap_fast.data.picture import TURNED_GREY, Array, loses_colour, with_channels
 from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
 
-# Images of an array restored at a time, and of pictures, whatever their files.
+# Images of an array in one source, and worked on at a time.
 BATCH = 64
 
 
@@ -37,6 +37,7 @@ class Item:
         notes: what was done to it.
         row: its place in the array, or among the pages of its file.
         grey: whether it has three channels of a picture that was stored with one.
+        sigma: the noise level that was estimated of it, where it was already.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Item:
     stored: str = ""
     notes: tuple[str, ...] = ()
     grey: bool = False
+    sigma: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def sources(
     *,
     key: str | None,
     background: float,
-    batch: int | None = None,
+    batch: int = BATCH,
 ) -> tuple[list[Source], bool]:
     """The sources of the inputs, and whether they are rows of an array.
 
@@ -118,7 +120,7 @@ def unfolded(paths: Sequence[Path]) -> list[Path]:
     return list({file.resolve(): file for file in files}.values())
 
 
-def array_sources(array: Array, shape: Shape, batch: int | None = None) -> list[Source]:
+def array_sources(array: Array, shape: Shape, batch: int = BATCH) -> list[Source]:
     """The sources of an array that is in memory.
 
     Raises:
@@ -136,6 +138,16 @@ def check_vectors(paths: Sequence[Path], operator: str) -> None:
             "to try it on images, add {simulate}",
             {"name": operator.replace("-", " ")},
         )
+
+
+def check_shape(got: tuple[int, ...], wanted: Shape) -> None:
+    """Raise ValueError where a picture has another shape than wanted."""
+    fits = len(got) == len(wanted) and 0 not in got
+    if not fits or any(size not in (None, one) for size, one in zip(wanted, got, strict=True)):
+        form = ", ".join(
+            "CHW"[place] if size is None else str(size) for place, size in enumerate(wanted)
+        )
+        raise ValueError(f"picture: expected shape [{form}], got {list(got)}")
 
 
 def is_array(path: Path) -> bool:
@@ -172,21 +184,23 @@ def _slices(
     names: tuple[str, str, str],
     stamp: list[Any],
     wanted: Shape,
-    batch: int | None,
+    size: int,
 ) -> Iterator[Source]:
     """Slices of an array; ``names`` are those of the sources, for errors, and of its rows."""
-    size, shape = batch or BATCH, _shape_in(array, wanted)
+    shape = _shape_in(array, wanted)
     rows = _vectors(array, shape[0]) if len(shape) == 1 else _images(array, shape)
     for begin in range(0, len(rows), size):
         part = rows[begin : begin + size]
 
         def read(part: Array = part, begin: int = begin) -> list[Item]:
+            notes: list[tuple[str, ...]] = [()] * len(part)
             if part.ndim > 2:
                 part = pixel_values(names[1], part)
+                notes = [(TURNED_GREY,) * loses_colour(image, shape[0]) for image in part]
                 part = np.stack([with_channels(image, shape[0]) for image in part])
             return [
-                Item(f"{names[2]}[{row}]", values.astype(np.float32), row)
-                for row, values in enumerate(part, begin)
+                Item(f"{names[2]}[{row}]", values.astype(np.float32), row, notes=told)
+                for row, (values, told) in enumerate(zip(part, notes, strict=True), begin)
             ]
 
         name = f"{names[0]}[{begin}:{begin + len(part)}]"

@@ -2,56 +2,96 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jpmap_fast._files import write_json
 from jpmap_fast._messages import in_255ths
-from jpmap_fast.jobs._settings import flat
+from jpmap_fast.jobs._settings import FREE, flat
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
 
+NAME = "summary.json"
+# What may differ between a run that has finished in a folder and one that makes it again.
+_OTHERWISE = (*FREE, "chunk_size")
+
+
+def told_settings(
+    request: RestoreRequest, algorithm: str, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All settings of a run, for a person to read.
+
+    Args:
+        request: of the run.
+        algorithm: the method with its settings.
+        more: settings beside those of the request.
+    """
+    sigma = request.sigma if isinstance(request.sigma, str) else in_255ths(request.sigma)
+    own = {"sigma": sigma, "sigma_unit": "1/255", "algorithm": algorithm}
+    return {**flat(request), **more, **own}
+
+
+def finished_run(
+    folder: Path, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Settings that the results in a folder depend on, and those of another run in the same words.
+
+    Args:
+        folder: of results.
+        settings: of the other run, as ``told_settings`` gives them.
+
+    Returns:
+        Both, sigma in [0, 1] units; None where no summary of a run is in the folder.
+    """
+    try:
+        before = json.loads((folder / NAME).read_text())["settings"]
+    except (OSError, ValueError, LookupError, TypeError):  # none, or of another program
+        return None
+    return (_compared(before), _compared(settings)) if isinstance(before, dict) else None
+
+
+def _compared(told: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in told.items() if name not in _OTHERWISE}
+    if isinstance(sigma := found.get("sigma"), (int, float)):
+        found["sigma"] = sigma / 255
+    return found
+
 
 def write_summary(
-    path: Path,
+    folder: Path,
     request: RestoreRequest,
     report: RestoreReport,
+    settings: Mapping[str, Any],
     *,
     done: str = "restored",
-    more: Mapping[str, Any] | None = None,
     details: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write summary.json, whole or not at all.
 
     Args:
-        path: of the file.
+        folder: that it is written to.
         request, report: of the run.
+        settings: as ``told_settings`` gives them.
         done: what was done with the images.
-        more: settings beside those of the request.
         details: of each image, beside what its report says.
     """
-    settings, estimated = flat(request), isinstance(request.sigma, str)
+    estimated = isinstance(request.sigma, str)
     summary: dict[str, Any] = {
         done: len(report.restored),
         "converged": report.converged,
         "failed": len(report.failures),
         "seconds": report.seconds,
         **{f"mean_{name}": value for name, value in report.means.items()},
-        "settings": {
-            **settings,
-            **(more or {}),
-            "sigma": request.sigma if estimated else in_255ths(float(request.sigma)),
-            "sigma_unit": "1/255",
-            "algorithm": report.algorithm,
-        },
+        "settings": settings,
         "versions": report.versions,
         "images": [_line(picture, request.simulate, estimated) for picture in report.pictures],
         "failures": [{"name": name, "reason": reason} for name, reason in report.failures],
     }
     for line, own in zip(summary["images"], details, strict=False):
         line.update(own)
-    write_json(path, summary)
+    write_json(folder / NAME, summary)
 
 
 def _line(picture: PictureReport, simulated: bool, estimated: bool) -> dict[str, Any]:

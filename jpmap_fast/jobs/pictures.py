@@ -15,15 +15,16 @@ import jpmap_fast as jf
 from jpmap_fast._arrays import as_float_tensor, as_tensor
 from jpmap_fast._messages import FieldError
 from jpmap_fast._metrics import psnr
-from jpmap_fast._prepared import AUTO, as_algorithm
+from jpmap_fast._prepared import AUTO
+from jpmap_fast._restore import default_name, method_of
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs._degradation import Degradation
-from jpmap_fast.jobs._sources import Item, Shape
+from jpmap_fast.jobs._sources import Item, Shape, check_shape
 from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.jobs.report import PictureReport
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import named_operator, read_options
-from jpmap_fast.priors.protocol import bound, default_method, picture_shape
+from jpmap_fast.priors.protocol import bound, picture_shape
 
 # Shapes of pictures whose operators are kept.
 KEPT = 4
@@ -101,8 +102,9 @@ class Restoring:
         self.device = pick_device(request.device)
         self.prior = jf.load_prior(request.prior, device=self.device) if prior is None else prior
         # From here on the request names its method.
-        self.request = replace(request, method=request.method or default_method(self.prior))
-        self.algorithm = as_algorithm(self.request.algorithm(), self.prior)
+        method = request.method or default_name(request.estimate, self.prior)
+        self.request = replace(request, method=method)
+        self.algorithm = method_of(request.estimate, self.request.algorithm(), self.prior)
         if self.prior.image_shape is None:
             self._check_pictures()
         self._options = read_options(request.operator, request.options, beside)
@@ -155,27 +157,39 @@ class Restoring:
                 or kernels of several images.
         """
         tensor = as_float_tensor("picture", picture).detach().cpu()
-        _check_shape(tuple(tensor.shape), self.shape)
+        check_shape(tuple(tensor.shape), self.shape)
         items = [Item(name, tensor.numpy(), 0)]
         self.at(tuple(tensor.shape)).check_count(1)
-        self.check_range(items)
-        done = self.batch(items)
+        done = self.batch(self.check_range(items))
         result = done.result.unbatched()
         return RestoredPicture(result.x, result.z, result.decoded, done.y[0], done.reports[0])
 
-    def check_range(self, items: Sequence[Item]) -> None:
-        """Raise ValueError where these cannot be (measurements of) images in [0, 1]."""
+    def check_range(self, items: Sequence[Item]) -> list[Item]:
+        """The items, of one shape, each with its noise level where that is to be estimated.
+
+        Raises:
+            ValueError: these cannot be (measurements of) images in [0, 1].
+        """
         y = _stacked(items)
         found = self.at(tuple(y.shape[1:]))
         operator = jf.Denoising() if self.request.simulate else found.operator(items)
         if self.request.sigma == AUTO:
             sigma = jf.estimate_sigma(y, operator)
+            items = [replace(i, sigma=s) for i, s in zip(items, sigma.tolist(), strict=True)]
         else:
             sigma = torch.full((len(items),), float(self.request.sigma))
         finite = torch.isfinite(y.flatten(1)).all(dim=1)
         rows = finite.nonzero()[:, 0]
         of_these = operator.bind(found.image_shape, len(items)).select(rows)
         of_these.check_range(y[rows], sigma[rows])
+        return list(items)
+
+    def noise_levels(self, items: Sequence[Item]) -> Any:
+        """Sigma as ``restore`` takes it, of items as ``check_range`` gives them or not."""
+        known = [item.sigma for item in items if item.sigma is not None]
+        if len(known) < len(items):
+            return self.request.sigma
+        return torch.tensor(known, device=self.device)
 
     def batch(self, items: Sequence[Item], progress: Progress | None = None) -> RestoredBatch:
         """Restore images that were read, all at once.
@@ -193,11 +207,13 @@ class Restoring:
             y.to(self.device),
             operator.to(self.device),
             bound(self.prior, degradation.image_shape),
-            self.request.sigma,
+            self.noise_levels(items),
             method=self.algorithm,
             residual=self.request.residual,
+            estimate=self.request.estimate,
             generator=torch.Generator().manual_seed(self.request.seed),
-            progress=progress or False,
+            # Draws are no iterations, of which a mean has none.
+            progress=progress or False if self.request.estimate == "map" else False,
         )
         reports = self._reports(items, result, images)
         share = (time.perf_counter() - begin) / len(items)
@@ -270,15 +286,6 @@ def restore_picture(
         torch.Size([1, 28, 28])
     """
     return Restoring(request, prior=prior, arrays=arrays).picture(picture, name)
-
-
-def _check_shape(got: tuple[int, ...], wanted: Shape) -> None:
-    fits = len(got) == len(wanted) and 0 not in got
-    if not fits or any(size not in (None, one) for size, one in zip(wanted, got, strict=True)):
-        form = ", ".join(
-            "CHW"[place] if size is None else str(size) for place, size in enumerate(wanted)
-        )
-        raise ValueError(f"picture: expected shape [{form}], got {list(got)}")
 
 
 def _stacked(items: Sequence[Item]) -> Tensor:

@@ -11,10 +11,13 @@ from typing import Any
 
 from jpmap_fast._messages import FieldError, typed
 from jpmap_fast._prepared import AUTO
-from jpmap_fast.algorithms import ALGORITHMS, Algorithm
-from jpmap_fast.jobs._fields import given_fields, versioned
+from jpmap_fast._restore import METHODS_OF
+from jpmap_fast.algorithms import Algorithm
+from jpmap_fast.jobs._fields import check_named, given_fields, hash_of, versioned
+from jpmap_fast.jobs._methods import made, plain_settings
 from jpmap_fast.operators.registry import check_complete, checked_options
 from jpmap_fast.priors.protocol import DEFAULT_METHODS
+from jpmap_fast.sampling import DEFAULT_METHOD, SamplingMethod
 
 FORMATS = ("png", "tiff")
 BITS = (8, 16, 32)
@@ -26,6 +29,7 @@ _KINDS: dict[str, type] = {
     "prior": str,
     "method": str,
     "residual": str,
+    "estimate": str,
     "seed": int,
     "device": str,
     "chunk_size": int,
@@ -59,10 +63,13 @@ class RestoreRequest:
         method: name of the algorithm, as ``restore`` takes it; None for that of the prior.
         residual: name of the model of x - G(z), as ``restore`` takes it: "white", or one that the
             prior carries.
+        estimate: "map" for the most probable picture, "mean" for E[x | y] as ``restore`` has it;
+            ``method`` is then "amis", "mala" or "smc".
         settings: of the algorithm by name, such as {"starts": 8}: numbers, text and booleans.
         seed: of simulated measurements and random starts.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        chunk_size: images in memory at a time, >= 1; None for 64. Results do not depend on it.
+        chunk_size: images in memory at a time, >= 1; None for 64, or 16 that are drawn, fewer where
+            they are large. Results do not depend on it.
         key: name of the array in an .npz file of ``inputs``.
         background: grey level behind transparent pixels, 0 black to 1 white.
         output: folder for what a run writes.
@@ -70,7 +77,8 @@ class RestoreRequest:
             hold them.
         bits: of a restored pixel, 8, 16 or 32 (floating point, TIFF alone); None for as many as
             the picture had.
-        resume: go on with the run in ``output`` that was interrupted.
+        resume: go on with the run in ``output`` that was interrupted, or make one again that was
+            not: with the same settings alone.
 
     Raises:
         ValueError: a value is out of range, unknown, or does not go with another one.
@@ -92,6 +100,7 @@ class RestoreRequest:
     prior: str = "mnist"
     method: str | None = None
     residual: str = "white"
+    estimate: str = "map"
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
@@ -114,18 +123,15 @@ class RestoreRequest:
             raise TypeError(f"inputs: expected a list of paths, got {self.inputs!r}")
         self._set("inputs", tuple(typed("inputs", path, Path) for path in self.inputs))
         for name in ("options", "settings"):
-            value = getattr(self, name)
-            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-                raise TypeError(f"{name}: expected a dictionary by name, got {value!r}")
+            check_named(name, getattr(self, name))
         self._check_ranges()
         self._set("options", checked_options(self.operator, self.options, self.simulate))
-        self._set("settings", _plain_settings(self.settings))
+        self._set("settings", plain_settings(self.settings))
         self._check_settings()
 
     def __hash__(self) -> int:
         """Of all fields: requests are equal where those are, and a dictionary's order is none."""
-        values = (getattr(self, own.name) for own in fields(self))
-        return hash(tuple(frozenset(v.items()) if isinstance(v, dict) else v for v in values))
+        return hash_of(self)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -151,7 +157,8 @@ class RestoreRequest:
             raise FieldError(
                 "{chunk_size}: expected at least 1, got {got}", {"got": self.chunk_size}
             )
-        for name, allowed in (("format", FORMATS), ("bits", BITS)):
+        estimates = tuple(METHODS_OF)
+        for name, allowed in (("format", FORMATS), ("bits", BITS), ("estimate", estimates)):
             if getattr(self, name) not in (None, *allowed):
                 values = {"allowed": ", ".join(map(str, allowed)), "got": getattr(self, name)}
                 raise FieldError(f"{{{name}}}: expected one of {{allowed}}, got {{got!r}}", values)
@@ -160,7 +167,8 @@ class RestoreRequest:
 
     def _check_settings(self) -> None:
         """Raise unless ``algorithm`` can be made, of any default method where none is named."""
-        first, *others = DEFAULT_METHODS if self.method is None else (self.method,)
+        names = DEFAULT_METHODS if self.estimate == "map" else (DEFAULT_METHOD,)
+        first, *others = names if self.method is None else (self.method,)
         try:
             self.algorithm(first)
         except (ValueError, TypeError):
@@ -170,8 +178,8 @@ class RestoreRequest:
                     return
             raise
 
-    def algorithm(self, default: str = DEFAULT_METHODS[0]) -> Algorithm:
-        """The method with its settings.
+    def algorithm(self, default: str = DEFAULT_METHODS[0]) -> Algorithm | SamplingMethod:
+        """The method with its settings; one of sampling where the estimate is the mean.
 
         Args:
             default: its name where the request has none.
@@ -180,17 +188,8 @@ class RestoreRequest:
             ValueError, TypeError: no such method or setting, or a value out of its range.
         """
         method = default if self.method is None else self.method
-        if method not in ALGORITHMS:
-            values = {"names": ", ".join(ALGORITHMS), "got": method}
-            raise FieldError("{method}: expected one of {names}, got {got!r}", values)
-        found = ALGORITHMS[method]
-        own = [setting.name for setting in fields(found)]  # type: ignore[arg-type]
-        for name in self.settings:
-            if name not in own:
-                raise ValueError(
-                    f"settings: expected settings of {method}, {', '.join(own)}; got {name!r}"
-                )
-        return found(**self.settings)
+        which = " for the mean" if self.estimate == "mean" else ""
+        return made(METHODS_OF[self.estimate], "method", method, self.settings, which)
 
     def check_complete(self, arrays: Collection[str] = ()) -> None:
         """Raise ValueError unless the operator can be made.
@@ -215,16 +214,3 @@ class RestoreRequest:
             TypeError: a value of the wrong kind.
         """
         return cls(**given_fields(cls, content))
-
-
-def _plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that JSON can hold and that serve any number of images."""
-    found = {}
-    for name, value in settings.items():
-        plain = value.item() if getattr(value, "ndim", None) == 0 else value
-        if not isinstance(plain, (bool, int, float, str, type(None))):
-            raise TypeError(
-                f"settings: expected a number, a text or a boolean as {name}, got {value!r}"
-            )
-        found[name] = plain
-    return found

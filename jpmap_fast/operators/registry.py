@@ -98,13 +98,13 @@ class NamedOperator:
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
 
-# What no option may be called, since a request or the command means something else by it: the
-# fields of ``RestoreRequest``, what its JSON has besides, and the flags of the command's own.
+# What no option may be called, since a request or a command means something else by it: the fields
+# of ``RestoreRequest`` and ``SampleRequest``, what their JSON has besides, and the commands' flags.
 RESERVED = (
     *("operator", "sigma", "options", "inputs", "simulate", "prior", "method", "settings", "seed"),
     *("device", "chunk_size", "key", "background", "output", "format", "bits", "resume"),
-    "version",
-    *("residual", "starts", "alpha", "progress", "help"),
+    *("residual", "estimate", "version", "starts", "alpha", "progress", "help"),
+    *("restore", "draws", "sampler", "level", "calibration", "write_draws"),
 )
 
 _REGISTERED: dict[str, NamedOperator] = {}

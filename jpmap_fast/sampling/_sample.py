@@ -29,6 +29,7 @@ from jpmap_fast.sampling.random_numbers import Streams, drawn_seed
 from jpmap_fast.sampling.smc import SMC
 
 METHODS: dict[str, type[SamplingMethod]] = {"amis": AMIS, "smc": SMC, "mala": MALA}
+DEFAULT_METHOD = "amis"
 
 
 @steady
@@ -128,13 +129,12 @@ def posterior_of(
 
 
 def as_method(method: object) -> SamplingMethod:
-    """A sampling method of itself or of its name; ``AMIS()`` of None.
+    """A sampling method of itself or of its name; that of ``DEFAULT_METHOD`` of None.
 
     Raises:
         ValueError: no such name. TypeError: neither a name nor a method.
     """
-    if method is None:
-        return AMIS()
+    method = DEFAULT_METHOD if method is None else method
     if isinstance(method, str):
         choice("method", method, tuple(METHODS))
         return METHODS[method]()
@@ -146,17 +146,24 @@ def as_method(method: object) -> SamplingMethod:
     return method
 
 
-def with_codes(prior: Prior) -> Prior:
+def with_codes(
+    prior: Prior,
+    wanted: str = "latent codes to draw",
+    lack: str = "its noise levels are a path, no posterior. restore(...) gives one estimate",
+) -> Prior:
     """The prior itself.
+
+    Args:
+        prior: any.
+        wanted, lack: what codes are asked for here, and what a prior without them has instead.
 
     Raises:
         ValueError: it has no latent codes.
     """
     if not has_codes(prior):
         raise ValueError(
-            f"prior: expected one with latent codes to draw, got {type(prior).__name__}, which has "
-            "none: its noise levels are a path, no posterior. restore(...) gives one estimate with "
-            "it; priors with codes are 'mnist', 'fashion', 'faces' and those of jf.train"
+            f"prior: expected one with {wanted}, got {type(prior).__name__}, which has none: "
+            f"{lack}; priors with codes are 'mnist', 'fashion', 'faces' and those of jf.train"
         )
     return prior
 

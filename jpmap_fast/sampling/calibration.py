@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._files import write_json
+from jpmap_fast._messages import FieldError
 from jpmap_fast._validate import counts, number
 from jpmap_fast.sampling.posterior import Posterior
 
@@ -146,7 +147,7 @@ def check_level(level: float) -> float:
     """
     level = number("level", level)
     if not 0 < level < 1:
-        raise ValueError(f"level: expected a number in (0, 1), got {level}")
+        raise FieldError("{level}: expected a number in (0, 1), got {got}", {"got": level})
     return level
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from jpmap_fast._validate import generator_or_none
+
 # Of splitmix64, as signed numbers of 64 bits.
 _GOLDEN = -0x61C8864680B583EB
 _MIX = ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15))
@@ -40,7 +42,12 @@ def digest(*values: Tensor) -> Tensor:
 
 
 def drawn_seed(generator: torch.Generator | None) -> int:
-    """One number of a generator, torch's default one for None."""
+    """One number of a generator, torch's default one for None.
+
+    Raises:
+        TypeError: no generator.
+    """
+    generator = generator_or_none(generator)
     device = None if generator is None else generator.device
     return int(torch.randint(2**63 - 1, (1,), generator=generator, device=device))
 
