@@ -57,9 +57,9 @@ def sample(
     What is drawn is as good as the model: on images unlike those of the prior, intervals are too
     narrow, see ``Posterior.misfit``.
 
-    Modes are looked for by Gauss-Newton descents from JPMAP's own end (or ``z0``), the encoder's
-    code, 0 and the most probable of many prior draws; from more starts where chi^2 at the best mode
-    is less probable than 1% for images of the prior. Every image is a problem of its own: its
+    Modes are looked for by Gauss-Newton descents from JPMAP's own end (or ``z0``) and the most
+    probable of many prior draws; from more starts where chi^2 at the best mode is less probable
+    than 1% for images of the prior. Every image is a problem of its own: its
     random numbers are keyed by its measurement and noise level, and it has the same bits alone and
     in any batch, place or chunk.
 

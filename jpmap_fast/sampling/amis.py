@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, count, counts, number, positive
+from jpmap_fast.kernels.code_products import log_sum
 from jpmap_fast.sampling.mala import MALA
 from jpmap_fast.sampling.method import SamplingMethod
-from jpmap_fast.sampling.mixture import Mixture, log_sum
+from jpmap_fast.sampling.mixture import Mixture
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
+from jpmap_fast.sampling.moments import sums_of_passes
 from jpmap_fast.sampling.pareto import effective, largest_shape, smoothed
+from jpmap_fast.sampling.passes import Pass, log_joint_passing
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.smc import SMC
 from jpmap_fast.sampling.weighted import AMIS_DRAWS, Weighted
@@ -22,6 +25,8 @@ from jpmap_fast.sampling.weighted import AMIS_DRAWS, Weighted
 # Draws of each extra round, and the fewest that a Pareto law is fitted to.
 _EXTRA = 1024
 _FEWEST = 32
+# Numbers that the passes of images with extra rounds may be.
+_ROOM = 1 << 26
 _FALLBACKS: dict[str, type[SamplingMethod]] = {"mala": MALA, "smc": SMC}
 
 
@@ -99,11 +104,12 @@ class AMIS(SamplingMethod):
         found = rounds.weighted()
         if self.extra_rounds:
             rows = self._doubtful(found).nonzero()[:, 0]
-            if rows.numel():
-                part = rounds.select(rows)
+            size = rounds.fitting(_EXTRA * self.extra_rounds)
+            for some in rows.split(size) if rows.numel() else ():
+                part = rounds.select(some)
                 for _ in range(self.extra_rounds):
                     part = part.after(_EXTRA)
-                found = found.put(rows, part.weighted())
+                found = found.put(some, part.weighted())
         if self.fallback is None:
             return found
         rows = self._untrusted(found).nonzero()[:, 0]
@@ -134,6 +140,7 @@ class _Rounds:
         z: [B, N, k].
         log_joint: at them [B, N].
         log_total: log of sum_r N_r q_r(z) [B, N].
+        passes: what is left of each round's pass through the decoder; empty where nothing is.
     """
 
     def __init__(self, model: Model, mixture: Mixture, streams: Streams) -> None:
@@ -143,6 +150,13 @@ class _Rounds:
         batch, _, k = mixture.mean.shape
         self.z = mixture.mean.new_zeros(batch, 0, k)
         self.log_joint = self.log_total = self.z[..., 0]
+        self.passes: list[Pass] = []
+
+    def fitting(self, more: int) -> int:
+        """Of how many images the passes fit into memory with so many draws more."""
+        if not self.passes:
+            return max(1, len(self.z))
+        return max(1, _ROOM // ((self.z.shape[1] + more) * self.passes[0].outputs.shape[2]))
 
     def select(self, index: Tensor) -> _Rounds:
         """Those of the images ``index``."""
@@ -152,6 +166,7 @@ class _Rounds:
         new._before = [(size, mixture.select(index)) for size, mixture in self._before]
         new.z, new.log_joint = self.z[index], self.log_joint[index]
         new.log_total = self.log_total[index]
+        new.passes = [one.select(index) for one in self.passes]
         return new
 
     def after(self, size: int) -> _Rounds:
@@ -167,7 +182,9 @@ class _Rounds:
         for drawn, earlier in new._before:
             total = log_sum(total, earlier.log_density(z) + math.log(drawn))
         new.z = torch.cat((self.z, z), dim=1)
-        new.log_joint = torch.cat((self.log_joint, self._model.log_joint(z)), dim=1)
+        log_joint, one = log_joint_passing(self._model, z)
+        new.log_joint = torch.cat((self.log_joint, log_joint), dim=1)
+        new.passes = self.passes if one is None else [*self.passes, one]
         if self.z.shape[1]:
             here = mixture.log_density(self.z) + math.log(size)
             total = torch.cat((log_sum(self.log_total, here), total), dim=1)
@@ -182,17 +199,19 @@ class _Rounds:
     def weighted(self) -> Weighted:
         """These draws with smoothed weights."""
         raw = self.log_weights
-        weights, shape = smoothed(raw)
+        smooth, shape = smoothed(raw)
+        weights = torch.softmax(smooth, dim=1)
         batch, size = raw.shape
         number = torch.full((batch,), size, device=raw.device)
         return Weighted(
             z=self.z,
-            weights=torch.softmax(weights, dim=1),
-            ess=effective(weights),
+            weights=weights,
+            ess=effective(smooth),
             pareto_k=shape,
             r_hat=torch.full_like(shape, torch.nan),
             log_evidence=torch.logsumexp(raw, dim=1) - math.log(size),
             evaluations=number,
             size=number,
             sampler=torch.full_like(number, AMIS_DRAWS),
+            sums=sums_of_passes(self._model, self.passes, weights) if self.passes else None,
         )

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import count, positive
+from jpmap_fast.kernels.code_products import times
 from jpmap_fast.sampling.chains import r_hat_and_ess
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
-from jpmap_fast.sampling.products import times
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import MALA_DRAWS, Weighted
 

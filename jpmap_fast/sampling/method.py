@@ -17,13 +17,13 @@ class SamplingMethod(ABC):
     """How modes are looked for, which all methods do first.
 
     Args:
-        starts: descents an image besides the one from JPMAP's code, >= 1: from the encoder's code
-            of A^T y, from 0, and from the most probable of ``screen`` draws of the prior.
+        starts: descents an image besides the one from JPMAP's code, >= 1: from the most probable of
+            ``screen`` draws of the prior.
         screen: >= 1, fewer for large images (their decoded images take 32 MiB at most).
         more_starts: how many starts in all an image has whose misfit stays improbable.
     """
 
-    starts: int = 4
+    starts: int = 3
     screen: int = 8192
     more_starts: tuple[int, ...] = (8, 34)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jpmap_fast.kernels.code_products import times
 from jpmap_fast.kernels.mlp import mlp_gauss_newton
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.sampling.mixture import Mixture, laplace_mixture
 from jpmap_fast.sampling.model import Model
-from jpmap_fast.sampling.products import times
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.screening import screened
 from jpmap_fast.solvers import GaussNewton
@@ -21,8 +21,6 @@ from jpmap_fast.solvers import GaussNewton
 _APART = 0.5
 # The Hessian counts where no eigenvalue is less; elsewhere the Gauss-Newton matrix.
 _LEAST_CURVATURE = 0.2
-# Deviation of the start about 0.
-_NEAR_ZERO = 0.1
 # A misfit so improbable asks for more starts.
 IMPROBABLE = 0.01
 # Numbers of Jacobians that are held at a time.
@@ -98,20 +96,14 @@ def find_modes(
     Args:
         model: of a batch.
         own: a start that is known already, such as a restoration's code [B, k].
-        starts: further ones: the encoder's code of A^T y, 0, then screened draws of the prior.
+        starts: how many besides, the most probable of prior draws.
         draws: how many are screened.
         more: with how many starts in all images go on whose misfit stays improbable, one number
             after the other; half of those that are new are screened, half are prior draws.
         streams: of the images.
     """
-    problem = model.problem
-    code = problem.encode(problem.operator.A_adjoint(problem.y))
-    # By symmetry 0 may be a saddle, from which no descent moves.
-    near = _NEAR_ZERO * streams.normal("start", code.shape[1:]).to(code.dtype)
-    first = torch.stack((own.to(code.dtype), code, near), dim=1)
-    first = first[:, : min(starts, 2) + 1]
-    if starts > 2:
-        first = torch.cat((first, screened(model, starts - 2, draws)), dim=1)
+    dtype = model.problem.y.dtype
+    first = torch.cat((own.to(dtype)[:, None], screened(model, starts, draws)), dim=1)
     ends = _descended(model, first)
     modes = _distinct(model, ends)
     done = starts
@@ -122,10 +114,9 @@ def find_modes(
         if number <= done:
             continue
         part, new = model.select(rows), number - done
-        known = max(done - 2, 0)
-        screen = screened(part, known + new - new // 2, draws)[:, known:]
-        drawn = streams.select(rows).normal(f"starts {number}", (new // 2, code.shape[1]))
-        there = _descended(part, torch.cat((screen, drawn.to(code.dtype)), dim=1))
+        screen = screened(part, done + new - new // 2, draws)[:, done:]
+        drawn = streams.select(rows).normal(f"starts {number}", (new // 2, own.shape[1]))
+        there = _descended(part, torch.cat((screen, drawn.to(dtype)), dim=1))
         ends = _put(ends, rows, ends.select(rows).beside(there))
         modes = _distinct(model, ends)
         done = number
@@ -219,9 +210,3 @@ def _put(ends: Ends, rows: Tensor, some: Ends) -> Ends:
         whole[rows] = part
     evaluations[rows] = some.evaluations
     return Ends(z, height, matrix, evaluations)
-
-
-def mode_shares(mixture: Mixture, z: Tensor, weights: Tensor) -> Tensor:
-    """The mass of weighted draws [B, S] in the basin of each component [B, M]."""
-    shares = mixture.shares(z)
-    return torch.stack([(weights * shares[..., c]).sum(dim=1) for c in range(shares.shape[2])], 1)

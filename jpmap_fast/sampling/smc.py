@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, count
+from jpmap_fast.kernels.code_products import times, weighted_gram
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.mixture import Mixture, log_prior
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
 from jpmap_fast.sampling.pareto import effective
-from jpmap_fast.sampling.products import times, weighted_gram
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import SMC_DRAWS, Weighted, systematic
 

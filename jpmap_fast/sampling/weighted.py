@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,34 @@ from jpmap_fast.sampling.random_numbers import Streams
 
 # Which sampler an image's draws are of.
 AMIS_DRAWS, SMC_DRAWS, MALA_DRAWS = range(3)
+
+
+@dataclass(frozen=True)
+class ImageSums:
+    """What weighted draws say of images, [B, n] float64.
+
+    Attributes:
+        decoded: E[G | y].
+        mean: E[x | y] of models whose E[x | z, y] is not affine in G.
+        within: E var(x | z, y) of the same.
+        between: var E(x | z, y).
+        known: where all this is known; zeros elsewhere, bool [B].
+    """
+
+    decoded: Tensor
+    mean: Tensor
+    within: Tensor
+    between: Tensor
+    known: Tensor
+
+    @classmethod
+    def unknown(cls, zeros: Tensor) -> ImageSums:
+        """Those of images of which nothing is known, of zeros [B, n]."""
+        return cls(*[zeros] * 4, torch.zeros(len(zeros), dtype=torch.bool, device=zeros.device))
+
+    def put(self, rows: Tensor, other: ImageSums) -> ImageSums:
+        """These with those of the images ``rows`` replaced by others."""
+        return ImageSums(*(_put(whole, rows, part) for whole, part in _pairs(self, other)))
 
 
 @dataclass(frozen=True)
@@ -28,6 +57,7 @@ class Weighted:
         evaluations: decodes spent [B], a gradient being two.
         size: draws without padding [B].
         sampler: which one it was [B].
+        sums: of their images, where a sampler knows them; None where it knows none.
     """
 
     z: Tensor
@@ -39,16 +69,19 @@ class Weighted:
     evaluations: Tensor
     size: Tensor
     sampler: Tensor
+    sums: ImageSums | None = None
 
     def put(self, rows: Tensor, other: Weighted) -> Weighted:
         """These with the draws of the images ``rows`` replaced by others."""
-        padded = _padded((self, other))
-        found = {}
-        for field in fields(self):
-            whole = getattr(padded[0], field.name).clone()
-            whole[rows] = getattr(padded[1], field.name)
-            found[field.name] = whole
-        return Weighted(**found)
+        sums = self.sums
+        if sums is not None:
+            new = other.sums
+            if new is None:
+                new = ImageSums.unknown(sums.decoded.new_zeros(len(rows), sums.decoded.shape[1]))
+            sums = sums.put(rows, new)
+        pairs = _pairs(*(replace(part, sums=None) for part in _padded((self, other))))
+        found = [None if whole is None else _put(whole, rows, part) for whole, part in pairs]
+        return replace(Weighted(*found), sums=sums)
 
     def resampled(self, count: int, streams: Streams) -> Tensor:
         """Codes [B, count, k] of equal weight, by systematic resampling, in no order."""
@@ -67,12 +100,16 @@ def systematic(weights: Tensor, u: Tensor) -> Tensor:
     return torch.minimum(torch.searchsorted(edges, u.contiguous()), last.clamp_min(0))
 
 
-def joined(parts: Sequence[Weighted]) -> Weighted:
-    """The draws of the images of all parts."""
-    columns = _padded(parts)
-    return Weighted(
-        **{f.name: torch.cat([getattr(part, f.name) for part in columns]) for f in fields(Weighted)}
-    )
+def _pairs(one: Any, other: Any) -> Iterator[tuple[Any, Any]]:
+    """The fields of two of a kind, by turns."""
+    for field in fields(one):
+        yield getattr(one, field.name), getattr(other, field.name)
+
+
+def _put(whole: Tensor, rows: Tensor, part: Tensor) -> Tensor:
+    whole = whole.clone()
+    whole[rows] = part
+    return whole
 
 
 def _padded(parts: Sequence[Weighted]) -> list[Weighted]:
