@@ -177,7 +177,7 @@ def _of_chunk(
     modes = find_modes(
         model, begin, method.starts, method.screen, tuple(method.more_starts), streams
     )
-    found = method.draw(model, modes, streams)
+    found, modes = method.draw(model, modes, streams)
     z = found.resampled(draws, streams)
     x = drawn_images(model, z, streams) if draws else None
     return part_of(model, modes, found, z, x, moments(model, found, streams), method)
@@ -189,5 +189,5 @@ def _fitting(problem: Problem, draws: int, method: SamplingMethod) -> int:
     # Draws of x with their noise in float64; starts with four arrays of a Jacobian's size at the
     # peak of a step; codes, weights and densities of some thousand draws.
     each = 24 * draws * n + 16 * max((method.starts + 1, *method.more_starts)) * n
-    each += 16 * 4096 * (k + 8)
+    each += 16 * 4096 * (k + 8) + problem.y.element_size() * method.kept_draws * n
     return max(1, CHUNK_MEMORY // each)

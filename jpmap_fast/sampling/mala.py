@@ -63,7 +63,7 @@ class MALA(SamplingMethod):
         """See ``SamplingMethod``."""
         return {"r_hat": self.max_r_hat}
 
-    def draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
+    def draw(self, model: Model, modes: Modes, streams: Streams) -> tuple[Weighted, Modes]:
         """See ``SamplingMethod``."""
         z, scale = self._begun(modes, streams)
         batch, _, k = z.shape
@@ -87,7 +87,7 @@ class MALA(SamplingMethod):
                 step = step * ((rate - _ACCEPTED) / (number + 1) ** 0.5).exp()
             else:
                 kept.append(z)
-        return self._told(torch.stack(kept, dim=2))
+        return self._told(torch.stack(kept, dim=2)), modes
 
     def _begun(self, modes: Modes, streams: Streams) -> tuple[Tensor, Tensor]:
         """Where chains begin [B, chains, k], and L of each [B, chains, k, k]."""

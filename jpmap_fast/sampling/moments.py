@@ -61,21 +61,32 @@ def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
     return Moments(mean, (within + sums.between).reshape(-1, *shape), decoded)
 
 
-def sums_of_passes(model: Model, passes: Sequence[Pass], weights: Tensor) -> ImageSums:
-    """Those of draws whose passes are kept, of weights [B, S], one pass after the other."""
+def sums_of_passes(
+    model: Model, passes: Sequence[Pass], rows: Tensor, weights: Tensor
+) -> ImageSums:
+    """Those of draws whose passes are kept, one pass after the other.
+
+    Args:
+        model: of images.
+        passes: of these and others.
+        rows: which of the passes are theirs [B], ascending.
+        weights: of the draws of all passes together [B, S].
+    """
     decoder = model.problem.decoder
     assert isinstance(decoder, MLPDecoder)
     lengths = [one.outputs.shape[1] for one in passes]
     size = max(1, _ROOM_OF_PASSES // (max(lengths) * model.pixels))
 
-    def blocks(images: slice) -> Iterator[tuple[Tensor, Tensor]]:
-        for one, weight in zip(passes, weights[images].split(lengths, dim=1), strict=True):
-            yield one.select(images).decoded(decoder), weight
+    def blocks(index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        first, last = rows[index[[0, -1]]].tolist()
+        # Images one after the other are no copy.
+        there = slice(first, last + 1) if last - first + 1 == len(index) else rows[index]
+        for one, weight in zip(passes, weights[index].split(lengths, dim=1), strict=True):
+            yield one.select(there).decoded(decoder), weight
 
-    parts = []
-    for rows in torch.arange(len(weights), device=weights.device).split(size):
-        images = slice(int(rows[0]), int(rows[-1]) + 1)
-        parts.append(_sums(model.select(rows), blocks(images)))
+    parts = [ImageSums.unknown(weights.new_zeros(0, model.pixels))]
+    for index in torch.arange(len(rows), device=rows.device).split(size) if len(rows) else ():
+        parts.append(_sums(model.select(index), blocks(index)))
     columns = ([getattr(part, f.name) for part in parts] for f in fields(ImageSums))
     return ImageSums(*(torch.cat(column) for column in columns))
 

@@ -36,11 +36,12 @@ class ImageSums:
     @classmethod
     def unknown(cls, zeros: Tensor) -> ImageSums:
         """Those of images of which nothing is known, of zeros [B, n]."""
-        return cls(*[zeros] * 4, torch.zeros(len(zeros), dtype=torch.bool, device=zeros.device))
+        known = torch.zeros(len(zeros), dtype=torch.bool, device=zeros.device)
+        return cls(zeros, zeros, zeros, zeros, known)
 
     def put(self, rows: Tensor, other: ImageSums) -> ImageSums:
         """These with those of the images ``rows`` replaced by others."""
-        return ImageSums(*(_put(whole, rows, part) for whole, part in _pairs(self, other)))
+        return ImageSums(**{n: _put(whole, rows, part) for n, whole, part in _pairs(self, other)})
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,9 @@ class Weighted:
     sums: ImageSums | None = None
 
     def put(self, rows: Tensor, other: Weighted) -> Weighted:
-        """These with the draws of the images ``rows`` replaced by others."""
-        sums = self.sums
-        if sums is not None:
-            new = other.sums
-            if new is None:
-                new = ImageSums.unknown(sums.decoded.new_zeros(len(rows), sums.decoded.shape[1]))
-            sums = sums.put(rows, new)
-        pairs = _pairs(*(replace(part, sums=None) for part in _padded((self, other))))
-        found = [None if whole is None else _put(whole, rows, part) for whole, part in pairs]
-        return replace(Weighted(*found), sums=sums)
+        """These with the draws of the images ``rows`` replaced by others, without ``sums``."""
+        pairs = _pairs(*_padded((self, other)))
+        return replace(self, sums=None, **{n: _put(whole, rows, part) for n, whole, part in pairs})
 
     def resampled(self, count: int, streams: Streams) -> Tensor:
         """Codes [B, count, k] of equal weight, by systematic resampling, in no order."""
@@ -100,10 +94,11 @@ def systematic(weights: Tensor, u: Tensor) -> Tensor:
     return torch.minimum(torch.searchsorted(edges, u.contiguous()), last.clamp_min(0))
 
 
-def _pairs(one: Any, other: Any) -> Iterator[tuple[Any, Any]]:
-    """The fields of two of a kind, by turns."""
-    for field in fields(one):
-        yield getattr(one, field.name), getattr(other, field.name)
+def _pairs(one: Any, other: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The tensors of two of a kind, with their names."""
+    for f in fields(one):
+        if isinstance(value := getattr(one, f.name), Tensor):
+            yield f.name, value, getattr(other, f.name)
 
 
 def _put(whole: Tensor, rows: Tensor, part: Tensor) -> Tensor:
@@ -119,5 +114,5 @@ def _padded(parts: Sequence[Weighted]) -> list[Weighted]:
         batch, size, k = part.z.shape
         z = torch.cat((part.z, part.z.new_zeros(batch, most - size, k)), dim=1)
         weights = torch.cat((part.weights, part.weights.new_zeros(batch, most - size)), dim=1)
-        found.append(replace(part, z=z, weights=weights))
+        found.append(replace(part, z=z, weights=weights, sums=None))
     return found
