@@ -20,6 +20,10 @@ from jpmap_fast.sampling.weighted import ImageSums, Weighted
 
 # The fewest draws that a Pareto law is fitted to.
 _FEWEST = 32
+# Draws of an image that are returned of those of extra rounds.
+_KEPT = 4096
+# Extra rounds of those with too few effective draws: more of the same would be too few still.
+_FOR_ALL = 3
 # Draws from which more modes are looked for.
 _HEAVIEST = 2
 _FALLBACKS: dict[str, type[SamplingMethod]] = {"mala": MALA, "smc": SMC}
@@ -40,7 +44,9 @@ class AMIS(SamplingMethod):
     min(max_pareto_k, 1 - 1 / log10 N), descents from the two draws of the largest weights look for
     modes that draws reached and no start; where they find any, the rounds begin anew with them. An
     image whose k-hat is still above its limit, or whose effective number of draws is below min_ess,
-    has extra rounds until neither is so, each of as many draws as it had before.
+    has extra rounds until neither is so, each of as many draws as it had before; more than three if
+    it is k-hat alone. Of more than 4,096 draws so many are kept, of equal weight; ess, k-hat and
+    evidence are those of all.
 
     Args:
         starts, screen, more_starts: how modes are found, see ``sample``.
@@ -65,7 +71,7 @@ class AMIS(SamplingMethod):
     defensive: float = 0.05
     min_ess: float = 100.0
     max_pareto_k: float = 0.7
-    extra_rounds: int = 3
+    extra_rounds: int = 5
     fallback: str | None = "mala"
 
     def __post_init__(self) -> None:
@@ -141,14 +147,17 @@ class AMIS(SamplingMethod):
         left: int,
     ) -> tuple[Weighted, ImageSums | None]:
         """The draws with those of the images ``rows``, after what extra rounds they need."""
-        told = rounds.weighted()
-        found = found.put(rows, told)
+        told, size = rounds.weighted(), rounds.z.shape[1]
+        few = size <= max(_KEPT, sum(self.rounds))
+        found = found.put(rows, told if few else told.condensed(_KEPT, rounds.streams))
         doubtful = self._doubtful(told) if left else torch.zeros_like(told.ess).bool()
+        if self.extra_rounds - left >= _FOR_ALL:
+            doubtful = doubtful & (told.ess >= self.min_ess)
         done = (~doubtful).nonzero()[:, 0]
         new = rounds.sums(done, told.weights[done])
         if sums is not None and new is not None:
             sums = sums.put(rows[done], new)
-        again, size = doubtful.nonzero()[:, 0], rounds.z.shape[1]
+        again = doubtful.nonzero()[:, 0]
         for some in again.split(rounds.fitting(size << left)) if again.numel() else ():
             more = rounds.select(some).after(size)
             found, sums = self._finished(found, sums, rows[some], more, left - 1)

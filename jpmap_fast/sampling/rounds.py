@@ -31,6 +31,7 @@ class Rounds:
         spent: decodes before them.
 
     Attributes:
+        streams: of the images.
         z: [B, N, k].
         log_joint: at them [B, N].
         log_total: log of sum_r N_r q_r(z) [B, N].
@@ -40,7 +41,7 @@ class Rounds:
     def __init__(
         self, model: Model, mixture: Mixture, streams: Streams, name: str, spent: int
     ) -> None:
-        self._model, self._streams = model, streams
+        self._model, self.streams = model, streams
         self._name, self._spent = name, spent
         self._next = mixture
         self._before: list[tuple[int, Mixture]] = []
@@ -71,7 +72,7 @@ class Rounds:
         new = Rounds(
             self._model.select(index),
             self._next.select(index),
-            self._streams.select(index),
+            self.streams.select(index),
             self._name,
             self._spent,
         )
@@ -86,9 +87,9 @@ class Rounds:
         mixture = self._next
         if self.z.shape[1]:
             mixture = mixture.adapted(self.z, smoothed(self.log_weights)[0])
-        new = Rounds(self._model, mixture, self._streams, self._name, self._spent)
+        new = Rounds(self._model, mixture, self.streams, self._name, self._spent)
         new._before = [*self._before, (size, mixture)]
-        z = mixture.draw(size, f"{self._name} {len(self._before)}", self._streams)
+        z = mixture.draw(size, f"{self._name} {len(self._before)}", self.streams)
         z = z.to(self._model.problem.y.dtype).double()  # as the decoder sees it
         total = torch.full_like(z[..., 0], -torch.inf)
         for drawn, earlier in new._before:

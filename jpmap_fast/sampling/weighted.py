@@ -77,11 +77,18 @@ class Weighted:
         pairs = _pairs(*_padded((self, other)))
         return replace(self, sums=None, **{n: _put(whole, rows, part) for n, whole, part in pairs})
 
-    def resampled(self, count: int, streams: Streams) -> Tensor:
+    def condensed(self, count: int, streams: Streams) -> Weighted:
+        """As many draws of equal weight, for less memory; what is told of them stays."""
+        z = self.resampled(count, streams, "condensed ")
+        weights, size = torch.full_like(z[..., 0], 1 / count), torch.full_like(self.size, count)
+        return replace(self, z=z, weights=weights, size=size)
+
+    def resampled(self, count: int, streams: Streams, name: str = "") -> Tensor:
         """Codes [B, count, k] of equal weight, by systematic resampling, in no order."""
-        u = (torch.arange(count, device=self.z.device) + streams.uniform("resampled", (1,))) / count
+        u = torch.arange(count, device=self.z.device)
+        u = (u + streams.uniform(f"{name}resampled", (1,))) / count
         index = systematic(self.weights, u)
-        order = streams.uniform("order", (count,)).sort(dim=1).indices
+        order = streams.uniform(f"{name}order", (count,)).sort(dim=1).indices
         index = index.gather(1, order)
         return self.z.gather(1, index[..., None].expand(-1, -1, self.z.shape[2]))
 
