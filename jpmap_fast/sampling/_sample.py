@@ -189,5 +189,7 @@ def _fitting(problem: Problem, draws: int, method: SamplingMethod) -> int:
     # Draws of x with their noise in float64; starts with four arrays of a Jacobian's size at the
     # peak of a step; codes, weights and densities of some thousand draws.
     each = 24 * draws * n + 16 * max((method.starts + 1, *method.more_starts)) * n
-    each += 16 * 4096 * (k + 8) + problem.y.element_size() * method.kept_draws * n
+    each += 16 * 4096 * (k + 8)
+    # Decoded draws, and once more where some images go on without the others.
+    each += 2 * problem.y.element_size() * method.kept_draws * n
     return max(1, CHUNK_MEMORY // each)

@@ -32,7 +32,7 @@ class Pass:
 class Passing:
     """Log densities of draws with what their passes leave, for compiled networks on the CPU.
 
-    On a GPU outputs that are written cost more than a second pass.
+    No operator of a GPU keeps any: there images are decoded once more.
 
     Args:
         layer: whose outputs are kept.
@@ -49,8 +49,9 @@ class Passing:
         if form is None or form.target.device.type != "cpu" or not isinstance(decoder, MLPDecoder):
             return None
         count = len(decoder.layers)
-        # Where no image shows a pixel, the network of the data term has none.
-        last = model.log_likelihood.objective.decoder.size == decoder.size
+        # A data term to which some pixels never matter has a last layer of its own, without them.
+        own = model.log_likelihood.objective.decoder
+        last = isinstance(own, MLPDecoder) and own.layers[-1] is decoder.layers[-1]
         return None if not last and count == 1 else cls(count - 1 if last else count - 2, last)
 
     def log_joint(self, model: Model, z: Tensor) -> tuple[Tensor, Pass]:
