@@ -255,6 +255,43 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
   return sizes;
 }
 
+struct MixtureSizes {
+  int64_t batch, draws, latent, components;
+};
+
+inline MixtureSizes check_mixture(const char* op, const Tensor& z,  // [B, N, k] double
+                                  const Tensor& log_weight,         // [B, C]
+                                  const Tensor& mean,               // [B, C, k]
+                                  const Tensor& scale,              // [B, C, k, k]
+                                  double degrees) {
+  STD_TORCH_CHECK(z.dim() == 3 && log_weight.dim() == 2, op,
+                  ": expected z [B, N, k], log_weight [B, C]");
+  STD_TORCH_CHECK(z.scalar_type() == torch::headeronly::ScalarType::Double, op,
+                  ": expected z in float64");
+  STD_TORCH_CHECK(degrees > 0, op, ": expected degrees > 0, got ", degrees);
+  const MixtureSizes sizes{z.size(0), z.size(1), z.size(2), log_weight.size(1)};
+  const auto& [batch, draws, k, components] = sizes;
+  check_shape(op, "z", z, {batch, draws, k});
+  check(op, "log_weight", log_weight, z, {batch, components});
+  check(op, "mean", mean, z, {batch, components, k});
+  check(op, "scale", scale, z, {batch, components, k, k});
+  return sizes;
+}
+
+struct WeightedSizes {
+  int64_t batch, rows, size;
+};
+
+inline WeightedSizes check_weighted(const char* op, const Tensor& values,  // [B, N, n]
+                                    const Tensor& weights) {               // [B, N] double
+  STD_TORCH_CHECK(values.dim() == 3, op, ": expected values [B, N, n]");
+  const WeightedSizes sizes{values.size(0), values.size(1), values.size(2)};
+  check_shape(op, "values", values, {sizes.batch, sizes.rows, sizes.size});
+  check_typed(op, "weights", weights, torch::headeronly::ScalarType::Double, values,
+              {sizes.batch, sizes.rows});
+  return sizes;
+}
+
 inline void check_rows(const char* op, const Tensor& first,  // [B, n]
                        std::initializer_list<std::pair<const char*, const Tensor*>> rows,
                        std::initializer_list<std::pair<const char*, const Tensor*>> scalars,

@@ -68,9 +68,11 @@ struct MlpTile {
 // Where the codes of one image pass through a network together, rows padded to whole panels.
 template <class T>
 struct MlpDraws {
-  T* value[2];    // outputs of even and of odd layers but the last, [row][stride]
-  T* block;       // a panel of the last layer's, [row][panel]
-  double* lanes;  // [row][kSumLanes]
+  T* value[2];     // outputs of even and of odd layers but the last, [row][stride]
+  T* block;        // a panel of the last layer's, [row][panel]
+  double* lanes;   // [row][kSumLanes]
+  int kept_layer;  // whose outputs are written down, -1 for none
+  T* kept;         // to [row][its outputs]
 };
 
 }  // namespace jpmap

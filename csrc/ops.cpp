@@ -32,6 +32,17 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
       "Tensor? law) -> Tensor");
   m.def(
+      "mlp_log_likelihood_kept(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
+      "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
+      "Tensor? law, int layer) -> (Tensor, Tensor)");
+  m.def("weighted_moments(Tensor values, Tensor weights) -> Tensor");
+  m.def(
+      "student_mixture(Tensor z, Tensor log_weight, Tensor mean, Tensor scale, float degrees, "
+      "float defensive) -> Tensor");
+  m.def(
+      "student_mixture_sums(Tensor z, Tensor weights, Tensor log_weight, Tensor mean, "
+      "Tensor scale, float degrees) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
       "tangent_activation(Tensor t, Tensor? add, Tensor before, Tensor after, Tensor? cotangent, "
       "Tensor(a!)? curvature, int activation, int width, bool t_shuffled, bool add_shuffled) "
       "-> Tensor");

@@ -15,7 +15,11 @@ from torch import Tensor
 
 from jpmap_fast.kernels import reference
 from jpmap_fast.kernels.activations import ACTIVATIONS
-from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_log_likelihood
+from jpmap_fast.kernels.mlp import (
+    MLPLeastSquares,
+    mlp_log_likelihood,
+    mlp_log_likelihood_kept,
+)
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.objective.least_squares import half_squared_norm
 
@@ -148,12 +152,34 @@ def test_arguments_may_lie_apart_and_those_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("missing", [0.0, 0.8])
+@pytest.mark.parametrize("sizes", [(8, 65, 70, 100), (3, 33)])
+def test_a_layer_may_be_kept(dtype, missing, sizes):
+    f, z = problem(4, sizes, dtype=dtype)
+    g, codes = fused(masked(f, missing)), draws(z, 133)
+    double = fused(in_double(f))
+    for layer in range(len(sizes) - 1):
+        found, kept = mlp_log_likelihood_kept(codes, g, layer)
+        expected = reference.mlp_log_likelihood_kept(codes.double(), double, layer)
+        torch.testing.assert_close(
+            (found, kept.double()), expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
+        )
+        if layer + 2 < len(sizes) or not missing:  # else more outputs are computed, and summed
+            assert torch.equal(found, mlp_log_likelihood(codes, g))
+        alone = mlp_log_likelihood_kept(codes[:1, 5:], first_of(g), layer)
+        assert torch.equal(alone[0], found[:1, 5:]) and torch.equal(alone[1], kept[:1, 5:])
+    with pytest.raises(RuntimeError, match="expected a layer from 0"):
+        mlp_log_likelihood_kept(codes, g, len(sizes) - 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype):
     f, z = problem(3, dtype=dtype, scale="shared")
     g = fused(f)
     network = (g.network.weights, g.network.adjoints, g.network.tangents, g.network.biases)
     given = (draws(z, 4), *network, g.network.codes, g.target, g.weight, g.scale, g.law)
     torch.library.opcheck(torch.ops.jpmap.mlp_log_likelihood.default, given)
+    torch.library.opcheck(torch.ops.jpmap.mlp_log_likelihood_kept.default, (*given, 0))
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
@@ -164,6 +190,9 @@ def test_every_instruction_set_agrees(isa):
         "for dtype in t.DTYPES:\n"
         "    f, z = t.problem(3, dtype=dtype)\n"
         "    t.agrees(t.masked(f, 0.5), t.draws(z, 50), t.TOLERANCE[dtype])\n"
+        "import test_weighted_draws as w\n"
+        "for size in w.SIZES:\n"
+        "    w.test_mixtures_are_their_twins('cpu', size, 8, 0.05)\n"
     )
     path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "JPMAP_ISA": isa, "PYTHONPATH": path}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_photos import small_photo_prior
 
 import jpmap_fast as jf
 from jpmap_fast.algorithms.encoder_schedule import levels_of
@@ -47,9 +48,9 @@ def test_kernels_of_images_have_a_weight_each():
 def test_images_have_the_bits_they_have_alone_with_kernels_of_their_own():
     kernels = torch.stack((WIDE, jf.gaussian_kernel(0.7, 13)))[:, None]
     y = torch.rand(2, 1, 24, 20, generator=torch.Generator().manual_seed(0))
-    both = jf.restore(y, jf.Blur(kernels), "photos-grey", 0.05).x
+    both = jf.restore(y, jf.Blur(kernels), small_photo_prior(), 0.05).x
     for i in range(2):
-        alone = jf.restore(y[i : i + 1], jf.Blur(kernels[i]), "photos-grey", 0.05).x
+        alone = jf.restore(y[i : i + 1], jf.Blur(kernels[i]), small_photo_prior(), 0.05).x
         torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -62,7 +63,7 @@ def test_the_default_is_what_the_rule_gives():
 
     def found(**settings):
         method = jf.EncoderContinuation(**settings)
-        return jf.restore(y, blur, "photos-grey", 0.05, method=method).x
+        return jf.restore(y, blur, small_photo_prior(), 0.05, method=method).x
 
     ours, other = found(), found(weight=2 * weight)
     # A number and a tensor are divided with other roundings.

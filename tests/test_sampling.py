@@ -323,8 +323,14 @@ def test_streams_are_standard_and_of_their_image():
     assert abs(float((normal[0] * normal[1]).mean())) < 4 / math.sqrt(20000)
     pair = torch.corrcoef(torch.stack((u[0, :-1], u[0, 1:], streams.uniform("v", (20000,))[0, 1:])))
     assert bool(((pair - torch.eye(3)).abs() < 4 / math.sqrt(20000)).all())
-    spread = streams.chi_square("c", 8, (5000,))
-    assert bool(((spread.mean(dim=1) - 8).abs() < 4 * 4 / math.sqrt(5000)).all())
+    for degrees in (1, 7, 8):
+        spread = streams.chi_square("c", degrees, (5000,))
+        error = math.sqrt(2 * degrees / 5000)
+        assert bool(((spread.mean(dim=1) - degrees).abs() < 4 * error).all())
+        spread = (spread - degrees).square() / (2 * degrees)  # 1, with a variance of 2 + 12 / v
+        assert bool(
+            ((spread.mean(dim=1) - 1).abs() < 4 * math.sqrt((2 + 12 / degrees) / 5000)).all()
+        )
     y = torch.rand(2, 5, generator=seeded())
     other = y.clone()
     other[0, 3] = torch.nextafter(other[0, 3], torch.tensor(2.0))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import jpmap_fast as jf
 
-TRUTHS, DRAWS, BINS = 300, 19, 10
+TRUTHS, DRAWS, BINS = 600, 19, 10
 # Of some ten statistics: one in a thousand runs of a right sampler would be refused.
 REFUSED = 1e-4
 MATRIX = torch.randn(12, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / 3

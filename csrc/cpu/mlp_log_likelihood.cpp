@@ -30,8 +30,9 @@ int64_t padded(int64_t columns) {
 template <class T>
 class Observed {
  public:
-  Observed(const Mlp<T>& all, const MlpTarget<T>& measured) : mlp(all), target(measured) {
-    if (measured.weight_scalar) return;
+  Observed(const Mlp<T>& all, const MlpTarget<T>& measured, bool whole)
+      : mlp(all), target(measured) {
+    if (whole || measured.weight_scalar) return;
     // What is not finite shows in f whatever its weight.
     for (int64_t j = 0; j < all.outputs; ++j) {
       if (measured.weight[j] != 0 || !std::isfinite(measured.target[j])) columns_.push_back(j);
@@ -95,6 +96,8 @@ class DrawRoom {
     draws.value[1] = draws.value[0] + rows * widest[0];
     draws.block = draws.value[1] + rows * widest[1];
     draws.lanes = lanes_.data();
+    draws.kept_layer = -1;
+    draws.kept = nullptr;
   }
 
   MlpDraws<T> draws;
@@ -112,10 +115,18 @@ int64_t share_of(const MlpSizes& sizes, int64_t workers) {
   return (share + kPartRows - 1) / kPartRows * kPartRows;
 }
 
+// A layer whose outputs [B, N, outputs] are written down.
+template <class T>
+struct Kept {
+  int layer;
+  T* outputs;
+};
+
 template <class T>
 void log_likelihood(const Mlp<T>& mlp, const MlpMeasurement& m, const MlpSizes& sizes, const T* z,
-                    double* out) {
+                    const Kept<T>& kept, double* out) {
   const auto& kernels = isa_kernels<T>();
+  const int64_t width = kept.layer < 0 ? 0 : mlp.layers[kept.layer].outputs;
   const int64_t share = share_of(sizes, worker_count());
   const int64_t parts = (sizes.draws + share - 1) / share;
   std::atomic<int64_t> next{0};
@@ -124,15 +135,38 @@ void log_likelihood(const Mlp<T>& mlp, const MlpMeasurement& m, const MlpSizes& 
     for (int64_t item; (item = next.fetch_add(1)) < sizes.batch * parts;) {
       const int64_t image = item / parts, first = item % parts * share;
       const int64_t last = std::min(first + share, sizes.draws);
-      const Observed<T> seen(mlp, target_of<T>(m, image, mlp.outputs));
+      const Observed<T> seen(mlp, target_of<T>(m, image, mlp.outputs), kept.layer + 1 == mlp.count);
       for (int64_t begin = first; begin < last; begin += kDrawRows) {
         const int64_t rows = std::min(kDrawRows, last - begin), at = image * sizes.draws + begin;
+        room.draws.kept_layer = kept.layer;
+        room.draws.kept = kept.outputs + at * width;
         kernels.mlp_misfit(seen.mlp, seen.target, z + at * sizes.latent, rows, room.draws,
                            out + at);
         for (int64_t i = at; i < at + rows; ++i) out[i] = -out[i];
       }
     }
   });
+}
+
+struct Draws {
+  const Tensor& z;
+  const Network& network;
+  const MlpMeasurement& measurement;
+  MlpSizes sizes;
+};
+
+Tensor evaluated(const char* op, const Draws& draws, int layer, const Tensor* kept) {
+  const auto& [z, network, measurement, sizes] = draws;
+  Tensor out = torch::stable::new_empty(z, {sizes.batch, sizes.draws},
+                                        torch::headeronly::ScalarType::Double);
+  if (sizes.batch == 0 || sizes.draws == 0) return out;
+  dispatch_floating(op, z, [&](auto zero) {
+    using T = decltype(zero);
+    const auto mlp = mlp_of<T>(network, sizes.latent, sizes.outputs);
+    log_likelihood<T>(mlp, measurement, sizes, read<T>(z),
+                      {layer, kept == nullptr ? nullptr : write<T>(*kept)}, write<double>(out));
+  });
+  return out;
 }
 
 Tensor mlp_log_likelihood(Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/,
@@ -143,22 +177,35 @@ Tensor mlp_log_likelihood(Tensor z, Tensors packed, Tensors adjoints, Tensors /*
   const MlpMeasurement measurement{target, weight, scale, none, law};
   const auto sizes =
       check_mlp_panels(op, z, packed, adjoints, biases, activations, measurement, true);
-  Tensor out = torch::stable::new_empty(z, {sizes.batch, sizes.draws},
-                                        torch::headeronly::ScalarType::Double);
-  if (sizes.batch == 0 || sizes.draws == 0) return out;
-  dispatch_floating(op, z, [&](auto zero) {
-    using T = decltype(zero);
-    const auto mlp =
-        mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
-    log_likelihood<T>(mlp, measurement, sizes, read<T>(z), write<double>(out));
-  });
-  return out;
+  return evaluated(op, {z, {packed, adjoints, biases, activations}, measurement, sizes}, -1,
+                   nullptr);
+}
+
+std::tuple<Tensor, Tensor> mlp_log_likelihood_kept(Tensor z, Tensors packed, Tensors adjoints,
+                                                   Tensors /*tangents*/, Tensors biases,
+                                                   Integers activations, Tensor target,
+                                                   Tensor weight, std::optional<Tensor> scale,
+                                                   std::optional<Tensor> law, int64_t layer) {
+  const char* op = "mlp_log_likelihood_kept";
+  const std::optional<Tensor> none;
+  const MlpMeasurement measurement{target, weight, scale, none, law};
+  const auto sizes =
+      check_mlp_panels(op, z, packed, adjoints, biases, activations, measurement, true);
+  const int64_t count = packed.size();
+  STD_TORCH_CHECK(layer >= 0 && layer < count, op, ": expected a layer from 0 to ", count - 1,
+                  ", got ", layer);
+  const Tensor kept =
+      torch::stable::new_empty(z, {sizes.batch, sizes.draws, adjoints[layer].size(1)});
+  return {evaluated(op, {z, {packed, adjoints, biases, activations}, measurement, sizes},
+                    static_cast<int>(layer), &kept),
+          kept};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(jpmap, CPU, m) {
   m.impl("mlp_log_likelihood", TORCH_BOX(&mlp_log_likelihood));
+  m.impl("mlp_log_likelihood_kept", TORCH_BOX(&mlp_log_likelihood_kept));
 }
 
 }  // namespace jpmap

@@ -189,6 +189,28 @@ def mlp_log_likelihood(z: Tensor, f: MLPLeastSquares) -> Tensor:
     return found
 
 
+def mlp_log_likelihood_kept(z: Tensor, f: MLPLeastSquares, layer: int) -> tuple[Tensor, Tensor]:
+    """``mlp_log_likelihood``, and the outputs of one layer at each code: of decoded images, say.
+
+    On the CPU alone. The data term is the same to the bit, but where the last layer is kept, of
+    which every output is computed then.
+
+    Args:
+        z: codes [B, N, k], float32 or float64.
+        f: of the same type and device.
+        layer: which, from 0 on.
+
+    Returns:
+        float64 [B, N], and the outputs [B, N, width of the layer].
+
+    Raises:
+        RuntimeError: shapes, types or layouts do not fit, or there is no such layer.
+    """
+    given = (*_measured(f), _law(f), layer)
+    found, kept = _ops.mlp_log_likelihood_kept(z.contiguous(), *given)
+    return found, kept
+
+
 def _arguments(f: MLPLeastSquares) -> tuple[Any, ...]:
     constant = None if f.constant is None else f.constant.contiguous()
     return (*_measured(f), constant, _law(f))
@@ -237,3 +259,9 @@ def _(z, *_):  # type: ignore[no-untyped-def]
 @torch.library.register_fake("jpmap::mlp_log_likelihood")
 def _(z, *_):  # type: ignore[no-untyped-def]
     return z.new_empty(z.shape[:2], dtype=torch.float64)
+
+
+@torch.library.register_fake("jpmap::mlp_log_likelihood_kept")
+def _(z, weights, adjoints, tangents, biases, codes, target, weight, scale, law, layer):  # type: ignore[no-untyped-def]  # noqa: E501
+    width = adjoints[layer].shape[1]
+    return z.new_empty(z.shape[:2], dtype=torch.float64), z.new_empty(*z.shape[:2], width)

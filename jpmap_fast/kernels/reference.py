@@ -170,10 +170,19 @@ def mlp_log_likelihood(
     f: MLPLeastSquares,
 ) -> Tensor:
     """``kernels.mlp.mlp_log_likelihood``, in the type of z."""
-    h = z
+    return mlp_log_likelihood_kept(z, f, 0)[0]
+
+
+def mlp_log_likelihood_kept(
+    z: Tensor,  # [B, N, k]
+    f: MLPLeastSquares,
+    layer: int,
+) -> tuple[Tensor, Tensor]:
+    """``kernels.mlp.mlp_log_likelihood_kept``, in the type of z."""
+    outputs = [z]
     for (weight, bias), code in zip(_layers(f.network), f.network.codes, strict=True):
-        h = list(ACTIVATIONS.values())[code].value(h @ weight.T + bias)
-    out = h[..., : f.target.shape[1]]
+        outputs.append(list(ACTIVATIONS.values())[code].value(outputs[-1] @ weight.T + bias))
+    out = outputs[-1][..., : f.target.shape[1]]
     scale = out.new_ones(1) if f.scale is None else f.scale
     scale = scale if scale.dim() == 1 else scale[:, None]
     terms = (f.target[:, None] - scale * out).square()
@@ -182,7 +191,8 @@ def mlp_log_likelihood(
         g, power = out.clamp(0, 1), scale.square()
         variance = noise + power * (floor + slope * g * (1 - g))
         terms = terms / variance + (variance / (noise + power * unit)).log()
-    return -0.5 * (terms * f.weight[:, None]).double().sum(dim=-1)
+    found = -0.5 * (terms * f.weight[:, None]).double().sum(dim=-1)
+    return found, out if layer + 1 == len(f.network.codes) else outputs[layer + 1]
 
 
 def _layers(network: PackedNetwork) -> list[tuple[Tensor, Tensor]]:

@@ -58,9 +58,9 @@ def sample(
     What is drawn is as good as the model: on images unlike those of the prior, intervals are too
     narrow, see ``Posterior.misfit``.
 
-    Modes are looked for by Gauss-Newton descents from JPMAP's own end (or ``z0``), the encoder's
-    code, 0 and the most probable of many prior draws; from more starts where chi^2 at the best mode
-    is less probable than 1% for images of the prior. Every image is a problem of its own: its
+    Modes are looked for by Gauss-Newton descents from JPMAP's own end (or ``z0``) and the most
+    probable of many prior draws; from more starts where chi^2 at the best mode is less probable
+    than 1% for images of the prior. Every image is a problem of its own: its
     random numbers are keyed by its measurement and noise level, and it has the same bits alone and
     in any batch, place or chunk.
 
@@ -184,7 +184,7 @@ def _of_chunk(
     modes = find_modes(
         model, begin, method.starts, method.screen, tuple(method.more_starts), streams
     )
-    found = method.draw(model, modes, streams)
+    found, modes = method.draw(model, modes, streams)
     z = found.resampled(draws, streams)
     x = drawn_images(model, z, streams) if draws else None
     return part_of(model, modes, found, z, x, moments(model, found, streams), method)
@@ -197,4 +197,6 @@ def _fitting(problem: Problem, draws: int, method: SamplingMethod) -> int:
     # peak of a step; codes, weights and densities of some thousand draws.
     each = 24 * draws * n + 16 * max((method.starts + 1, *method.more_starts)) * n
     each += 16 * 4096 * (k + 8)
+    # Decoded draws, and once more where some images go on without the others.
+    each += 2 * problem.y.element_size() * method.kept_draws * n
     return max(1, CHUNK_MEMORY // each)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,17 +10,22 @@ from torch import Tensor
 from jpmap_fast._validate import choice, count, counts, number, positive
 from jpmap_fast.sampling.mala import MALA
 from jpmap_fast.sampling.method import SamplingMethod
-from jpmap_fast.sampling.mixture import Mixture, log_sum
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
-from jpmap_fast.sampling.pareto import effective, largest_shape, smoothed
+from jpmap_fast.sampling.pareto import largest_shape
 from jpmap_fast.sampling.random_numbers import Streams
+from jpmap_fast.sampling.rounds import Rounds
 from jpmap_fast.sampling.smc import SMC
-from jpmap_fast.sampling.weighted import AMIS_DRAWS, Weighted
+from jpmap_fast.sampling.weighted import ImageSums, Weighted
 
-# Draws of each extra round, and the fewest that a Pareto law is fitted to.
-_EXTRA = 1024
+# The fewest draws that a Pareto law is fitted to.
 _FEWEST = 32
+# Draws of an image that are returned of those of extra rounds.
+_KEPT = 4096
+# Extra rounds of those with too few effective draws: more of the same would be too few still.
+_FOR_ALL = 3
+# Draws from which more modes are looked for.
+_HEAVIEST = 2
 _FALLBACKS: dict[str, type[SamplingMethod]] = {"mala": MALA, "smc": SMC}
 
 
@@ -36,9 +40,13 @@ class AMIS(SamplingMethod):
         p(y | z) p(z) / sum_r (N_r / N) q_r(z)
 
     of all rounds (the deterministic mixture); the largest weights are smoothed by a Pareto law
-    (PSIS), whose shape k-hat says whether they can be trusted. Images whose k-hat is above
-    min(max_pareto_k, 1 - 1 / log10 N), or whose effective number of draws is below min_ess, have
-    extra rounds of 1,024 draws.
+    (PSIS), whose shape k-hat says whether they can be trusted. Where k-hat is above
+    min(max_pareto_k, 1 - 1 / log10 N), descents from the two draws of the largest weights look for
+    modes that draws reached and no start; where they find any, the rounds begin anew with them. An
+    image whose k-hat is still above its limit, or whose effective number of draws is below min_ess,
+    has extra rounds until neither is so, each of as many draws as it had before; more than three if
+    it is k-hat alone. Of more than 4,096 draws so many are kept, of equal weight; ess, k-hat and
+    evidence are those of all.
 
     Args:
         starts, screen, more_starts: how modes are found, see ``sample``.
@@ -47,7 +55,7 @@ class AMIS(SamplingMethod):
         defensive: part of the prior in the proposal, in (0, 1).
         min_ess: > 0.
         max_pareto_k: in (0, 1).
-        extra_rounds: >= 0.
+        extra_rounds: at most, >= 0.
         fallback: "mala" or "smc", which goes on from the modes for images whose k-hat stays above
             its limit; None for a status that says so.
 
@@ -63,7 +71,7 @@ class AMIS(SamplingMethod):
     defensive: float = 0.05
     min_ess: float = 100.0
     max_pareto_k: float = 0.7
-    extra_rounds: int = 3
+    extra_rounds: int = 5
     fallback: str | None = "mala"
 
     def __post_init__(self) -> None:
@@ -86,34 +94,90 @@ class AMIS(SamplingMethod):
         """See ``SamplingMethod``."""
         return super().degrees_for(k) if self.degrees is None else self.degrees
 
+    @property
+    def kept_draws(self) -> int:
+        """See ``SamplingMethod``."""
+        return sum(self.rounds)
+
     def complaints(self) -> dict[str, float]:
         """See ``SamplingMethod``."""
         return {"ess": self.min_ess, "pareto_k": self.max_pareto_k, **MALA().complaints()}
 
-    def draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
+    def draw(self, model: Model, modes: Modes, streams: Streams) -> tuple[Weighted, Modes]:
         """See ``SamplingMethod``."""
+        rounds = self._begun(model, modes, streams, "round", 0)
+        found = rounds.weighted()
+        groups = [(torch.arange(len(modes.z), device=modes.z.device), rounds)]
+        rows = self._untrusted(found).nonzero()[:, 0]
+        if rows.numel():
+            part, before = model.select(rows), modes.select(rows)
+            after = before.widened(part, rounds.heaviest(_HEAVIEST)[rows])
+            modes = modes.put(rows, after)
+            new = (after.there.sum(dim=1) > before.there.sum(dim=1)).nonzero()[:, 0]
+            if new.numel():
+                part, rows = part.select(new), rows[new]
+                again = self._begun(
+                    part, after.select(new), streams.select(rows), "again", sum(self.rounds)
+                )
+                rest = torch.ones_like(found.ess, dtype=torch.bool).index_fill(0, rows, False)
+                rest = rest.nonzero()[:, 0]
+                groups = [(rest, rounds.select(rest)), (rows, again)]
+        sums = None
+        if rounds.passes:
+            sums = ImageSums.unknown(modes.z.new_zeros(len(modes.z), model.pixels))
+        for rows, some in groups:
+            found, sums = self._finished(found, sums, rows, some, self.extra_rounds)
+        found = replace(found, sums=sums)
+        return self._fallen_back(found, model, modes, streams), modes
+
+    def _begun(self, model: Model, modes: Modes, streams: Streams, name: str, spent: int) -> Rounds:
+        """The rounds that every image has."""
         mixture = modes.mixture(self.degrees_for(modes.z.shape[2]), self.defensive)
-        rounds = _Rounds(model, mixture, streams)
+        rounds = Rounds(model, mixture, streams, name, spent)
         for size in self.rounds:
             rounds = rounds.after(size)
-        found = rounds.weighted()
-        if self.extra_rounds:
-            rows = self._doubtful(found).nonzero()[:, 0]
-            if rows.numel():
-                part = rounds.select(rows)
-                for _ in range(self.extra_rounds):
-                    part = part.after(_EXTRA)
-                found = found.put(rows, part.weighted())
-        if self.fallback is None:
-            return found
+        return rounds
+
+    def _finished(
+        self,
+        found: Weighted,
+        sums: ImageSums | None,
+        rows: Tensor,
+        rounds: Rounds,
+        left: int,
+    ) -> tuple[Weighted, ImageSums | None]:
+        """The draws with those of the images ``rows``, after what extra rounds they need."""
+        told, size = rounds.weighted(), rounds.z.shape[1]
+        few = size <= max(_KEPT, sum(self.rounds))
+        found = found.put(rows, told if few else told.condensed(_KEPT, rounds.streams))
+        doubtful = self._doubtful(told) if left else torch.zeros_like(told.ess).bool()
+        if self.extra_rounds - left >= _FOR_ALL:
+            doubtful = doubtful & (told.ess >= self.min_ess)
+        done = (~doubtful).nonzero()[:, 0]
+        new = rounds.sums(done, told.weights[done])
+        if sums is not None and new is not None:
+            sums = sums.put(rows[done], new)
+        again = doubtful.nonzero()[:, 0]
+        for some in again.split(rounds.fitting(size << left)) if again.numel() else ():
+            more = rounds.select(some).after(size)
+            found, sums = self._finished(found, sums, rows[some], more, left - 1)
+        return found, sums
+
+    def _fallen_back(
+        self, found: Weighted, model: Model, modes: Modes, streams: Streams
+    ) -> Weighted:
         rows = self._untrusted(found).nonzero()[:, 0]
-        if not rows.numel():
+        if self.fallback is None or not rows.numel():
             return found
         other = _FALLBACKS[self.fallback]
         method = SMC(begin="modes") if other is SMC else other()
-        again = method.draw(model.select(rows), modes.select(rows), streams.select(rows))
+        again, _ = method.draw(model.select(rows), modes.select(rows), streams.select(rows))
+        sums = found.sums
+        if sums is not None:
+            none = ImageSums.unknown(sums.decoded.new_zeros(len(rows), model.pixels))
+            sums = sums.put(rows, none)
         spent = found.evaluations[rows] + again.evaluations
-        return found.put(rows, replace(again, evaluations=spent))
+        return replace(found.put(rows, replace(again, evaluations=spent)), sums=sums)
 
     def _untrusted(self, found: Weighted) -> Tensor:
         limit = torch.tensor(
@@ -125,74 +189,3 @@ class AMIS(SamplingMethod):
 
     def _doubtful(self, found: Weighted) -> Tensor:
         return self._untrusted(found) | ~(found.ess >= self.min_ess)
-
-
-class _Rounds:
-    """Draws of all rounds so far and the mixtures that they came from.
-
-    Attributes:
-        z: [B, N, k].
-        log_joint: at them [B, N].
-        log_total: log of sum_r N_r q_r(z) [B, N].
-    """
-
-    def __init__(self, model: Model, mixture: Mixture, streams: Streams) -> None:
-        self._model, self._streams = model, streams
-        self._next = mixture
-        self._before: list[tuple[int, Mixture]] = []
-        batch, _, k = mixture.mean.shape
-        self.z = mixture.mean.new_zeros(batch, 0, k)
-        self.log_joint = self.log_total = self.z[..., 0]
-
-    def select(self, index: Tensor) -> _Rounds:
-        """Those of the images ``index``."""
-        new = _Rounds(
-            self._model.select(index), self._next.select(index), self._streams.select(index)
-        )
-        new._before = [(size, mixture.select(index)) for size, mixture in self._before]
-        new.z, new.log_joint = self.z[index], self.log_joint[index]
-        new.log_total = self.log_total[index]
-        return new
-
-    def after(self, size: int) -> _Rounds:
-        """The same with one more round of ``size`` draws."""
-        mixture = self._next
-        if self.z.shape[1]:
-            mixture = mixture.adapted(self.z, smoothed(self.log_weights)[0])
-        new = _Rounds(self._model, mixture, self._streams)
-        new._before = [*self._before, (size, mixture)]
-        z = mixture.draw(size, f"round {len(self._before)}", self._streams)
-        z = z.to(self._model.problem.y.dtype).double()  # as the decoder sees it
-        total = torch.full_like(z[..., 0], -torch.inf)
-        for drawn, earlier in new._before:
-            total = log_sum(total, earlier.log_density(z) + math.log(drawn))
-        new.z = torch.cat((self.z, z), dim=1)
-        new.log_joint = torch.cat((self.log_joint, self._model.log_joint(z)), dim=1)
-        if self.z.shape[1]:
-            here = mixture.log_density(self.z) + math.log(size)
-            total = torch.cat((log_sum(self.log_total, here), total), dim=1)
-        new.log_total = total
-        return new
-
-    @property
-    def log_weights(self) -> Tensor:
-        """[B, N], of mean exp(log evidence)."""
-        return self.log_joint - self.log_total + math.log(self.z.shape[1])
-
-    def weighted(self) -> Weighted:
-        """These draws with smoothed weights."""
-        raw = self.log_weights
-        weights, shape = smoothed(raw)
-        batch, size = raw.shape
-        number = torch.full((batch,), size, device=raw.device)
-        return Weighted(
-            z=self.z,
-            weights=torch.softmax(weights, dim=1),
-            ess=effective(weights),
-            pareto_k=shape,
-            r_hat=torch.full_like(shape, torch.nan),
-            log_evidence=torch.logsumexp(raw, dim=1) - math.log(size),
-            evaluations=number,
-            size=number,
-            sampler=torch.full_like(number, AMIS_DRAWS),
-        )

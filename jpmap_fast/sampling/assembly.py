@@ -13,7 +13,7 @@ from torch import Tensor
 from jpmap_fast.algorithms import Problem
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.model import Model
-from jpmap_fast.sampling.modes import IMPROBABLE, Modes, mode_shares
+from jpmap_fast.sampling.modes import IMPROBABLE, Modes
 from jpmap_fast.sampling.moments import Moments
 from jpmap_fast.sampling.pareto import largest_shape
 from jpmap_fast.sampling.posterior import (
@@ -50,9 +50,8 @@ def part_of(
 ) -> Part:
     """What is told of the images of a chunk."""
     dtype = model.problem.y.dtype
-    shares = mode_shares(
-        modes.mixture(method.degrees_for(modes.z.shape[2]), 0.0), draws.z, draws.weights
-    )
+    mixture = modes.mixture(method.degrees_for(modes.z.shape[2]), 0.0)
+    shares = mixture.masses(draws.z, draws.weights)
     values = {
         "z": z.to(dtype),
         "mean": images.mean,

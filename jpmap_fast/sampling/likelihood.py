@@ -8,7 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_log_likelihood
+from jpmap_fast.kernels.mlp import (
+    MLPLeastSquares,
+    mlp_log_likelihood,
+    mlp_log_likelihood_kept,
+)
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.objective.least_squares import half_squared_norm
 
@@ -27,22 +31,28 @@ class LogLikelihood:
         self.objective = objective
 
     @cached_property
-    def _compiled(self) -> MLPLeastSquares | None:
+    def compiled(self) -> MLPLeastSquares | None:
         """The objective for compiled draws; None where there are none."""
         form = self.objective.fused()
         return None if isinstance(form, str) else form
 
     def __call__(self, z: Tensor) -> Tensor:
         """The value at each of the codes."""
-        form = self._compiled
+        form = self.compiled
         if form is not None:
-            found = mlp_log_likelihood(z, form)
-            return found if form.constant is None else found - form.constant[:, None]
+            return _without_constant(form, mlp_log_likelihood(z, form))
 
         def value(part: LatentObjective, codes: Tensor) -> tuple[Tensor]:
             return (half_squared_norm(codes) - part.value(codes),)
 
         return self._of_rows(z, value)[0]
+
+    def keeping(self, z: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """The value, and what a layer of a ``compiled`` network gave at each code, on the CPU."""
+        form = self.compiled
+        assert form is not None
+        value, outputs = mlp_log_likelihood_kept(z, form, layer)
+        return _without_constant(form, value), outputs
 
     def with_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The same, and its gradient in z [B, N, k] float64."""
@@ -72,3 +82,7 @@ class LogLikelihood:
     def select(self, index: Tensor) -> LogLikelihood:
         """That of the images ``index``."""
         return LogLikelihood(self.objective.repeated(index))
+
+
+def _without_constant(form: MLPLeastSquares, value: Tensor) -> Tensor:
+    return value if form.constant is None else value - form.constant[:, None]

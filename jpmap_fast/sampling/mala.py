@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import count, positive
+from jpmap_fast.kernels.code_products import times
 from jpmap_fast.sampling.chains import r_hat_and_ess
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
-from jpmap_fast.sampling.products import times
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import MALA_DRAWS, Weighted
 
@@ -63,7 +63,7 @@ class MALA(SamplingMethod):
         """See ``SamplingMethod``."""
         return {"r_hat": self.max_r_hat}
 
-    def draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
+    def draw(self, model: Model, modes: Modes, streams: Streams) -> tuple[Weighted, Modes]:
         """See ``SamplingMethod``."""
         z, scale = self._begun(modes, streams)
         batch, _, k = z.shape
@@ -87,7 +87,7 @@ class MALA(SamplingMethod):
                 step = step * ((rate - _ACCEPTED) / (number + 1) ** 0.5).exp()
             else:
                 kept.append(z)
-        return self._told(torch.stack(kept, dim=2))
+        return self._told(torch.stack(kept, dim=2)), modes
 
     def _begun(self, modes: Modes, streams: Streams) -> tuple[Tensor, Tensor]:
         """Where chains begin [B, chains, k], and L of each [B, chains, k, k]."""

@@ -17,13 +17,13 @@ class SamplingMethod(ABC):
     """How modes are looked for, which all methods do first.
 
     Args:
-        starts: descents an image besides the one from JPMAP's code, >= 1: from the encoder's code
-            of A^T y, from 0, and from the most probable of ``screen`` draws of the prior.
+        starts: descents an image besides the one from JPMAP's code, >= 1: from the most probable of
+            ``screen`` draws of the prior.
         screen: >= 1, fewer for large images (their decoded images take 32 MiB at most).
         more_starts: how many starts in all an image has whose misfit stays improbable.
     """
 
-    starts: int = 4
+    starts: int = 3
     screen: int = 8192
     more_starts: tuple[int, ...] = (8, 34)
 
@@ -34,8 +34,8 @@ class SamplingMethod(ABC):
         counts(f"{name}: more_starts", self.more_starts, 1)
 
     @abstractmethod
-    def draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
-        """Weighted draws of p(z | y).
+    def draw(self, model: Model, modes: Modes, streams: Streams) -> tuple[Weighted, Modes]:
+        """Weighted draws of p(z | y), and the modes that are known then.
 
         Args:
             model: of a batch.
@@ -50,6 +50,11 @@ class SamplingMethod(ABC):
         eight of a hundred count with 8 degrees, and about twenty with 30 and rounds of 512.
         """
         return max(8, k // 2)
+
+    @property
+    def kept_draws(self) -> int:
+        """Draws an image whose decoded images may be kept until their weights are known."""
+        return 0
 
     def complaints(self) -> dict[str, float]:
         """Limits that a status looks at: least ``ess``, largest ``pareto_k`` and ``r_hat``."""

@@ -62,7 +62,11 @@ class Model:
 
         -inf where it is no number.
         """
-        found = self.log_likelihood(z.to(self.problem.y.dtype)) + log_prior(z)
+        return self.joint_of(self.log_likelihood(z.to(self.problem.y.dtype)), z)
+
+    def joint_of(self, log_likelihood: Tensor, z: Tensor) -> Tensor:
+        """The same of likelihoods [B, N] that are known."""
+        found = log_likelihood + log_prior(z)
         return torch.where(torch.isfinite(found), found, -torch.inf)
 
     def log_joint_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from jpmap_fast.kernels.moments import weighted_moments
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.sampling.model import Model
-from jpmap_fast.sampling.products import weighted_sum
+from jpmap_fast.sampling.passes import Pass
 from jpmap_fast.sampling.random_numbers import Streams
-from jpmap_fast.sampling.weighted import Weighted
+from jpmap_fast.sampling.weighted import ImageSums, Weighted
 
-# Numbers of images that are held at a time, and codes of an image in one sum: sums over codes are
-# cut in the same places in every batch.
-_ROOM, _BLOCK = 1 << 22, 256
+# Numbers of images that are held at a time, those of passes few enough to stay in a cache; and
+# codes of an image in one sum: sums over codes are cut in the same places in every batch.
+_ROOM, _ROOM_OF_PASSES, _BLOCK = 1 << 22, 1 << 20, 256
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,20 @@ def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
 
     Args:
         model: of a batch.
-        draws: of its codes.
+        draws: of its codes; those without ``sums`` are decoded.
         streams: of its images.
     """
     shape, dtype = model.problem.image_shape, model.problem.y.dtype
     size = max(1, _ROOM // (_BLOCK * model.pixels))
-    zeros = draws.z.new_zeros(model.problem.batch, model.pixels)
-    sums = _Sums(*(zeros.clone() for _ in range(4)))
-    for number in draws.size.unique().tolist():  # none decodes the padding of the others
-        for rows in (draws.size == number).nonzero()[:, 0].split(size):
-            z, weights = draws.z[rows, :number], draws.weights[rows, :number]
-            part = _sums(model.select(rows), z, weights)
-            for name, whole in vars(sums).items():
-                whole[rows] = getattr(part, name)
+    sums = draws.sums
+    if sums is None:
+        sums = ImageSums.unknown(draws.z.new_zeros(model.problem.batch, model.pixels))
+    unknown = ~sums.known
+    for number in draws.size[unknown].unique().tolist():  # none decodes the padding of the others
+        for rows in (unknown & (draws.size == number)).nonzero()[:, 0].split(size):
+            part = model.select(rows)
+            blocks = _blocks(part, draws.z[rows, :number], draws.weights[rows, :number])
+            sums = sums.put(rows, _sums(part, blocks))
     decoded = sums.decoded.to(dtype).reshape(-1, *shape)
     if model.affine:
         mean, within = model.mean_x(decoded), model.variance_x(streams)
@@ -57,47 +61,67 @@ def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
     return Moments(mean, (within + sums.between).reshape(-1, *shape), decoded)
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """E[G | y], E[x | y], E var(x | z, y) and var E(x | z, y), [B, n] float64.
+def sums_of_passes(
+    model: Model, passes: Sequence[Pass], rows: Tensor, weights: Tensor
+) -> ImageSums:
+    """Those of draws whose passes are kept, one pass after the other.
 
-    The second and third are of models that are not affine alone.
+    Args:
+        model: of images.
+        passes: of these and others.
+        rows: which of the passes are theirs [B], ascending.
+        weights: of the draws of all passes together [B, S].
     """
+    decoder = model.problem.decoder
+    assert isinstance(decoder, MLPDecoder)
+    lengths = [one.outputs.shape[1] for one in passes]
+    size = max(1, _ROOM_OF_PASSES // (max(lengths) * model.pixels))
 
-    decoded: Tensor
-    mean: Tensor
-    within: Tensor
-    between: Tensor
+    def blocks(index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        first, last = rows[index[[0, -1]]].tolist()
+        # Images one after the other are no copy.
+        there = slice(first, last + 1) if last - first + 1 == len(index) else rows[index]
+        for one, weight in zip(passes, weights[index].split(lengths, dim=1), strict=True):
+            yield one.select(there).decoded(decoder), weight
+
+    parts = [ImageSums.unknown(weights.new_zeros(0, model.pixels))]
+    for index in torch.arange(len(rows), device=rows.device).split(size) if len(rows) else ():
+        parts.append(_sums(model.select(index), blocks(index)))
+    columns = ([getattr(part, f.name) for part in parts] for f in fields(ImageSums))
+    return ImageSums(*(torch.cat(column) for column in columns))
 
 
-def _sums(model: Model, z: Tensor, weights: Tensor) -> _Sums:
-    """Those of codes [B, S, k] and weights [B, S]."""
-    batch = len(z)
-    first = z.new_zeros(batch, model.pixels)
-    mean, square, within = first, first, first
+def _blocks(model: Model, z: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Decoded codes of z [B, S, k] with their weights, some at a time."""
+    for codes, weight in zip(z.split(_BLOCK, dim=1), weights.split(_BLOCK, dim=1), strict=True):
+        yield model.decode(codes.flatten(0, 1)).reshape(*codes.shape[:2], -1), weight
+
+
+def _sums(model: Model, blocks: Iterable[tuple[Tensor, Tensor]]) -> ImageSums:
+    """Those of decoded codes [B, N, n] with weights [B, N], block by block."""
+    batch = model.problem.batch
+    zeros = torch.zeros(batch, 2, model.pixels, dtype=torch.float64, device=model.problem.y.device)
+    decoded, images, within = zeros, zeros, zeros[:, 0]
     kept = model.kept
-    for start in range(0, z.shape[1], _BLOCK):
-        codes, weight = z[:, start : start + _BLOCK], weights[:, start : start + _BLOCK]
-        number = codes.shape[1]
-        decoded = model.decode(codes.flatten(0, 1))
-        images = decoded
-        if kept is None:
-            image = torch.arange(batch, device=z.device).repeat_interleave(number)
-            each = model.select(image)
-            images = each.mean_x(decoded)
-            decoded_rows = decoded.flatten(1).double().unflatten(0, (batch, number))
-            first = first + weighted_sum(weight, decoded_rows)
-            if not model.affine:
-                variance = each.variance_given(decoded)
-                assert variance is not None
-                within = within + weighted_sum(weight, variance.unflatten(0, (batch, number)))
-        values = images.flatten(1).double().unflatten(0, (batch, number))
-        mean = mean + weighted_sum(weight, values)
-        square = square + weighted_sum(weight, values.square())
-    between = (square - mean.square()).clamp_min(0)
+    for values, weight in blocks:
+        decoded = decoded + weighted_moments(values, weight)
+        if kept is not None:
+            continue
+        number = values.shape[1]
+        image = torch.arange(batch, device=values.device).repeat_interleave(number)
+        each = model.select(image)
+        flat = values.reshape(-1, *model.problem.image_shape)
+        images = images + weighted_moments(each.mean_x(flat).reshape(values.shape), weight)
+        if not model.affine:
+            variance = each.variance_given(flat)
+            assert variance is not None
+            within = within + weighted_moments(variance.reshape(values.shape), weight)[:, 0]
+    first, square = (decoded if kept is not None else images).unbind(dim=1)
+    between = (square - first.square()).clamp_min(0)
     if kept is not None:
-        return _Sums(mean, mean, within, between * kept.square())
-    return _Sums(first, mean, within, between)
+        between = between * kept.square()
+    known = torch.ones(batch, dtype=torch.bool, device=first.device)
+    return ImageSums(decoded[:, 0], first, within, between, known)
 
 
 def drawn_images(model: Model, z: Tensor, streams: Streams) -> Tensor:

@@ -90,4 +90,7 @@ class Streams:
 
     def chi_square(self, name: str, degrees: int, shape: Sequence[int]) -> Tensor:
         """Sums of ``degrees`` squared standard normal numbers [B, *shape]."""
-        return self.normal(name, (*shape, degrees)).square().sum(dim=-1)
+        # Two squares at a time are -2 log u.
+        pairs = self.uniform(name, (*shape, degrees // 2)).log()
+        total = -2 * pairs.sum(dim=-1)
+        return total + self.normal(name + " odd", shape).square() if degrees % 2 else total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.algorithms import Problem
+from jpmap_fast.kernels import linear, pack_linear
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.objective import WeightedLeastSquares
-from jpmap_fast.operators.data_term import Whitening
+from jpmap_fast.operators.data_term import LinearMap, Whitening
+from jpmap_fast.priors.decoder_base import Decoder
 from jpmap_fast.sampling.model import Model
 
-# Numbers that the decoded draws of a prior may be: 32 MiB in float32.
+# Numbers that the decoded draws of a prior may be: 32 MiB in float32, twice that with their
+# squares.
 _ROOM = 1 << 23
 # Draws at most where each image has an A of its own, which are decoded for every image.
 _APART = 128
@@ -23,12 +26,40 @@ _APART = 128
 _DISTANCE = 1.5
 
 
+class _Scores:
+    """(w t) . g - w . g^2 / 2 [B, P] of targets and weights [B, p], for P rows g: a product."""
+
+    def __init__(self, rows: Tensor) -> None:
+        both = torch.cat((rows, -0.5 * rows.square()), dim=1)
+        self._size = len(both)
+        # The layout of a CPU's product is all that is kept there.
+        on_cpu = both.device.type == "cpu"
+        self._packed = pack_linear(both) if on_cpu else None
+        self._product = None if on_cpu else RowProduct(both)
+
+    def __call__(self, first: Tensor, weight: Tensor) -> Tensor:
+        both = torch.cat((first, weight), dim=1)
+        if self._product is not None:
+            return self._product(both)
+        assert self._packed is not None
+        return linear(both, self._packed, None, self._size)
+
+
 @dataclass(frozen=True)
 class _Pool:
-    """Draws z [P, k] of the prior and G(z) [P, n]."""
+    """Draws z [P, k] of the prior, and scores of their images and of what matrices make of them."""
 
     z: Tensor
-    decoded: Tensor
+    scores: _Scores
+    seen: WeakKeyDictionary[LinearMap, _Scores] = field(default_factory=WeakKeyDictionary)
+
+    def scores_of(self, matrix: LinearMap, decoder: Decoder) -> _Scores:
+        """Those of H G(z), kept as long as the matrix lives."""
+        found = self.seen.get(matrix)
+        if found is None:
+            found = _Scores(matrix(_decoded(decoder, self.z)))
+            self.seen[matrix] = found
+        return found
 
 
 _pools: WeakKeyDictionary[Any, dict[Any, tuple[Any, _Pool]]] = WeakKeyDictionary()
@@ -44,34 +75,46 @@ def screened(model: Model, count: int, draws: int) -> Tensor:
     shared = _log_likelihood(model, pool)
     if shared is None:
         z = pool.z[:_APART]
-        number = model.problem.batch
-        shared = model.log_likelihood(z.expand(number, -1, -1).contiguous())
-        pool = _Pool(z, pool.decoded[:_APART])
-    value = shared - 0.5 * pool.z.double().square().sum(dim=1)
+        shared = model.log_likelihood(z.expand(model.problem.batch, -1, -1).contiguous())
+    else:
+        z = pool.z
+    value = shared - 0.5 * z.double().square().sum(dim=1)
     found = []
     for _ in range(count):
-        best = pool.z[value.argmax(dim=1)]
+        best = z[value.argmax(dim=1)]
         found.append(best)
-        near = (pool.z - best[:, None]).square().sum(dim=-1) < _DISTANCE**2
+        near = (z - best[:, None]).square().sum(dim=-1) < _DISTANCE**2
         value = value.masked_fill(near, -torch.inf)
     return torch.stack(found, dim=1)
 
 
 def _log_likelihood(model: Model, pool: _Pool) -> Tensor | None:
-    """Log p(y | z) [B, P] up to an image's constant, by two products; None if H is not shared."""
+    """Log p(y | z) [B, P] up to an image's constant; None if H is not shared."""
     term, f = model.term, model.log_likelihood.objective
     if not (isinstance(term, Whitening) and isinstance(f, WeightedLeastSquares)):
         return None
-    seen = pool.decoded if term.rows is None else pool.decoded[:, term.rows]
+    scores = pool.scores
     if f.matrix is not None:
-        if f.matrix.select(torch.zeros(1, dtype=torch.int64, device=seen.device)) is not f.matrix:
+        one = torch.zeros(1, dtype=torch.int64, device=pool.z.device)
+        if f.matrix.select(one) is not f.matrix or term.rows is not None:
             return None
-        seen = f.matrix(seen)
+        scores = pool.scores_of(f.matrix, model.problem.decoder)
     weight = f.weight.expand(f.target.shape)
     first = weight * f.target
     if f.scale is not None:
         first, weight = first * f.scale, weight * f.scale.square()
-    return RowProduct(seen)(first).double() - 0.5 * RowProduct(seen.square())(weight).double()
+    if term.rows is not None:  # what no image shows has no part in a score
+        size = model.problem.decoder.size
+        first, weight = (
+            part.new_zeros(len(part), size).index_copy(1, term.rows, part)
+            for part in (first, weight)
+        )
+    return scores(first, weight).double()
+
+
+def _decoded(decoder: Decoder, z: Tensor) -> Tensor:
+    """G(z) [P, n], some at a time."""
+    return torch.cat([decoder.value(part) for part in z.split(256)])
 
 
 def _pool_of(problem: Problem, draws: int) -> _Pool:
@@ -90,8 +133,7 @@ def _pool_of(problem: Problem, draws: int) -> _Pool:
     # The same for every call and seed: which starts an image has depends on nothing else.
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(draws, k, generator=generator).to(y.device, y.dtype)
-    decoded = torch.cat([problem.decoder.value(part) for part in z.split(256)])
-    pool = _Pool(z, decoded)
+    pool = _Pool(z, _Scores(_decoded(problem.decoder, z)))
     if state:
         _pools.setdefault(prior, {})[key] = (state, pool)
     return pool

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._validate import choice, count
+from jpmap_fast.kernels.code_products import times, weighted_gram
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.mixture import Mixture, log_prior
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
 from jpmap_fast.sampling.pareto import effective
-from jpmap_fast.sampling.products import times, weighted_gram
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import SMC_DRAWS, Weighted, systematic
 
@@ -60,7 +60,7 @@ class SMC(SamplingMethod):
         count("SMC: moves", self.moves, 1)
         choice("SMC: begin", self.begin, ("prior", "modes"))
 
-    def draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
+    def draw(self, model: Model, modes: Modes, streams: Streams) -> tuple[Weighted, Modes]:
         """See ``SamplingMethod``."""
         batch, k = modes.z.shape[0], modes.z.shape[2]
         mixture = modes.mixture(self.degrees_for(k), 0.05)
@@ -82,7 +82,7 @@ class SMC(SamplingMethod):
         size = torch.full((batch,), self.particles, device=z.device)
         none = torch.full_like(ends.t, torch.nan)
         reached = ends.t >= 1
-        return Weighted(
+        found = Weighted(
             z=ends.z,
             weights=torch.full_like(ends.target, 1 / self.particles),
             ess=torch.where(reached, float(self.particles), 0.0).double(),
@@ -93,6 +93,7 @@ class SMC(SamplingMethod):
             size=size,
             sampler=torch.full_like(size, SMC_DRAWS),
         )
+        return found, modes
 
     def _next(self, path: _Path, cloud: _Cloud, streams: Streams, number: int) -> _Cloud:
         """The particles at the next temperature of each image, moved."""

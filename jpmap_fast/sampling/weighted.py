@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,35 @@ from jpmap_fast.sampling.random_numbers import Streams
 
 # Which sampler an image's draws are of.
 AMIS_DRAWS, SMC_DRAWS, MALA_DRAWS = range(3)
+
+
+@dataclass(frozen=True)
+class ImageSums:
+    """What weighted draws say of images, [B, n] float64.
+
+    Attributes:
+        decoded: E[G | y].
+        mean: E[x | y] of models whose E[x | z, y] is not affine in G.
+        within: E var(x | z, y) of the same.
+        between: var E(x | z, y).
+        known: where all this is known; zeros elsewhere, bool [B].
+    """
+
+    decoded: Tensor
+    mean: Tensor
+    within: Tensor
+    between: Tensor
+    known: Tensor
+
+    @classmethod
+    def unknown(cls, zeros: Tensor) -> ImageSums:
+        """Those of images of which nothing is known, of zeros [B, n]."""
+        known = torch.zeros(len(zeros), dtype=torch.bool, device=zeros.device)
+        return cls(zeros, zeros, zeros, zeros, known)
+
+    def put(self, rows: Tensor, other: ImageSums) -> ImageSums:
+        """These with those of the images ``rows`` replaced by others."""
+        return ImageSums(**{n: _put(whole, rows, part) for n, whole, part in _pairs(self, other)})
 
 
 @dataclass(frozen=True)
@@ -28,6 +58,7 @@ class Weighted:
         evaluations: decodes spent [B], a gradient being two.
         size: draws without padding [B].
         sampler: which one it was [B].
+        sums: of their images, where a sampler knows them; None where it knows none.
     """
 
     z: Tensor
@@ -39,22 +70,25 @@ class Weighted:
     evaluations: Tensor
     size: Tensor
     sampler: Tensor
+    sums: ImageSums | None = None
 
     def put(self, rows: Tensor, other: Weighted) -> Weighted:
-        """These with the draws of the images ``rows`` replaced by others."""
-        padded = _padded((self, other))
-        found = {}
-        for field in fields(self):
-            whole = getattr(padded[0], field.name).clone()
-            whole[rows] = getattr(padded[1], field.name)
-            found[field.name] = whole
-        return Weighted(**found)
+        """These with the draws of the images ``rows`` replaced by others, without ``sums``."""
+        pairs = _pairs(*_padded((self, other)))
+        return replace(self, sums=None, **{n: _put(whole, rows, part) for n, whole, part in pairs})
 
-    def resampled(self, count: int, streams: Streams) -> Tensor:
+    def condensed(self, count: int, streams: Streams) -> Weighted:
+        """As many draws of equal weight, for less memory; what is told of them stays."""
+        z = self.resampled(count, streams, "condensed ")
+        weights, size = torch.full_like(z[..., 0], 1 / count), torch.full_like(self.size, count)
+        return replace(self, z=z, weights=weights, size=size)
+
+    def resampled(self, count: int, streams: Streams, name: str = "") -> Tensor:
         """Codes [B, count, k] of equal weight, by systematic resampling, in no order."""
-        u = (torch.arange(count, device=self.z.device) + streams.uniform("resampled", (1,))) / count
+        u = torch.arange(count, device=self.z.device)
+        u = (u + streams.uniform(f"{name}resampled", (1,))) / count
         index = systematic(self.weights, u)
-        order = streams.uniform("order", (count,)).sort(dim=1).indices
+        order = streams.uniform(f"{name}order", (count,)).sort(dim=1).indices
         index = index.gather(1, order)
         return self.z.gather(1, index[..., None].expand(-1, -1, self.z.shape[2]))
 
@@ -67,12 +101,17 @@ def systematic(weights: Tensor, u: Tensor) -> Tensor:
     return torch.minimum(torch.searchsorted(edges, u.contiguous()), last.clamp_min(0))
 
 
-def joined(parts: Sequence[Weighted]) -> Weighted:
-    """The draws of the images of all parts."""
-    columns = _padded(parts)
-    return Weighted(
-        **{f.name: torch.cat([getattr(part, f.name) for part in columns]) for f in fields(Weighted)}
-    )
+def _pairs(one: Any, other: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The tensors of two of a kind, with their names."""
+    for f in fields(one):
+        if isinstance(value := getattr(one, f.name), Tensor):
+            yield f.name, value, getattr(other, f.name)
+
+
+def _put(whole: Tensor, rows: Tensor, part: Tensor) -> Tensor:
+    whole = whole.clone()
+    whole[rows] = part
+    return whole
 
 
 def _padded(parts: Sequence[Weighted]) -> list[Weighted]:
@@ -82,5 +121,5 @@ def _padded(parts: Sequence[Weighted]) -> list[Weighted]:
         batch, size, k = part.z.shape
         z = torch.cat((part.z, part.z.new_zeros(batch, most - size, k)), dim=1)
         weights = torch.cat((part.weights, part.weights.new_zeros(batch, most - size)), dim=1)
-        found.append(replace(part, z=z, weights=weights))
+        found.append(replace(part, z=z, weights=weights, sums=None))
     return found

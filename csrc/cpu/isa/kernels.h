@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "mlp_network.h"
+#include "student_mixture.h"
 
 namespace jpmap {
 
@@ -24,12 +25,22 @@ struct IsaKernels {
                      double* const* hessian);
 };
 
+struct MixtureKernels {
+  // See cpu/isa/mixture.h; sums of components that are not used are left alone.
+  void (*mixture_density)(const Mixture& m, const double* z, int64_t rows, const MixtureRoom& room,
+                          double* out);
+  void (*mixture_sums)(const Mixture& m, const double* z, const double* weight, int64_t rows,
+                       const MixtureRoom& room, const MixtureSums& out);
+};
+
 constexpr int64_t kPanelBytes = 128;
 constexpr int64_t kSumLanes = 16;  // sums that a data term is added up in, by an output's number
 
 // The kernels of the best instruction set this processor has.
 template <class T>
 const IsaKernels<T>& isa_kernels();
+
+const MixtureKernels& mixture_kernels();
 
 // Its name: "avx512", "avx2" or "baseline".
 const char* isa_name();

@@ -48,7 +48,7 @@ static void mlp_forward(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t 
 }
 
 // The data term of f, without its constant, at codes z [rows][latent] of one image. The last layer
-// is compared panel by panel: its outputs are nowhere whole.
+// is compared panel by panel: its outputs are nowhere whole, unless they are to be kept.
 template <class T>
 static void mlp_misfit(const Mlp<T>& mlp, const MlpTarget<T>& target, const T* z, int64_t rows,
                        const MlpDraws<T>& room, double* misfit) {
@@ -64,8 +64,14 @@ static void mlp_misfit(const Mlp<T>& mlp, const MlpTarget<T>& target, const T* z
       multiply_panel(input, input_stride, layer.packed + column * layer.inputs, layer.inputs, rows,
                      out, stride);
       activate_panel(layer.activation, layer.bias + column, out, rows, stride);
+      const int64_t left = layer.outputs - column, end = left < kPanel<T> ? left : kPanel<T>;
+      if (l == room.kept_layer) {
+        for (int64_t i = 0; i < rows; ++i) {
+          T* to = room.kept + i * layer.outputs + column;
+          for (int64_t j = 0; j < end; ++j) to[j] = out[i * stride + j];
+        }
+      }
       if (!last) continue;
-      const int64_t left = mlp.outputs - column, end = left < kPanel<T> ? left : kPanel<T>;
       for (int64_t i = 0; i < rows; ++i) {
         compare<false, T>(target, column, column + end, out + i * stride,
                           room.lanes + i * kSumLanes, nullptr, nullptr);

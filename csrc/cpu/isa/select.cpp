@@ -10,6 +10,7 @@ namespace jpmap {
   namespace isa {                                 \
   extern const IsaKernels<float> kFloatKernels;   \
   extern const IsaKernels<double> kDoubleKernels; \
+  extern const MixtureKernels kMixtureKernels;    \
   }
 JPMAP_DECLARE(baseline)
 #ifdef JPMAP_X86
@@ -61,6 +62,14 @@ const IsaKernels<double>& isa_kernels<double>() {
   if (chosen() == Isa::kAvx2) return avx2::kDoubleKernels;
 #endif
   return baseline::kDoubleKernels;
+}
+
+const MixtureKernels& mixture_kernels() {
+#ifdef JPMAP_X86
+  if (chosen() == Isa::kAvx512) return avx512::kMixtureKernels;
+  if (chosen() == Isa::kAvx2) return avx2::kMixtureKernels;
+#endif
+  return baseline::kMixtureKernels;
 }
 
 const char* isa_name() {

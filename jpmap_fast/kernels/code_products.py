@@ -18,6 +18,13 @@ def times(matrix: Tensor, vector: Tensor) -> Tensor:
     return total
 
 
+def log_sum(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp(a) + exp(b)), each number the same wherever it stands in a tensor."""
+    top = torch.maximum(a, b)
+    apart = torch.minimum(a, b) - top
+    return torch.where(torch.isinf(top), top, top + torch.log1p(apart.exp()))
+
+
 def weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
     """sum_n w_n r_n [B, m] of weights [B, N] and rows [B, N, m]."""
     return (weights[..., None] * rows).sum(dim=1)
