@@ -1,4 +1,4 @@
-"""The command line: ``jpmap-fast restore | sample | train | info | demo | reproduce``.
+"""The command line: ``jpmap-fast restore | sample | app | train | info | demo | reproduce``.
 
 torch and matplotlib are imported inside the commands, where they are needed.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jpmap_fast.cli import demo, info, reproduce, restore, sample, train
+from jpmap_fast.cli import demo, info, page, reproduce, restore, sample, train
 
 app = typer.Typer(
     name="jpmap-fast",
@@ -23,6 +23,7 @@ app.command("restore")(restore.restore)
 app.command("sample")(sample.sample)
 app.command("train")(train.train)
 app.command("info")(info.info)
+app.command("app")(page.app)
 app.command("demo")(demo.demo)
 app.command("reproduce")(reproduce.reproduce)
 
