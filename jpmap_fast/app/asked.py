@@ -94,7 +94,7 @@ def prepare(asked: Asked, folder: Path, settings: PageSettings) -> Prepared:
     inputs = _Names(folder)
     picture = inputs.take(asked.picture)
     files = {name: inputs.take(path) for name, path in asked.files.items()}
-    mask = _painted_mask(asked, inputs, files)
+    mask = _painted_mask(asked, inputs, picture, files)
     named = replace(plain, inputs=(picture,), options={**plain.options, **files})
     located = replace(
         named,
@@ -112,13 +112,13 @@ def _no_options(asked: Asked) -> dict[str, None]:
     return dict.fromkeys(asked.files)
 
 
-def _painted_mask(asked: Asked, inputs: _Names, files: dict[str, str]) -> Path | None:
+def _painted_mask(asked: Asked, inputs: _Names, picture: str, files: dict[str, str]) -> Path | None:
     """The mask that was painted, on that which was dropped, if any; it is in ``files`` then."""
     if not any((layer[..., 3] > 0).any() for layer in asked.paint):
         return None
     if "missing" in asked.options:
         raise FieldError("{missing}: expected none where the mask is painted; wipe the paint")
-    height, width = next(iter(read_pictures(asked.picture))).values.shape[1:]
+    height, width = next(iter(read_pictures(inputs.folder / picture))).values.shape[1:]
     observed = torch.from_numpy(~painted(list(asked.paint), height, width)).float()
     if PAINTED in files:
         given = load_mask(inputs.folder / files[PAINTED]).float()

@@ -118,7 +118,7 @@ def _connect(
     def dropped(picture: str | None) -> tuple[Any, Any]:
         if picture is None:
             return gr.update(visible=False), None
-        with _told():
+        with _told(Path(picture).parent):
             values, told = looked_at(Path(picture), settings)
         return gr.update(value=told, visible=True), preview(values)
 
@@ -158,8 +158,8 @@ def _run(work: Callable[[Path], Shown], settings: PageSettings) -> Shown:
     """Work in a folder of its own, whose files the page takes before it goes."""
     results = settings.folder / "results"
     results.mkdir(exist_ok=True)
-    with _told():
-        folder = Path(mkdtemp(dir=results))
+    folder = Path(mkdtemp(dir=results))
+    with _told(folder):
         found = work(folder)
     _forget(results)
     return found
@@ -175,15 +175,20 @@ def _forget(results: Path, kept: int = 8) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Errors that a person can mend are shown on the page, fields by their names there."""
+def _told(folder: Path) -> Iterator[None]:
+    """Errors that a person can mend are shown on the page, in its own words.
+
+    Args:
+        folder: of the files, which is no affair of theirs.
+    """
     gr = _gradio()
     try:
         yield
-    except FieldError as error:
-        raise gr.Error(error.told(lambda name: name.replace("_", " ")), duration=None) from error
     except (ValueError, TypeError, OSError) as error:
-        raise gr.Error(one_line(error), duration=None) from error
+        text = str(error)
+        if isinstance(error, FieldError):
+            text = error.told(lambda name: name.replace("_", " "))
+        raise gr.Error(one_line(text).replace(f"{folder}/", ""), duration=None) from error
 
 
 @contextmanager
