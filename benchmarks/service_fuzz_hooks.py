@@ -17,14 +17,13 @@ from PIL import Image
 from schemathesis.transport.serialization import Binary
 
 ANSWERS = os.environ["JPMAP_FUZZ_ANSWERS"]
-SIZES = ((28, 28), (14, 14), (64, 64), (1, 1), (9, 17))
+SIZES = ((28, 28), (28, 28), (28, 28), (14, 14), (64, 64), (1, 1), (9, 17))
 MODES = ("L", "RGB", "1", "RGBA", "I;16", "F")
 _choose = random.Random(0)
 
 
-def _picture() -> bytes:
+def _picture(size: tuple[int, int]) -> bytes:
     mode, content = _choose.choice(MODES), BytesIO()
-    size = _choose.choice(SIZES)
     shades = Image.effect_noise(size, 60)
     kind = "tiff" if mode in ("F", "I;16") else "png"
     if mode == "I;16":
@@ -37,7 +36,8 @@ def map_body(context: Any, body: Any) -> Any:
     """Most forms with real pictures, and most of these with fields that go together."""
     if not isinstance(body, dict) or _choose.random() < 0.1:
         return body
-    body = {name: v if name == "request" else Binary(_picture()) for name, v in body.items()}
+    size = _choose.choice(SIZES)  # of all pictures of a form, as a mask must have
+    body = {name: v if name == "request" else Binary(_picture(size)) for name, v in body.items()}
     if _choose.random() < 0.8:
         body["request"] = _fitting(body["request"])
         files = {"inpainting": "mask", "compressed-sensing": "matrix"}

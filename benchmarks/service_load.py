@@ -182,11 +182,12 @@ def main() -> None:
     arguments = parser.parse_args()
     given = cases()
     common = ["--replicas", str(arguments.replicas)]
+    crowded = max(1, arguments.clients // 8)
     runs = {}
     for name, flags, every in (
         ("calm", [], None),
         ("killed", [], arguments.every),
-        ("crowded", ["--accepted", str(max(1, arguments.clients // 8))], None),
+        ("crowded", ["--accepted", str(crowded)], None),
     ):
         with service(*common, *flags) as (address, pid):
             work = _run(address, pid, given, arguments.clients, arguments.seconds, every)
@@ -195,6 +196,8 @@ def main() -> None:
         print(name, told, runs[name]["statuses"], runs[name]["examples"])
     document = {
         "replicas": arguments.replicas,
+        "every": arguments.every,
+        "crowded": crowded,
         "cores": os.cpu_count(),
         "runs": runs,
         "table": _table(runs),

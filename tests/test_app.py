@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,12 @@ def test_pages_are_told_and_all_restored(digit: Path, job: Path, settings: PageS
     )
     run(request)
     assert (job / "plain/stack.tif").read_bytes() == found.files[0].read_bytes()
+
+
+def test_what_takes_too_long_is_given_up(digit: Path, job: Path, settings: PageSettings) -> None:
+    hasty = replace(settings, seconds=1e-9)
+    with pytest.raises(TimeoutError, match="within 1e-09 s"):
+        restored(Asked(picture=digit, operator="denoising", sigma="30"), job, hasty, _nothing)
 
 
 def test_settings_say_what_is_wrong(tmp_path: Path) -> None:

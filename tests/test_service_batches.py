@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,18 @@ def test_what_cannot_be_restored_is_refused_with_its_reason(
     answer = Batches(SETTINGS).opened(job)
     assert isinstance(answer, Answer) and answer.status == 422
     assert match in answer.error and "/tmp" not in answer.error
+
+
+def test_a_batch_that_takes_too_long_is_given_up(
+    given: list[Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for its answers by then, and others do for theirs."""
+    batches = Batches(SETTINGS)
+    opened = [batches.opened(_job(case)) for case in given if case.name == "blur"]
+    monkeypatch.setattr(batches, "_settings", replace(SETTINGS, seconds=1))
+    monkeypatch.setattr("time.monotonic", iter(range(1000)).__next__)
+    answers = batches.restored(opened)  # type: ignore[arg-type]
+    assert [answer.status for answer in answers] == [504] * len(opened)
 
 
 def test_a_small_file_of_a_large_picture_is_refused(given: list[Case]) -> None:

@@ -21,6 +21,7 @@ class PageSettings:
         megabytes: of a file that is taken.
         megapixels: of a picture, before and after its restoration.
         waiting: requests that may wait; more are turned away.
+        seconds: of a restoration, which is given up then.
         folder: of uploads and results, emptied at the end.
 
     Raises:
@@ -34,9 +35,10 @@ class PageSettings:
     megabytes: int = 64
     megapixels: float = 16
     waiting: int = 16
+    seconds: float = 600
 
     def __post_init__(self) -> None:
-        for name in ("megabytes", "megapixels", "waiting"):
+        for name in ("megabytes", "megapixels", "waiting", "seconds"):
             value = getattr(self, name)
             if not value > 0:
                 raise FieldError(f"{{{name}}}: expected more than 0, got {{got}}", {"got": value})

@@ -18,6 +18,7 @@ from jpmap_fast.data.arrays import read_array
 from jpmap_fast.data.picture import Array, Picture, at_most
 from jpmap_fast.data.pictures import read_pictures
 from jpmap_fast.jobs import RestoreReport, SampleRequest, run, run_sampling
+from jpmap_fast.jobs._strangers import within
 
 # What is seen where nothing was measured.
 GREY = 128
@@ -75,7 +76,7 @@ def restored(asked: Asked, folder: Path, settings: PageSettings, passes: Progres
     """
     with at_most(settings.numbers):
         prepared = prepare(asked, folder, settings)
-        report = run(prepared.located, passes=passes)
+        report = run(prepared.located, passes=within(settings.seconds, passes))
         _check(report)
         output = _file(prepared, report)
         before, after = _measured(prepared, output), shown(_first(output)[0].values)

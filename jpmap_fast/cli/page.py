@@ -23,6 +23,7 @@ def app(
         float, typer.Option(help="Of a picture, before and after its restoration.")
     ] = 16,
     waiting: Annotated[int, typer.Option(help="Requests that may wait for the one at work.")] = 16,
+    seconds: Annotated[float, typer.Option(help="Of a restoration, which is given up then.")] = 600,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
@@ -51,6 +52,7 @@ def app(
                 megabytes=megabytes,
                 megapixels=megapixels,
                 waiting=waiting,
+                seconds=seconds,
             )
             if not settings.is_local:
                 typer.echo(f"Note: whoever reaches {host} may restore pictures here.", err=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import fields
 
 from jpmap_fast._messages import FieldError, one_of
+from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import named_operator
 
@@ -13,6 +15,27 @@ from jpmap_fast.operators.registry import named_operator
 MOST_STARTS, MOST_STEPS, MOST_OPTION = 64, 1000, 4096
 # What is the machine's own affair.
 _OWN = ("inputs", "device", "chunk_size", "key", "output", "format", "bits", "resume")
+
+
+def within(seconds: float, told: Progress | None = None) -> Progress:
+    """What ``restore`` calls as it goes on, which ends it when the time from now is over.
+
+    Args:
+        seconds: of the time.
+        told: called before that.
+
+    Raises:
+        TimeoutError: when it is called later.
+    """
+    end = time.monotonic() + seconds
+
+    def passed(done: int, total: int) -> None:
+        if told is not None:
+            told(done, total)
+        if time.monotonic() > end:
+            raise TimeoutError(f"expected to be done within {seconds:g} s, was not")
+
+    return passed
 
 
 def check_stranger(request: RestoreRequest, priors: Collection[str]) -> None:

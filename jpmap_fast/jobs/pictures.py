@@ -16,6 +16,7 @@ from jpmap_fast._arrays import as_float_tensor, as_tensor
 from jpmap_fast._messages import FieldError
 from jpmap_fast._metrics import psnr
 from jpmap_fast._prepared import AUTO, as_algorithm
+from jpmap_fast._validate import per_image
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs._degradation import Degradation
 from jpmap_fast.jobs._restored import RestoredBatch, RestoredPicture
@@ -136,7 +137,7 @@ class Restoring:
         if self.request.sigma == AUTO:
             sigma = jf.estimate_sigma(y, operator)
         else:
-            sigma = torch.full((len(items),), float(self.request.sigma))
+            sigma = per_image("sigma", self.request.sigma, len(items), y)
         finite = torch.isfinite(y.flatten(1)).all(dim=1)
         rows = finite.nonzero()[:, 0]
         of_these = operator.bind(found.image_shape, len(items)).select(rows)

@@ -13,7 +13,7 @@ from jpmap_fast._messages import one_line
 from jpmap_fast.data.picture import at_most
 from jpmap_fast.jobs._kept_restoring import MOST_NUMBERS, KeptRestoring
 from jpmap_fast.jobs._sources import Item
-from jpmap_fast.jobs._strangers import check_stranger
+from jpmap_fast.jobs._strangers import check_stranger, within
 from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.serve.files import read_files, read_picture, written
 from jpmap_fast.serve.settings import ServiceSettings
@@ -22,7 +22,7 @@ from jpmap_fast.serve.wire import Answer, Job
 # Requests, with their operators and what is prepared for them, that are kept.
 KEPT = 16
 # What a client can mend, and a picture that comes out as none.
-REFUSED, FAILED = 422, 500
+REFUSED, FAILED, LATE = 422, 500, 504
 _MENDABLE = (ValueError, TypeError, OSError)
 _LOG = logging.getLogger(__name__)
 
@@ -80,11 +80,14 @@ class Batches:
         """The answers to jobs of one group; what goes wrong with one of them is its own."""
         try:
             with at_most(self._settings.numbers):
-                batch = jobs[0].ready.batch([job.item for job in jobs])
+                patience = within(self._settings.seconds)  # nobody waits for it any longer
+                batch = jobs[0].ready.batch([job.item for job in jobs], patience)
                 return [
                     self._answer(job, x, asdict(report), len(jobs))
                     for job, x, report in zip(jobs, batch.result.x, batch.reports, strict=True)
                 ]
+        except TimeoutError as error:
+            return [Answer(LATE, error=one_line(error)) for _ in jobs]
         except Exception as error:
             if len(jobs) > 1:
                 return [answer for job in jobs for answer in self.restored([job])]
