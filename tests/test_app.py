@@ -235,6 +235,21 @@ def test_large_pictures_and_arrays_are_refused(
         restored(Asked(picture=path, operator="denoising", sigma="10"), job, settings, _nothing)
 
 
+@pytest.mark.parametrize("name", ["restored.png", "summary.png", "restored", "a.b c'[1].png"])
+def test_a_picture_may_have_any_name(
+    name: str, digit: Path, job: Path, settings: PageSettings
+) -> None:
+    picture = digit.rename(digit.with_name(name))
+    asked = Asked(
+        picture=picture, operator="inpainting", sigma="10", paint=(_strokes(28, 28, slice(0, 30)),)
+    )
+    found = restored(asked, job, settings, _nothing)
+    assert Image.open(found.files[0]).size == (28, 28)
+    assert found.files[0].stem == Path(name).stem or name == "restored"
+    drawn = sampled(asked, 3, job / "..", settings)
+    assert len({path.parent for path in drawn.files}) == 4
+
+
 def test_pages_are_told_and_all_restored(digit: Path, job: Path, settings: PageSettings) -> None:
     stack = digit.with_name("stack.tif")
     page = Image.open(digit)

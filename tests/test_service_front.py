@@ -190,6 +190,17 @@ def test_long_and_slow_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     asyncio.run(run())
 
 
+def test_what_nobody_foresaw_is_said_in_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async def breaks(job: Job) -> Answer:
+        raise RuntimeError("a secret of the machine")
+
+    async def run() -> None:
+        status, _, answer = await _post(_front(restore=breaks)[0], CASE)
+        assert status == 500 and b"secret" not in answer and "secret" in caplog.text
+
+    asyncio.run(run())
+
+
 def test_what_takes_too_long_is_given_up() -> None:
     async def run() -> None:
         app, restore = _front(replace(SETTINGS, seconds=1))

@@ -101,8 +101,11 @@ def serve(settings: PageSettings, told: Callable[[str], None]) -> None:
         settings: of the page.
         told: called with its address.
     """
+    import signal
     import threading
 
+    # To be told to end is to be interrupted: uploads are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with shown_at(settings) as address:
         told(address)
         threading.Event().wait()
@@ -157,7 +160,7 @@ def _connect(
 def _run(work: Callable[[Path], Shown], settings: PageSettings) -> Shown:
     """Work in a folder of its own, whose files the page takes before it goes."""
     results = settings.folder / "results"
-    results.mkdir(exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(dir=results))
     with _told(folder):
         found = work(folder)

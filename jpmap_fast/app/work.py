@@ -146,6 +146,8 @@ def _file(prepared: Prepared, report: RestoreReport, kind: str = "") -> Path:
     name = report.pictures[0].output
     assert name is not None  # nothing failed
     folder = Path(prepared.located.output) / kind
+    if not kind:
+        return folder / name
     # Deviations are floats, which TIFF holds, whatever the picture was.
     return next(path for path in folder.iterdir() if path.stem == Path(name).stem)
 

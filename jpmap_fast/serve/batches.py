@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,14 +16,11 @@ from jpmap_fast.jobs._strangers import check_stranger, within
 from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.serve.files import read_files, read_picture, written
 from jpmap_fast.serve.settings import ServiceSettings
-from jpmap_fast.serve.wire import Answer, Job
+from jpmap_fast.serve.wire import REFUSED, Answer, Job, broken
 
 # Requests, with their operators and what is prepared for them, that are kept.
 KEPT = 16
-# What a client can mend, and a picture that comes out as none.
-REFUSED, FAILED, LATE = 422, 500, 504
 _MENDABLE = (ValueError, TypeError, OSError)
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Batches:
         except _MENDABLE as error:
             return Answer(REFUSED, error=one_line(error))
         except Exception:
-            return _broken()
+            return broken()
         return Opened(ready, item, (job.alike, *item.values.shape))
 
     def most(self, opened: Opened) -> int:
@@ -87,13 +83,13 @@ class Batches:
                     for job, x, report in zip(jobs, batch.result.x, batch.reports, strict=True)
                 ]
         except TimeoutError as error:
-            return [Answer(LATE, error=one_line(error)) for _ in jobs]
+            return [Answer(504, error=one_line(error)) for _ in jobs]
         except Exception as error:
             if len(jobs) > 1:
                 return [answer for job in jobs for answer in self.restored([job])]
             if isinstance(error, _MENDABLE):
                 return [Answer(REFUSED, error=one_line(error))]
-            return [_broken()]
+            return [broken()]
 
     def _answer(self, job: Opened, x: Any, report: dict[str, Any], together: int) -> Answer:
         if report["failure"] is not None:
@@ -125,9 +121,3 @@ class Batches:
         if name not in self._priors:
             self._priors[name] = jf.load_prior(name, device=self._device)
         return self._priors[name]
-
-
-def _broken() -> Answer:
-    """Of what nobody foresaw; it is said where the service keeps its log, and not to others."""
-    _LOG.exception("a job could not be restored")
-    return Answer(FAILED, error="the service could not restore it; its log says why")

@@ -17,7 +17,7 @@ from jpmap_fast.serve.limits import Limits
 from jpmap_fast.serve.metrics import Metrics
 from jpmap_fast.serve.schema import REPORT, WORK, document
 from jpmap_fast.serve.settings import ServiceSettings
-from jpmap_fast.serve.wire import Answer, Job
+from jpmap_fast.serve.wire import REFUSED, Answer, Job, broken
 
 # Parts of a form, and bytes of those that are no files.
 MOST_PARTS, MOST_FIELD = 8, 100_000
@@ -89,11 +89,13 @@ async def _answer(request: Any, settings: ServiceSettings, restore: Restore) -> 
     except _NoForm as error:
         return Answer(error.status, error=str(error))
     except (ValueError, TypeError) as error:
-        return Answer(422, error=one_line(error))
+        return Answer(REFUSED, error=one_line(error))
     try:
         return await asyncio.wait_for(restore(job), settings.seconds)
     except asyncio.TimeoutError:
         return Answer(504, error=f"expected to be done within {settings.seconds:g} s")
+    except Exception:
+        return broken()
 
 
 class _NoForm(Exception):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from jpmap_fast.jobs import RestoreRequest
+
+# Of what a client can mend.
+REFUSED = 422
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,9 @@ class Answer:
     report: Mapping[str, Any] | None = None
     error: str = ""
     together: int = 0
+
+
+def broken() -> Answer:
+    """Where nobody foresaw what went wrong: it is said in the log of the service, not to others."""
+    _LOG.exception("a job could not be restored")
+    return Answer(500, error="the service could not restore it; its log says why")
