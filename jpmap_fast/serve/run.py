@@ -72,7 +72,8 @@ def _replicas(settings: ServiceSettings) -> Iterator[Any]:
     if settings.address is None:
         # One processor for Ray's own actors.
         cpus = settings.replicas * settings.threads + 1
-        own = {"num_cpus": cpus, "include_dashboard": False}
+        # "local": not one of others that happens to run here.
+        own = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
     ray.init(logging_level=logging.ERROR, namespace="serve", **own)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
