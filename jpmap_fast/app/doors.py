@@ -9,12 +9,13 @@ from typing import Any
 
 # Of other servers, of the program of the page, and of what it did for others.
 CLOSED = re.compile(
-    r"/(proxy=|file=\w+:|monitoring|vibe|undo-vibe|custom_component|component_server|run-history"
+    r"/(proxy=|file=\w\w+:|monitoring|vibe|undo-vibe|custom_component|component_server|run-history"
     r"|runs|process_recording|profiling|deep_link|dev/|stream/|call/|api/|run/)"
 )
 # Where fields are sent to when a button is pressed, and how much they may be: files go elsewhere.
 PRESSED, MOST = "/queue/join", 1 << 20
-ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:")
+# One letter is that of a drive.
+ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+:")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
