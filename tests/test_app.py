@@ -235,7 +235,7 @@ def test_large_pictures_and_arrays_are_refused(
         restored(Asked(picture=path, operator="denoising", sigma="10"), job, settings, _nothing)
 
 
-@pytest.mark.parametrize("name", ["restored.png", "summary.png", "restored", "a.b c'[1].png"])
+@pytest.mark.parametrize("name", ["restored.png", "restored", "a.b c'[1].png"])
 def test_a_picture_may_have_any_name(
     name: str, digit: Path, job: Path, settings: PageSettings
 ) -> None:

@@ -14,7 +14,8 @@ from service_process import Case, cases
 
 import jpmap_fast as jf
 from jpmap_fast.jobs import RestoreRequest
-from jpmap_fast.jobs._kept_restoring import KEPT, KeptRestoring
+from jpmap_fast.jobs import _kept_restoring as kept_module
+from jpmap_fast.jobs._kept_restoring import KeptRestoring
 from jpmap_fast.jobs._sources import Item
 from jpmap_fast.serve import batches as batches_module
 from jpmap_fast.serve.batcher import Batcher
@@ -211,14 +212,17 @@ def test_jobs_are_alike_where_all_but_the_picture_is() -> None:
     assert len({job.alike, *(other.alike for other in others)}) == 5
 
 
-def test_restorers_are_made_for_what_comes_again_and_few_are_kept() -> None:
+def test_restorers_are_made_for_what_comes_again_and_few_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kept_module, "KEPT", 3)
     ready = KeptRestoring(RestoreRequest(operator="denoising", sigma=0.3), most=64)
-    digits = jf.mnist_test_digits(2)[0].repeat(20, 1, 1, 1)
-    for size in (2, 2, *range(1, KEPT + 2)):
+    digits = jf.mnist_test_digits(4)[0]
+    for size in (2, 2, 1, 2, 3, 4):
         found = ready.result(digits[:size], jf.Denoising(), (1, 28, 28))
         assert found.x.shape[0] == size
     kept = ready._restorers
-    assert len(kept) == KEPT and (1, 28, 28, 1) not in kept
+    assert list(kept) == [(1, 28, 28, 2), (1, 28, 28, 3), (1, 28, 28, 4)]
     assert isinstance(kept[1, 28, 28, 2], jf.Restorer) and kept[1, 28, 28, 3] is None
 
 
