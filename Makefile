@@ -6,7 +6,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f) $(shell find
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.26" ninja
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo test lint docs format bench clean
+.PHONY: setup demo test browser service lint docs format bench clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,16 @@ demo: setup
 # A process a core, each with one thread: most of the time goes into small operations.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+# The page, by hand and by Chromium, which is installed already.
+browser: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[app]" playwright
+	$(BIN)/python -m pytest -q -m browser
+
+# The service with Ray, replicas killed.
+service: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[serve]" aiohttp
+	$(BIN)/python -m pytest -q -m service
 
 lint: setup
 	$(BIN)/ruff check .

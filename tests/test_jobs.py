@@ -96,6 +96,7 @@ def test_a_request_is_json_and_back() -> None:
         ({"settings": {"beta": [1.0]}}, TypeError, "a boolean as beta, got [1.0]"),
         ({"chunk_size": 0}, ValueError, "chunk_size: expected at least 1"),
         ({"background": 2}, ValueError, "background: expected a grey level"),
+        ({"seed": 1 << 64}, ValueError, "seed: expected an integer of 64 bits"),
         ({"format": "jpeg"}, ValueError, "format: expected one of png, tiff, got 'jpeg'"),
         ({"bits": 12}, ValueError, "bits: expected one of 8, 16, 32, got 12"),
         ({"bits": 32, "format": "png"}, ValueError, "bits: expected 8 or 16 for format png"),
@@ -351,3 +352,10 @@ def test_measurements_beside_a_request_are_vectors_of_compressed_sensing(tmp_pat
             RestoreRequest(operator="compressed-sensing", sigma=SIGMA, inputs=("in.png",)),
             arrays={"matrix": matrix},
         )
+
+
+@pytest.mark.parametrize("sigma", [1e308, 1e-308])
+def test_a_noise_level_that_pictures_cannot_have_is_told(sigma: float) -> None:
+    request = RestoreRequest(operator="denoising", sigma=sigma)
+    with pytest.raises(ValueError, match="sigma: .* is out of range in torch.float32"):
+        restore_picture(torch.zeros(1, 28, 28), request)

@@ -1,4 +1,4 @@
-"""The command line: ``jpmap-fast restore | sample | train | info | demo | reproduce``.
+"""The command line: ``jpmap-fast restore | sample | app | serve | train | info | demo | ...``.
 
 torch and matplotlib are imported inside the commands, where they are needed.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jpmap_fast.cli import demo, info, reproduce, restore, sample, train
+from jpmap_fast.cli import demo, info, page, reproduce, restore, sample, service, train
 
 app = typer.Typer(
     name="jpmap-fast",
@@ -23,6 +23,8 @@ app.command("restore")(restore.restore)
 app.command("sample")(sample.sample)
 app.command("train")(train.train)
 app.command("info")(info.info)
+app.command("app")(page.app)
+app.command("serve")(service.serve)
 app.command("demo")(demo.demo)
 app.command("reproduce")(reproduce.reproduce)
 

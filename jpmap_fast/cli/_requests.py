@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jpmap_fast._messages import FieldError
 from jpmap_fast._prepared import AUTO
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs import RestoreRequest, with_prior
@@ -56,7 +57,9 @@ def _of_255ths(text: str) -> float | str:
     except ValueError:
         sigma = math.nan
     if not (math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"--sigma: expected a number > 0, in 255ths, or auto, got {text}")
+        raise FieldError(
+            "{sigma}: expected a number > 0, in 255ths, or auto, got {got}", {"got": text}
+        )
     return sigma / 255
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jpmap_fast.data.picture import Array, brightness_note, unit_range
+from jpmap_fast.data.picture import Array, brightness_note, check_limit, unit_range
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 
@@ -22,6 +23,7 @@ def read_array(path: Path, key: str | None, usual: Sequence[str]) -> Array:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        _check_packed(path)
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
             return content
@@ -41,6 +43,13 @@ def read_array(path: Path, key: str | None, usual: Sequence[str]) -> Array:
         f"{path}: expected one of its arrays {', '.join(names)} as key, got {key!r}; choose one "
         "with --key or key="
     )
+
+
+def _check_packed(path: Path) -> None:
+    """Raise ValueError where an archive would unpack to more numbers than ``at_most`` allows."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_limit(sum(entry.file_size for entry in archive.infolist()) // 8, path.name)
 
 
 def as_pictures(name: str, array: Array, image_shape: Sequence[int] | None = None) -> Array:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +24,8 @@ LEAST_USED, DARK = 1 / 256, 1 / 16
 # Samples of one picture: a header may promise any number of them in a few bytes. Ten thousand
 # times as many as bytes are the pages of blank paper; what is small does no harm.
 MOST_SAMPLES, SMALL, MOST_A_BYTE = 1 << 28, 1 << 24, 10_000
+# Of all that is read or restored for people who are not the machine's own; None where they are.
+_LIMIT: ContextVar[int | None] = ContextVar("most numbers", default=None)
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,26 @@ class Picture:
     grey: bool = False
 
 
+@contextmanager
+def at_most(numbers: int) -> Iterator[None]:
+    """Within it no file with more numbers is read, and no larger picture restored."""
+    before = _LIMIT.set(numbers)
+    try:
+        yield
+    finally:
+        _LIMIT.reset(before)
+
+
+def check_limit(numbers: int, what: str) -> None:
+    """Raise ValueError where there are more numbers than ``at_most`` allows."""
+    most = _LIMIT.get()
+    if most is not None and numbers > most:
+        raise ValueError(f"expected at most {most} numbers in {what}, got {numbers}")
+
+
 def check_size(samples: int, stored: int) -> None:
     """Raise ValueError where a picture promises more samples than any in so many bytes."""
+    check_limit(samples, "a picture")
     most = min(MOST_SAMPLES, max(SMALL, MOST_A_BYTE * stored))
     if samples > most:
         raise ValueError(

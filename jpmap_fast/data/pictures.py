@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from jpmap_fast.data.picture import Picture, brightness_note
+from jpmap_fast.data.picture import Picture, brightness_note, check_limit
 
 PICTURE_SUFFIXES = (
     ".png",
@@ -83,8 +83,11 @@ def read_pictures(
         head = file.read(12)
     if not head:
         raise ValueError(f"{path.name}: an empty file")
+    numbers = 0
     try:
         for picture in _decoded(path, head, background):
+            numbers += picture.values.size
+            check_limit(numbers, "all pages of a file")
             note = None if any_levels else brightness_note(picture.values, picture.stored)
             yield picture if note is None else replace(picture, notes=(*picture.notes, note))
     except GeneratorExit:

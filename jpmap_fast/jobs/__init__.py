@@ -5,8 +5,9 @@ Nothing here prints, reads arguments of a process, or ends one.
 
 from jpmap_fast.jobs._prior_choice import with_prior
 from jpmap_fast.jobs._restore_job import run
+from jpmap_fast.jobs._restored import RestoredPicture
 from jpmap_fast.jobs._sample_job import run_sampling
-from jpmap_fast.jobs.pictures import RestoredPicture, Restoring, restore_picture
+from jpmap_fast.jobs.pictures import Restoring, restore_picture
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.jobs.sample_request import SampleRequest

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jpmap_fast.data.picture import check_limit
 from jpmap_fast.jobs._sources import Item
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators import Operator
@@ -31,6 +33,7 @@ class Degradation:
         self, request: RestoreRequest, image_shape: tuple[int, ...], options: Mapping[str, Any]
     ) -> None:
         self._request = request
+        check_limit(math.prod(image_shape), "a restored picture")
         self.image_shape = image_shape
         self._named = named_operator(request.operator)
         self._options = options

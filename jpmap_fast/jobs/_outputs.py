@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from jpmap_fast._messages import FieldError
+from jpmap_fast.data.picture import with_channels
 from jpmap_fast.data.writing import TIFF_SUFFIXES, answer_suffix
+from jpmap_fast.jobs._sources import Item
 
 # What a file may turn out to hold: one picture that PNG can hold, or anything.
 _ONE, _MORE = ("uint8",), ("uint8", "uint8")
 _TYPES = {8: "uint8", 16: "uint16", 32: "float32"}
+
+
+def as_stored(image: Tensor, item: Item) -> Tensor:
+    """A grey image for a picture that was stored grey."""
+    return torch.from_numpy(with_channels(image.cpu().numpy(), 1)) if item.grey else image
 
 
 class Targets:

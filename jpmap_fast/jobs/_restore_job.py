@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast._files import written_whole
 from jpmap_fast.algorithms import Progress
-from jpmap_fast.data.picture import with_channels
 from jpmap_fast.data.writing import write_pictures
 from jpmap_fast.jobs._job import Job, opened
 from jpmap_fast.jobs._journal import Entry, Journal
-from jpmap_fast.jobs._outputs import Targets
+from jpmap_fast.jobs._outputs import Targets, as_stored
 from jpmap_fast.jobs._settings import settings
 from jpmap_fast.jobs._sources import Item, Source
 from jpmap_fast.jobs._summary import told_settings, write_summary
@@ -110,7 +108,7 @@ class _RestoreJob(Job):
             return None
         stored = [item.stored for item in items]
         target = self.targets.of(source.file, stored)
-        images = [_as_stored(image, item) for image, item in zip(x, items, strict=True)]
+        images = [as_stored(image, item) for image, item in zip(x, items, strict=True)]
         write_pictures(target, images, self.targets.written(stored))
         return target.name
 
@@ -133,11 +131,6 @@ class _RestoreJob(Job):
         if request.simulate and common is not None:
             journal.measured.write(self.output / "measured.npz", common.arrays())
         write_summary(self.output, request, report, self.settings)
-
-
-def _as_stored(image: Tensor, item: Item) -> Tensor:
-    """A grey image for a picture that was stored grey."""
-    return torch.from_numpy(with_channels(image.cpu().numpy(), 1)) if item.grey else image
 
 
 def _fields(result: jf.Result, names: list[str], images: bool) -> dict[str, Any]:

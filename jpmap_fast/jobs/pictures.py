@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from jpmap_fast._messages import FieldError
 from jpmap_fast._metrics import psnr
 from jpmap_fast._prepared import AUTO
 from jpmap_fast._restore import default_name, method_of
+from jpmap_fast._validate import per_image
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.jobs._degradation import Degradation
+from jpmap_fast.jobs._restored import RestoredBatch, RestoredPicture
 from jpmap_fast.jobs._sources import Item, Shape, check_shape
 from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.jobs.report import PictureReport
@@ -28,42 +30,6 @@ from jpmap_fast.priors.protocol import bound, picture_shape
 
 # Shapes of pictures whose operators are kept.
 KEPT = 4
-
-
-@dataclass(frozen=True)
-class RestoredPicture:
-    """One picture, restored.
-
-    Attributes:
-        x: the restored picture [C, H, W], values about [0, 1] (not clipped); NaN where it failed.
-        z: its code [k].
-        decoded: G(z) [C, H, W].
-        y: what it was restored from, the simulated measurement where the request simulates.
-        report: how it went.
-    """
-
-    x: Tensor
-    z: Tensor
-    decoded: Tensor
-    y: Tensor
-    report: PictureReport
-
-
-@dataclass(frozen=True)
-class RestoredBatch:
-    """Images restored together.
-
-    Attributes:
-        result: of ``restore``.
-        y: measurements [B, ...], on the CPU.
-        own: arrays of the operator that each image has for itself, rows as of y.
-        reports: one for each image.
-    """
-
-    result: jf.Result
-    y: Tensor
-    own: dict[str, Any]
-    reports: list[PictureReport]
 
 
 class Restoring:
@@ -177,7 +143,7 @@ class Restoring:
             sigma = jf.estimate_sigma(y, operator)
             items = [replace(i, sigma=s) for i, s in zip(items, sigma.tolist(), strict=True)]
         else:
-            sigma = torch.full((len(items),), float(self.request.sigma))
+            sigma = per_image("sigma", self.request.sigma, len(items), y)
         finite = torch.isfinite(y.flatten(1)).all(dim=1)
         rows = finite.nonzero()[:, 0]
         of_these = operator.bind(found.image_shape, len(items)).select(rows)
@@ -203,22 +169,49 @@ class Restoring:
         """
         begin = time.perf_counter()
         images, y, operator, degradation = self.measured(items)
-        result = jf.restore(
-            y.to(self.device),
-            operator.to(self.device),
-            bound(self.prior, degradation.image_shape),
-            self.noise_levels(items),
-            method=self.algorithm,
-            residual=self.request.residual,
-            estimate=self.request.estimate,
-            generator=torch.Generator().manual_seed(self.request.seed),
-            # Draws are no iterations, of which a mean has none.
-            progress=progress or False if self.request.estimate == "map" else False,
-        )
+        found, sigma = y.to(self.device), self.noise_levels(items)
+        result = self.result(found, operator, degradation.image_shape, sigma, progress)
         reports = self._reports(items, result, images)
         share = (time.perf_counter() - begin) / len(items)
         own = degradation.own_arrays(operator)
         return RestoredBatch(result, y, own, [PictureReport(**r, seconds=share) for r in reports])
+
+    def result(
+        self,
+        y: Tensor,
+        operator: jf.Operator,
+        image_shape: tuple[int, ...],
+        sigma: Any,
+        progress: Progress | None = None,
+    ) -> jf.Result:
+        """``restore`` as the request has it.
+
+        Args:
+            y: measurements [B, ...], where it works.
+            operator: A of these.
+            image_shape: (C, H, W).
+            sigma: as ``restore`` takes it.
+            progress: as ``restore`` takes it.
+
+        Raises:
+            ValueError, TypeError: as ``restore``.
+        """
+        return jf.restore(
+            y,
+            operator.to(self.device),
+            bound(self.prior, image_shape),
+            sigma,
+            method=self.algorithm,
+            residual=self.request.residual,
+            estimate=self.request.estimate,
+            generator=self.generator(),
+            # Draws are no iterations, of which a mean has none.
+            progress=progress or False if self.request.estimate == "map" else False,
+        )
+
+    def generator(self) -> torch.Generator:
+        """Of random starts, as new."""
+        return torch.Generator().manual_seed(self.request.seed)
 
     def measured(self, items: Sequence[Item]) -> tuple[Tensor, Tensor, jf.Operator, Degradation]:
         """Images as they came, their measurements, and A of these images and of all, on the CPU.

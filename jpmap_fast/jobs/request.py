@@ -153,6 +153,10 @@ class RestoreRequest:
                 "{background}: expected a grey level from 0 (black) to 1 (white), got {got}",
                 {"got": self.background},
             )
+        if not -(1 << 63) <= self.seed < 1 << 64:
+            raise FieldError(
+                "{seed}: expected an integer of 64 bits, got {got}", {"got": self.seed}
+            )
         if self.chunk_size is not None and self.chunk_size < 1:
             raise FieldError(
                 "{chunk_size}: expected at least 1, got {got}", {"got": self.chunk_size}

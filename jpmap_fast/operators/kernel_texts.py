@@ -14,6 +14,30 @@ from jpmap_fast.operators.blur_kernels import box_kernel, gaussian_kernel, motio
 FORMS = "gaussian:SIGMA, box:SIZE, motion:LENGTH:ANGLE or a file"
 # Of super-resolution, whose factor they take their size from.
 NAMED = ("box", "bicubic")
+# Numbers of a formula that makes a kernel of moderate size.
+MODERATE = 100
+
+
+_MAKERS: dict[str, tuple[int, Callable[..., Tensor]]] = {
+    "gaussian": (1, lambda sigma: gaussian_kernel(float(sigma))),
+    "box": (1, lambda size: box_kernel(int(size))),
+    "motion": (2, lambda length, angle: motion_kernel(float(length), float(angle))),
+}
+
+
+def is_formula(text: str) -> bool:
+    """Whether ``read_kernel`` would read no file for a text, and make a kernel of moderate size.
+
+    What is wrong with its numbers otherwise is for ``read_kernel`` to say.
+    """
+    name, *numbers = text.split(":")
+    if name not in _MAKERS or not numbers:
+        return text in NAMED
+    try:
+        # An angle is of any size; lengths come first.
+        return not abs(float(numbers[0])) > MODERATE
+    except ValueError:
+        return True
 
 
 def read_kernel(text: str) -> Tensor | str:
@@ -26,13 +50,8 @@ def read_kernel(text: str) -> Tensor | str:
         ValueError, TypeError, OSError: not one of these, or the file holds no kernel.
     """
     name, *numbers = text.split(":")
-    makers: dict[str, tuple[int, Callable[..., Tensor]]] = {
-        "gaussian": (1, lambda sigma: gaussian_kernel(float(sigma))),
-        "box": (1, lambda size: box_kernel(int(size))),
-        "motion": (2, lambda length, angle: motion_kernel(float(length), float(angle))),
-    }
-    if name in makers and numbers:
-        count, make = makers[name]
+    if name in _MAKERS and numbers:
+        count, make = _MAKERS[name]
         if len(numbers) != count:
             raise _unknown(text)
         try:

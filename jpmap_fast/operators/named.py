@@ -19,7 +19,7 @@ from jpmap_fast.operators.blur import Blur
 from jpmap_fast.operators.boundary import BOUNDARIES
 from jpmap_fast.operators.compressed_sensing import CompressedSensing
 from jpmap_fast.operators.diagonal import Denoising, Inpainting
-from jpmap_fast.operators.kernel_texts import NAMED, read_kernel
+from jpmap_fast.operators.kernel_texts import NAMED, is_formula, read_kernel
 from jpmap_fast.operators.registry import NamedOperator, Option, register
 from jpmap_fast.operators.super_resolution import SuperResolution
 
@@ -69,7 +69,9 @@ _KERNEL_HELP = (
     "gaussian:SIGMA, box:SIZE, motion:LENGTH:ANGLE, a picture (over its sum), or .npy or .npz. "
     "For super-resolution also box, the mean of each block, or bicubic, as picture programs reduce."
 )
-_KERNEL = Option("kernel", str, _KERNEL_HELP, read=read_kernel, metavar="KERNEL")
+_KERNEL = Option(
+    "kernel", str, _KERNEL_HELP, read=read_kernel, formula=is_formula, metavar="KERNEL"
+)
 _BOUNDARY = Option(
     "boundary",
     str,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Option:
         expected: that range in words.
         read: what ``build`` gets for a text or a path; the text itself where it is None. An option
             that is read may be given as an array, in place of its file.
+        formula: whether a text is one that can be computed in little time, in place of a file.
         draws: name of the option that this one is the random counterpart of, for simulations.
         of_each: whether that is drawn for each image, in place of once for all of them.
         metavar: word for the value in the help of the command.
@@ -48,9 +50,19 @@ class Option:
     accepts: Callable[[Any], bool] | None = None
     expected: str = ""
     read: Callable[[Any], Any] | None = None
+    formula: Callable[[str], bool] | None = None
     draws: str = ""
     of_each: bool = False
     metavar: str | None = None
+
+    @property
+    def takes_file(self) -> bool:
+        """Whether a value may name a file."""
+        return self.kind is Path or self.read is not None
+
+    def names_file(self, value: Any) -> bool:
+        """Whether a value of it may name a file, rather than be a formula of moderate size."""
+        return self.takes_file and (self.formula is None or not self.formula(str(value)))
 
     def checked(self, value: Any) -> Any:
         """The value, files as text.
