@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 import jpmap_fast as jf
-from jpmap_fast.algorithms import Progress
+from jpmap_fast.algorithms import Algorithm, Progress
 from jpmap_fast.jobs.pictures import Restoring
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.priors.protocol import bound
@@ -75,6 +75,7 @@ class KeptRestoring(Restoring):
         known = key in self._restorers
         found = self._restorers.pop(key, None)
         if known and found is None:
+            assert isinstance(self.algorithm, Algorithm)  # that of an image of highest density
             found = jf.Restorer(
                 operator.to(self.device),
                 bound(self.prior, image_shape),

@@ -14,24 +14,27 @@ class Metrics:
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-        self._registry = CollectorRegistry()
-        own = {"registry": self._registry}
-        self._answers = Counter("jpmap_requests", "Answers by status.", ["status"], **own)
-        self.working = Gauge("jpmap_working", "Requests accepted and not yet answered.", **own)
+        self._registry = own = CollectorRegistry()
+        self._answers = Counter("jpmap_requests", "Answers by status.", ["status"], registry=own)
+        self.working = Gauge(
+            "jpmap_working", "Requests accepted and not yet answered.", registry=own
+        )
         self.seconds = Histogram(
             "jpmap_seconds",
             "From acceptance to answer.",
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
-            **own,
+            registry=own,
         )
         self.together = Histogram(
             "jpmap_together",
             "Images of the batch that an answer comes from.",
             buckets=(1, 2, 4, 8, 16, 32, 64),
-            **own,
+            registry=own,
         )
         self.retries = Counter(
-            "jpmap_retries", "Requests sent again, as the replica at work on them ended.", **own
+            "jpmap_retries",
+            "Requests sent again, as the replica at work on them ended.",
+            registry=own,
         )
 
     def answered(self, status: int) -> None:
