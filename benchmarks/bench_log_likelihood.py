@@ -1,6 +1,6 @@
 """The data term of many draws an image, compiled, against the same by decoding in chunks.
 
-    python benchmarks/bench_log_likelihood.py [--output FILE]
+    python benchmarks/bench_log_likelihood.py [--device cuda] [--output FILE]
 
 ``compiled`` is ``mlp_log_likelihood``; ``chunks`` the objective's value at as many rows as two
 million numbers of decoded images have; ``torch`` the same by plain ``torch.nn.functional.linear``.
@@ -112,18 +112,21 @@ def measure(f: WeightedLeastSquares, batch: int, number: int, repeats: int) -> d
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--batches", type=int, nargs="+")
     parser.add_argument("--draws", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    device = torch.device("cpu")
+    device = torch.device(options.device)
+    threads = options.threads if device.type == "cpu" else [torch.get_num_threads()]
+    batches = options.batches or ([1, 64] if device.type == "cpu" else [1, 64, 8192])
     rows, lines = [], []
-    for batch in options.batches:
+    for batch in batches:
         for name, f in problems(batch, device).items():
             for number in options.draws:
-                for count in options.threads:
+                for count in threads:
                     torch.set_num_threads(count)
                     row = measure(f, batch, number, options.repeats)
                     row = {"problem": name, "threads": count, **row}

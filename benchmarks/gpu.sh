@@ -53,6 +53,8 @@ if wanted benchmarks; then
   step latency python3 benchmarks/bench_latency.py --device cuda --output "$out/latency_cuda.json"
   step "conjugate gradients" python3 benchmarks/bench_conjugate_gradient.py --device cuda \
     --output "$out/conjugate_gradient_cuda.json"
+  step "draws" python3 benchmarks/bench_log_likelihood.py --device cuda \
+    --output "$out/log_likelihood_cuda.json"
   if python3 -c "import deepinv" 2>/dev/null; then
     step operators python3 benchmarks/bench_operators.py --device cuda \
       --output "$out/operators_cuda.json"

@@ -80,6 +80,24 @@ struct MlpLayout {
   }
 };
 
+// What a block of mlp_log_likelihood holds of its draws, in this order; widths as in MlpShape.
+struct MlpDrawLayout {
+  static constexpr int kSums = 32;  // a row, one a thread that has some of its outputs
+
+  int rows;       // draws that pass through the network together, 16 or 32
+  int area;       // bytes of an area, after double [rows][kSums]: of two that rows pass between
+  int64_t bytes;  // of shared memory, with the codes at the end
+
+  MlpDrawLayout(const MlpShape& net, int draw_rows) : rows(draw_rows) {
+    // The last layer's outputs are compared where they are made, but for a single layer's.
+    int64_t widest = net.strides[0];
+    for (int l = 1; l + 1 < net.count; ++l) widest = std::max(widest, net.strides[l]);
+    const int64_t each = 4 * rows * (widest + kFloatPad);
+    area = static_cast<int>(each);
+    bytes = 8 * rows * kSums + (net.count == 1 ? 1 : 2) * each + 4 * rows * net.latent;
+  }
+};
+
 // The tile of all that takes the least memory: where it does not fit, none does.
 inline MlpLayout least_layout(const MlpShape& net) { return MlpLayout(net, 1, 16); }
 

@@ -67,6 +67,13 @@ PYBIND11_MODULE(_C, m) {
       },
       pybind11::arg("latent"), pybind11::arg("widths"), pybind11::arg("images"),
       pybind11::arg("rows"), "The layout of a tile of images in a block's shared memory.");
+  m.def(
+      "mlp_draw_memory",
+      [](int64_t latent, const std::vector<int64_t>& widths, int rows) {
+        return jpmap::MlpDrawLayout(shape_of(latent, widths), rows).bytes + jpmap::kMlpReserved;
+      },
+      pybind11::arg("latent"), pybind11::arg("widths"), pybind11::arg("rows"),
+      "Bytes of shared memory that mlp_log_likelihood takes for so many draws together.");
   m.def("build_info", [] {
     pybind11::dict info;
     info["cuda"] = JPMAP_CUDA_VERSION[0] != '\0';

@@ -66,6 +66,13 @@ def test_the_least_tile_takes_the_least_memory():
         assert least <= _C.mlp_shared_memory(latent, [width + 32 for width in widths])
 
 
+def test_draws_fit_wherever_solves_do():
+    for latent, widths in networks(2000):
+        needed = _C.mlp_draw_memory(latent, widths, 16)
+        room = max(_C.mlp_shared_memory(latent, widths), LEAST_SHARED_MEMORY)
+        assert needed <= room, (latent, widths)
+
+
 def test_memory_of_networks_beyond_all_devices_is_counted_in_64_bits():
     for width in (10**7, 10**8, 10**9):
         assert _C.mlp_shared_memory(8, [width, 784]) > 64 * width

@@ -77,14 +77,15 @@ __device__ __forceinline__ void load_image(const ClusterBlock& block, const MlpD
   const int thread = threadIdx.x, k = net.latent, own = at.own[block.last()];
   for (int i = thread; i < own; i += kBlockThreads) {
     const int64_t j = block.rank * own + i, p = net.outputs;
-    const bool real = j < p;
-    f[at.target + i] = real ? data.target[next * p + j] : 0.0f;
-    f[at.weight + i] = real ? data.weight[data.weight_scalar ? next : next * p + j] : 0.0f;
-    f[at.scale + i] =
-        real && data.scale != nullptr ? data.scale[next * data.scale_stride + j] : 1.0f;
+    const Measured m = j < p ? measured(data, next, static_cast<int>(p), static_cast<int>(j))
+                             : Measured{0.0f, 0.0f, 1.0f};
+    f[at.target + i] = m.target;
+    f[at.weight + i] = m.weight;
+    f[at.scale + i] = m.scale;
   }
   if (thread == 0) {
     state.image = next;
+    state.law = law_of(data, next);
     state.slot.begin();
   }
   if (thread < kCodes) state.trial[thread] = thread < k ? data.start[next * k + thread] : 0.0f;

@@ -114,11 +114,11 @@ __device__ __forceinline__ void compare(const ClusterBlock& block) {
   const int last = block.last();
   double total = 0;
   for (int i = threadIdx.x; i < at.own[last]; i += kBlockThreads) {
-    const float w = f[at.weight + i], s = f[at.scale + i];
-    const float r = f[at.target + i] - s * f[at.products + i * kColumns];
-    total += static_cast<double>(r) * (w * r);
-    f[at.pull[last] + i] = -s * w * r;
-    f[at.precision + i] = s * s * w;
+    const Measured m{f[at.target + i], f[at.weight + i], f[at.scale + i]};
+    const Compared found = jpmap::compare(m, block.state.law, f[at.products + i * kColumns]);
+    total += found.term;
+    f[at.pull[last] + i] = found.pull;
+    f[at.precision + i] = found.precision;
   }
   for (int offset = 16; offset > 0; offset /= 2) {
     total += __shfl_xor_sync(0xffffffffu, total, offset);

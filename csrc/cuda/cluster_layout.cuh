@@ -29,6 +29,7 @@
 
 #include <algorithm>
 
+#include "cuda/mlp_data.cuh"
 #include "cuda/mlp_network.cuh"
 #include "cuda/mlp_solve.cuh"
 
@@ -146,6 +147,9 @@ struct ClusterState {
   // load_image -> fetched, accept -> advanced -> every thread.
   long long image;      // -1 when it is finished
   float trial[kCodes];  // zeros beyond k
+
+  // load_image -> fetched -> compare.
+  Law law;
 
   // compare, one a warp -> compared -> prepare_sums -> prepared;
   // spread_sums, the two words of f -> spread -> accept.

@@ -30,6 +30,7 @@ __device__ __forceinline__ void settle_outputs(const MlpTileView& tile, const Ml
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   for (int row = warp; row < count; row += kMlpWarps) {
     const long long image = images[accepted[row]];
+    const Law law = law_of(data, image);
     float* mine = tile.slot(accepted[row]);
     float* x = tile.floats(last % 2) + row * float_row(top.stride);
     // Reads in fours ahead of the writes, which the compiler may not move them past.
@@ -40,12 +41,11 @@ __device__ __forceinline__ void settle_outputs(const MlpTileView& tile, const Ml
         const int j = begin + 32 * i;
         pull[i] = precision[i] = pre[i] = value[i] = 0.0f;
         if (j >= p) continue;
-        const float w = data.weight_scalar ? data.weight[image] : data.weight[image * p + j];
-        const float s = data.scale == nullptr ? 1.0f : data.scale[image * data.scale_stride + j];
         pre[i] = mine[at.pre[last] + j];
         value[i] = mine[at.value[last] + j];
-        pull[i] = -s * w * (data.target[image * p + j] - s * value[i]);
-        precision[i] = s * s * w;
+        const Compared found = compare(measured(data, image, p, j), law, value[i]);
+        pull[i] = found.pull;
+        precision[i] = found.precision;
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

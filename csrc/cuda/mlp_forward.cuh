@@ -8,33 +8,28 @@
 
 namespace jpmap {
 
-// Layer 0 at the trial codes of all slots, four at a time.
-__device__ __forceinline__ void first_layer(const MlpTileView& tile) {
-  const auto& net = tile.net;
-  const auto& at = tile.at;
+// Layer 0 at codes [rows][k] in shared memory, four at a time: finish(row, output, pre-activation).
+template <class Finish>
+__device__ __forceinline__ void first_layer(const MlpNetwork& net, const float* codes, int rows,
+                                            const Finish& finish) {
   const int k = net.latent;
   const auto& first = net.layers[0];
-  float* x = tile.floats(0);
   for (int j = threadIdx.x; j < first.stride; j += kMlpThreads) {
     const float bias = first.bias[j];
-    for (int begin = 0; begin < at.images; begin += 4) {
+    for (int begin = 0; begin < rows; begin += 4) {
       float sum[4] = {bias, bias, bias, bias};
       for (int c = 0; c < k; ++c) {
         const float w = first.columns[c * first.stride + j];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const int slot = min(begin + i, at.images - 1);
-          sum[i] = fmaf(w, tile.trial[slot * k + c], sum[i]);
+          const int row = min(begin + i, rows - 1);
+          sum[i] = fmaf(w, codes[row * k + c], sum[i]);
         }
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (begin + i >= at.images) break;
-        const float h = activate(first.activation, sum[i]);
-        float* mine = tile.slot(begin + i);
-        mine[at.pre[0] + j] = sum[i];
-        mine[at.value[0] + j] = h;
-        x[(begin + i) * float_row(first.stride) + j] = h;
+        if (begin + i >= rows) break;
+        finish(begin + i, j, sum[i]);
       }
     }
   }
@@ -44,7 +39,15 @@ __device__ __forceinline__ void first_layer(const MlpTileView& tile) {
 __device__ __forceinline__ void forward(const MlpTileView& tile) {
   const auto& net = tile.net;
   const auto& at = tile.at;
-  first_layer(tile);
+  const auto& first = net.layers[0];
+  float* bottom = tile.floats(0);
+  first_layer(net, tile.trial, at.images, [&](int row, int j, float a) {
+    const float h = activate(first.activation, a);
+    float* mine = tile.slot(row);
+    mine[at.pre[0] + j] = a;
+    mine[at.value[0] + j] = h;
+    bottom[row * float_row(first.stride) + j] = h;
+  });
   __syncthreads();  // forward(0)
   for (int l = 1; l < net.count; ++l) {
     const auto& layer = net.layers[l];
@@ -76,13 +79,11 @@ __device__ inline double objective(const MlpTileView& tile, const MlpData& data,
   const int lane = threadIdx.x % 32, p = net.outputs;
   const float* out = tile.slot(slot) + tile.at.value[net.count - 1];
   const float* trial = tile.trial + slot * net.latent;
+  const Law law = law_of(data, image);
   double total = 0;
 #pragma unroll 8
   for (int j = lane; j < p; j += 32) {
-    const float w = data.weight_scalar ? data.weight[image] : data.weight[image * p + j];
-    const float s = data.scale == nullptr ? 1.0f : data.scale[image * data.scale_stride + j];
-    const float r = data.target[image * p + j] - s * out[j];
-    total += static_cast<double>(r) * (w * r);
+    total += compare(measured(data, image, p, j), law, out[j]).term;
   }
   for (int c = lane; c < net.latent; c += 32) total += static_cast<double>(trial[c]) * trial[c];
   return 0.5 * group_sum<32>(total) + (data.constant == nullptr ? 0.0 : data.constant[image]);

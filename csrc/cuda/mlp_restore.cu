@@ -6,7 +6,7 @@
 // jpmap_fast/solvers/gauss_newton.py states the method.
 #include <torch/csrc/stable/library.h>
 
-#include "arguments.h"
+#include "cuda/mlp_arguments.cuh"
 #include "cuda/mlp_backward.cuh"
 #include "cuda/mlp_block.cuh"
 #include "cuda/mlp_cluster.cuh"
@@ -15,9 +15,6 @@
 
 namespace jpmap {
 namespace {
-
-using Tensors = std::vector<Tensor>;
-using Integers = std::vector<int64_t>;
 
 __global__ void __launch_bounds__(kMlpThreads, 1)
     solve_kernel(const __grid_constant__ MlpNetwork net, const __grid_constant__ MlpLayout at,
@@ -65,12 +62,6 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   }
 }
 
-int attribute(const char* op, cudaDeviceAttr which, int device) {
-  int value = 0;
-  check_cuda(op, "read a device attribute", cudaDeviceGetAttribute(&value, which, device));
-  return value;
-}
-
 // A tile that fits, leaves no processor idle, and is of the largest size only where a block will
 // take many images from the queue: the last ones of a tile work alone.
 MlpLayout layout_for(const char* op, const MlpShape& net, int64_t batch, int processors, int room) {
@@ -89,42 +80,19 @@ MlpLayout layout_for(const char* op, const MlpShape& net, int64_t batch, int pro
 
 void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors& columns,
             const Tensors& half, const Tensors& biases, const Integers& activations,
-            const MlpSizes& sizes, const Tensor& target, const Tensor& weight,
-            const std::optional<Tensor>& scale, const std::optional<Tensor>& constant,
-            const MlpSettings& settings, const MlpResults& out, bool low_latency) {
+            const MlpSizes& sizes, const MlpMeasurement& measurement, const MlpSettings& settings,
+            const MlpResults& out, bool low_latency) {
   STD_TORCH_CHECK(z.scalar_type() == torch::headeronly::ScalarType::Float, op,
                   ": expected float32 on CUDA");
   if (sizes.batch == 0) return;
   const int device = z.get_device();
   const int processors = attribute(op, cudaDevAttrMultiProcessorCount, device);
-  const int room = attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) - kMlpReserved;
-  MlpShape shape{sizes.latent, static_cast<int>(rows.size()), {}};
-  for (int l = 0; l < shape.count; ++l) shape.strides[l] = rows[l].size(0);
+  const int room = room_of(op, device);
+  const MlpShape shape = shape_of(rows, sizes.latent);
   // Here already: what fits has sizes far below the 32 bits that kernels count them in.
   const MlpLayout at = layout_for(op, shape, sizes.batch, processors, room);
-  MlpNetwork net{};
-  net.count = static_cast<int>(rows.size());
-  net.latent = static_cast<int>(sizes.latent);
-  net.outputs = static_cast<int>(sizes.outputs);
-  for (int l = 0; l < net.count; ++l) {
-    net.layers[l] = {read<float>(rows[l]),
-                     read<float>(columns[l]),
-                     l == 0 ? nullptr : read<__half>(half[l]),
-                     read<float>(half[net.count + l]),
-                     read<float>(biases[l]),
-                     static_cast<int>(rows[l].size(1)),
-                     static_cast<int>(rows[l].size(0)),
-                     static_cast<Activation>(activations[l])};
-  }
-  const int64_t scale_stride = scale && scale->dim() == 2 ? sizes.outputs : 0;
-  const MlpData data{read<float>(z),
-                     read<float>(target),
-                     read<float>(weight),
-                     scale ? read<float>(*scale) : nullptr,
-                     constant ? read<double>(*constant) : nullptr,
-                     sizes.batch,
-                     scale_stride,
-                     weight.size(1) == 1};
+  const MlpNetwork net = network_of({rows, columns, half, biases, activations}, sizes);
+  const MlpData data = data_of(measurement, z, sizes);
   const cudaStream_t stream = current_stream(z);
   if (low_latency && launch_clusters(op, net, data, settings, out, room, stream)) return;
   const int64_t tiles = (sizes.batch + at.images - 1) / at.images;
@@ -144,9 +112,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
     std::optional<Tensor> constant, std::optional<Tensor> law) {
   const char* op = "mlp_gauss_newton";
-  STD_TORCH_CHECK(!law.has_value(), op, ": a law of variances is compiled for the CPU alone");
-  const auto sizes = check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations,
-                                    {target, weight, scale, constant, law});
+  const MlpMeasurement measurement{target, weight, scale, constant, law};
+  const auto sizes =
+      check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations, measurement);
   const torch::stable::accelerator::DeviceGuard guard(z.get_device());
   const auto wide = torch::headeronly::ScalarType::Double;
   Tensor output = torch::stable::empty_like(target);
@@ -160,8 +128,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   out.gradient = write<double>(gradient);
   out.matrix = write<double>(matrix);
   out.hessian = write<double>(hessian);
-  launch(op, z, weights, adjoints, tangents, biases, activations, sizes, target, weight, scale,
-         constant, {0, 0, 0, true, true, nullptr}, out, false);
+  launch(op, z, weights, adjoints, tangents, biases, activations, sizes, measurement,
+         {0, 0, 0, true, true, nullptr}, out, false);
   return {output, objective, gradient, matrix, hessian};
 }
 
@@ -171,9 +139,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     std::optional<Tensor> constant, std::optional<Tensor> law, double tolerance, int64_t max_steps,
     double initial_damping, bool second_order, std::optional<Tensor> active, bool low_latency) {
   const char* op = "mlp_restore";
-  STD_TORCH_CHECK(!law.has_value(), op, ": a law of variances is compiled for the CPU alone");
-  const auto sizes = check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations,
-                                    {target, weight, scale, constant, law});
+  const MlpMeasurement measurement{target, weight, scale, constant, law};
+  const auto sizes =
+      check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations, measurement);
   const torch::stable::accelerator::DeviceGuard guard(z.get_device());
   Tensor found = torch::stable::empty_like(z);
   Tensor objective =
@@ -186,8 +154,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
   out.objective = write<double>(objective);
   out.steps = write<int64_t>(steps);
   out.converged = write<bool>(converged);
-  launch(op, z, weights, adjoints, tangents, biases, activations, sizes, target, weight, scale,
-         constant,
+  launch(op, z, weights, adjoints, tangents, biases, activations, sizes, measurement,
          {tolerance, initial_damping, max_steps, second_order, false, check_active(op, active, z)},
          out, low_latency);
   return {found, objective, steps, converged};

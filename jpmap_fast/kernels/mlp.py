@@ -10,7 +10,7 @@ on a GPU) holds a tile of images; an image's result has the same bits alone and 
 On the CPU everything is computed in the type of z. On a GPU f and its gradient have float32
 accuracy (matrix units in tf32, every factor split in two); only the matrices of the second
 derivatives come from float16 products with float32 sums: they steer a step, and are no part of
-what is accepted. Draws and laws of variances are compiled for the CPU alone.
+what is accepted. Of draws the products have one tf32 part: what a sampler weighs are differences.
 """
 
 from __future__ import annotations
@@ -171,11 +171,12 @@ def mlp_log_likelihood(z: Tensor, f: MLPLeastSquares) -> Tensor:
 
     or with a law of variances -1/2 sum_j w_j ((t_j - s_j out_j)^2 / v_j + log(v_j / u_j)).
     The outputs are compared as they are made and nowhere written. A draw has the same bits whatever
-    N, B and the number of threads are. Only the outputs that were observed are computed of an
-    image where a quarter or more have weight 0.
+    N, B and the number of threads are. On the CPU only the outputs that were observed are computed
+    of an image where a quarter or more have weight 0. On a GPU every product has one tf32 part and
+    float32 sums: between the draws of an image the error is a few hundredths.
 
     Args:
-        z: codes [B, N, k], float32 or float64, on the CPU.
+        z: codes [B, N, k], float32 or float64.
         f: of the same type and device; ``f.constant`` has no part in it.
 
     Returns:
