@@ -58,6 +58,18 @@ class MLPLeastSquares:
     constant: Tensor | None = None
     law: Tensor | None = None
 
+    def select(self, index: Tensor | slice) -> MLPLeastSquares:
+        """That of the images ``index``."""
+        scale = self.scale
+        return MLPLeastSquares(
+            self.network,
+            self.target[index],
+            self.weight[index],
+            scale[index] if scale is not None and scale.dim() == 2 else scale,
+            None if self.constant is None else self.constant[index],
+            None if self.law is None else self.law[index],
+        )
+
 
 def supports(latent_dim: int, widths: list[int], activations: list[str], like: Tensor) -> bool:
     """Whether the fused operators take a network, see ``refusal``."""
