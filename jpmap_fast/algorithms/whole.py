@@ -13,7 +13,7 @@ from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.step import JointSettings
-from jpmap_fast.kernels.jpmap import JointLimits, MLPJoint, mlp_jpmap
+from jpmap_fast.kernels.jpmap import JointLimits, MLPJoint, in_reach, mlp_jpmap, takes
 from jpmap_fast.kernels.mlp import refusal
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, pack_forward
 from jpmap_fast.priors.mlp_decoder import MLPDecoder, MLPEncoder
@@ -50,8 +50,11 @@ def run_whole(
     one_way = settings.coupling == "projected" and settings.selection == "adaptive"
     if monitor.record or not one_way or not isinstance(solver, GaussNewton):
         return None
+    number = starts.shape[-2]
+    if not in_reach(problem.y, problem.batch * number):
+        return None
     joint = joint_of(problem, solver, encoder, beta, keep)
-    if joint is None:
+    if joint is None or not takes(joint, number):
         return None
     counts = settings.n1, settings.n2, settings.max_iterations
     limits = JointLimits(*solver.compiled_settings, *counts, settings.tolerance, again)
@@ -60,7 +63,7 @@ def run_whole(
         part = joint if rows is None else joint.select(slice(int(rows[0]), int(rows[-1]) + 1))
         own = starts if rows is None or starts.dim() == 2 else starts[rows]
         parts.append(mlp_jpmap(part, own, limits))
-        monitor.finished(len(part.y) * starts.shape[-2])
+        monitor.finished(len(part.y) * number)
     monitor.solved("compiled", "")
     x, z, decoded, objective, gap, status, iterations, candidates = (
         values[0] if len(values) == 1 else torch.cat(values)
@@ -76,7 +79,7 @@ def joint_of(
 ) -> MLPJoint | None:
     """J1 of a batch as the operator takes it; None where it does not."""
     asked = problem.encoder if encoder else None
-    if problem.y.device.type != "cpu" or not isinstance(problem.decoder, MLPDecoder):
+    if not isinstance(problem.decoder, MLPDecoder):
         return None
     if asked is not None and not isinstance(asked, MLPEncoder):
         return None
@@ -85,7 +88,7 @@ def joint_of(
         return None
     objective = problem.projection(problem.y, beta, problem.sigma, keep)
     f = solver.plan(objective, problem.y.new_empty(0, problem.decoder.latent_dim)).compiled
-    if f is None or f.law is not None:
+    if f is None:
         return None
     networks = [_forward(part, problem) for part in (problem.decoder, asked) if part is not None]
     if None in networks:

@@ -29,6 +29,9 @@ from jpmap_fast.kernels.mlp_network import PackedNetwork
 MAX_LAYERS: int = _C.max_layers
 MAX_LATENT: int = _C.max_latent
 
+# Up to so many descents at a time a GPU is quicker with a cluster of blocks for each.
+LOW_LATENCY_DESCENTS = 16
+
 _ops = torch.ops.jpmap
 
 
