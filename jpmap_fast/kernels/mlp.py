@@ -30,7 +30,7 @@ MAX_LAYERS: int = _C.max_layers
 MAX_LATENT: int = _C.max_latent
 
 # Up to so many descents at a time a GPU is quicker with a cluster of blocks for each.
-LOW_LATENCY_DESCENTS = 16
+LOW_LATENCY_DESCENTS = 40
 
 _ops = torch.ops.jpmap
 
