@@ -117,11 +117,12 @@ class Run:
         pixels = max(math.prod(problem.image_shape), problem.decoder.widest)
         # Four arrays the size of the Jacobian are alive at the peak of a Gauss-Newton step.
         arrays = 4 * (problem.decoder.latent_dim + 8)
-        if self._compiled:
-            arrays = ARRAYS
-        starts = self.algorithm.number_of_starts
-        each = arrays * pixels * problem.y.element_size() * starts
+        array = pixels * problem.y.element_size() * self.algorithm.number_of_starts
         memory = CHUNK_MEMORY
+        # Where all fit in any case nobody needs to know how they run.
+        if problem.batch * arrays * array > memory and self._compiled:
+            arrays = ARRAYS
+        each = arrays * array
         if problem.y.device.type == "cuda":
             memory = max(memory, torch.cuda.mem_get_info(problem.y.device)[0] // 4)
         return max(1, memory // each)
