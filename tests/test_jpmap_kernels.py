@@ -54,14 +54,14 @@ VARIED = [
     replace(LIMITS, n2=1, max_steps=2, max_iterations=4),
     replace(LIMITS, n2=1, max_steps=2, again=False),
     replace(LIMITS, max_steps=1, move=0.3),
-    replace(LIMITS, max_iterations=1, second_order=False),
+    replace(LIMITS, max_iterations=1, max_steps=20, second_order=False),
 ]
 
 
 @pytest.mark.parametrize("number, limits", list(enumerate(VARIED)))
 def test_ends_where_plain_torch_ends(number, limits):
-    for name, starts in ((KINDS[number % 5], 3), (KINDS[(number + 2) % 5], 1)):
-        given = problem(name, batch=2)
+    for name, starts in ((KINDS[number % 5], 2), (KINDS[(number + 2) % 5], 1)):
+        given = problem(name, batch=2).select(slice(number % 2, number % 2 + 1))
         found = mlp_jpmap(given, codes(starts), limits)
         exact = reference_joint.mlp_jpmap(given, codes(starts), limits)
         # Of two descents or starts that meet, the last digit says which one is kept.
@@ -88,22 +88,23 @@ METHODS = [
     jf.JPMAP(tolerance=1e9),
     jf.JPMAP(z_solver=GaussNewton(max_steps=1), max_iterations=3),
     jf.JPMAP(z_solver=GaussNewton(max_steps=1), tolerance=0.3, starts=1),
-    jf.JPMAP(z_solver=GaussNewton(second_order=False), beta=[30.0, 2.0, 9.0] * 4),
+    jf.JPMAP(z_solver=GaussNewton(second_order=False), beta=[30.0, 2.0, 9.0] * 2),
 ]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("number, method", list(enumerate(METHODS)))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_restoration_is_that_of_the_loop(method, dtype, monkeypatch):
+def test_a_restoration_is_that_of_the_loop(number, method, dtype, monkeypatch):
     """To the bit: nobody can tell which one has run."""
+    kinds = KINDS[number % 2 :: 2] if dtype == torch.float64 else KINDS
     prior = small_mlp(dtype=dtype)
     found: dict[str, list[jf.Result]] = {}
     for way in ("compiled", "loop"):
         if way == "loop":
             monkeypatch.setattr(jf.JPMAP, "run_whole", jf.algorithms.Algorithm.run_whole)
         draws = torch.Generator().manual_seed(3)
-        for name in KINDS:
-            c = case(name, batch=12, dtype=dtype)
+        for name in kinds:
+            c = case(name, batch=6, dtype=dtype)
             result = jf.restore(c.y, c.operator, prior, c.sigma, method=method, generator=draws)
             found.setdefault(way, []).append(result)
     for one, other in zip(*found.values(), strict=True):
@@ -236,8 +237,7 @@ def test_whoever_watches_is_told_along_the_way():
     assert torch.equal(watched.x, jf.restore(c.y, **options).x)
 
 
-@pytest.mark.parametrize("name", ["inpainting", "compressed-sensing-tall"])
-def test_opcheck(name, monkeypatch):
+def test_opcheck(monkeypatch):
     calls: list[Any] = []
     operator = torch.ops.jpmap.mlp_jpmap
 
@@ -248,7 +248,7 @@ def test_opcheck(name, monkeypatch):
             return operator(*given)
 
     monkeypatch.setattr("jpmap_fast.kernels.jpmap._ops", Noted)
-    mlp_jpmap(problem(name), codes(2), LIMITS)
+    mlp_jpmap(problem("compressed-sensing-tall"), codes(2), LIMITS)
     torch.library.opcheck(operator.default, calls[0])
 
 
