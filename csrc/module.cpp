@@ -9,6 +9,7 @@
 #include "cluster_support.h"
 #include "cpu/isa/kernels.h"
 #include "damped_system.h"
+#include "jpmap_task.h"
 #include "mlp_layout.h"
 
 #ifndef JPMAP_TORCH_VERSION
@@ -43,6 +44,13 @@ PYBIND11_MODULE(_C, m) {
   m.attr("max_layers") = jpmap::kMaxLayers;
   m.attr("max_latent") = jpmap::kMaxLatent;
   m.attr("max_damped_system") = jpmap::kMaxDampedSystem;
+  m.attr("task_status") =
+      pybind11::dict(pybind11::arg("CONVERGED") = static_cast<int>(jpmap::kConverged),
+                     pybind11::arg("ITERATION_LIMIT") = static_cast<int>(jpmap::kIterationLimit),
+                     pybind11::arg("TOLERANCE_LIMIT") = static_cast<int>(jpmap::kToleranceLimit),
+                     pybind11::arg("FAILED") = static_cast<int>(jpmap::kFailed),
+                     pybind11::arg("COVERED") = static_cast<int>(jpmap::kCovered),
+                     pybind11::arg("NOTHING_LEFT") = jpmap::kNothingLeft);
   m.def("holds_clusters", &jpmap::holds_clusters, pybind11::arg("ptx"), pybind11::arg("binary"),
         "Whether code of these versions (cudaFuncAttributes) has a cluster kernel.");
   m.def("damped_shared_memory", &jpmap::damped_shared_memory, pybind11::arg("k"),

@@ -28,6 +28,20 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "Tensor? constant, Tensor? law, float tolerance, int max_steps, float initial_damping, "
       "bool second_order, Tensor? active, bool low_latency) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
+      "mlp_jpmap(Tensor y, Tensor? mask, Tensor? values, Tensor? lost, Tensor beta, Tensor sigma, "
+      "Tensor starts, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, Tensor[] biases, "
+      "int[] activations, Tensor target, Tensor weight, Tensor? scale, Tensor? constant, "
+      "Tensor[] decoder_weights, Tensor[] decoder_biases, int[] decoder_activations, "
+      "Tensor[] encoder_weights, Tensor[] encoder_biases, int[] encoder_activations, "
+      "float tolerance, int max_steps, float initial_damping, bool second_order, int n1, int n2, "
+      "int max_iterations, float move, bool again) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "mlp_jpmap_clusters(Tensor y, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
+      "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor[] decoder_weights, "
+      "Tensor[] decoder_biases, int[] decoder_activations, Tensor[] encoder_weights, "
+      "Tensor[] encoder_biases, int[] encoder_activations, int latent) -> int");
+  m.def(
       "mlp_log_likelihood(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
       "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
       "Tensor? law) -> Tensor");

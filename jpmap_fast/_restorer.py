@@ -26,13 +26,11 @@ from jpmap_fast._validate import count
 from jpmap_fast.algorithms import Algorithm, Monitor
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import with_steps
+from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS
 from jpmap_fast.operators import BoundOperator, Operator
 from jpmap_fast.priors.base import Prior
 from jpmap_fast.priors.protocol import bound
 from jpmap_fast.residuals import Residual
-
-# Up to so many descents at a time every one gets a cluster of blocks of its own.
-LOW_LATENCY_DESCENTS = 16
 
 
 class Restorer:

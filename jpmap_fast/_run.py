@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from jpmap_fast.algorithms.starts import Starts, solve_from
 
 # Working memory a chunk may take where nothing better is known, in bytes.
 CHUNK_MEMORY = 1 << 30
+
+# Arrays the size of an image that a start of it takes at the peak, where its descents keep nothing
+# in torch: states and candidates, and what is summed in float64.
+ARRAYS = 16
 
 
 class Run:
@@ -102,15 +107,24 @@ class Run:
         finite = y.flatten(1).abs().amax(dim=1) < torch.inf  # in fewer launches than isfinite
         return result_of(outcome, finite, monitor, self.problem.code_shape, self._told)
 
+    @cached_property
+    def _compiled(self) -> bool:
+        """Whether descents are compiled: then they have no Jacobians in torch."""
+        first = self.problem.select(torch.zeros(1, dtype=torch.int64, device=self.problem.y.device))
+        return self.algorithm.plan(first).path == "compiled"
+
     def _fitting(self) -> int:
         """Images whose Jacobians and iterates fit into the memory at hand."""
         problem = self.problem
         pixels = max(math.prod(problem.image_shape), problem.decoder.widest)
-        columns = problem.decoder.latent_dim + 8
         # Four arrays the size of the Jacobian are alive at the peak of a Gauss-Newton step.
-        starts = self.algorithm.number_of_starts
-        each = 4 * columns * pixels * problem.y.element_size() * starts
+        arrays = 4 * (problem.decoder.latent_dim + 8)
+        array = pixels * problem.y.element_size() * self.algorithm.number_of_starts
         memory = CHUNK_MEMORY
+        # Where all fit in any case nobody needs to know how they run.
+        if problem.batch * arrays * array > memory and self._compiled:
+            arrays = ARRAYS
+        each = arrays * array
         if problem.y.device.type == "cuda":
             memory = max(memory, torch.cuda.mem_get_info(problem.y.device)[0] // 4)
         return max(1, memory // each)

@@ -116,6 +116,13 @@ def test_draws_are_weighed_as_plain_torch_weighs_them(run: Any) -> None:
         assert row["compiled_error"] < 1e-5 and row["chunks_error"] < 1e-5
 
 
+def test_one_call_is_compared_with_the_loop(run: Any) -> None:
+    document = run("bench_whole", "--batches", "1", "--rounds", "1")
+    assert len(document["cases"]) == 6
+    for row in document["cases"]:
+        assert row["same"] == row["level"] == 1
+
+
 def test_adam_stops_when_its_time_is_up() -> None:
     import bench_faces
 

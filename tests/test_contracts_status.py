@@ -131,7 +131,8 @@ def test_a_descent_takes_no_more_than_its_steps(name, monkeypatch):
         return found
 
     monkeypatch.setattr(kind, "minimise", watched)
-    hard().restore(method=replace(method, z_solver=solver, **few(method)))
+    # Recorded: the descents of one compiled call cannot be watched; test_jpmap_kernels counts them.
+    hard().restore(method=replace(method, z_solver=solver, **few(method)), record=True)
     assert taken and max(taken) <= 3
 
 

@@ -8,6 +8,8 @@ import torch
 from problems import CASE_NAMES, IMAGE_SHAPE, PIXELS, case, small_mlp
 
 import jpmap_fast as jf
+from jpmap_fast._prepared import prepare
+from jpmap_fast._run import Run
 
 SIGMA = 10 / 255
 
@@ -241,3 +243,15 @@ class TestMessages:
         operator = jf.Inpainting(torch.ones(3, *IMAGE_SHAPE))
         with pytest.raises(ValueError, match="each of 2 images, got 3"):
             jf.restore(torch.zeros(2, *IMAGE_SHAPE), operator, small_mlp(), 0.1)
+
+
+def test_chunks_of_compiled_descents_are_larger(monkeypatch):
+    """Their Jacobians are nowhere in torch's memory: 16 arrays a start, in place of 4 (k + 8)."""
+    memory, starts = 1 << 16, 2  # too little for all four images
+    monkeypatch.setattr("jpmap_fast._run.CHUNK_MEMORY", memory)
+    c, runs = case("denoising"), {}
+    for fused in (True, False):
+        method = jf.JPMAP(z_solver=jf.GaussNewton(fused=fused))
+        runs[fused] = Run(prepare(c.y, c.operator, small_mlp(), c.sigma).problem, method, None)
+    assert runs[True]._fitting() == memory // (16 * PIXELS * 8 * starts) == 8
+    assert runs[False]._fitting() == memory // (4 * (3 + 8) * PIXELS * 8 * starts) == 3

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "arguments.h"
-#include "cpu/parallel.h"
+#include "cpu/pixels.h"
 
 namespace jpmap {
 namespace {
@@ -31,13 +31,17 @@ JPMAP_INLINE double any_chunk(const T* a, const T* b, int64_t size) {
   return b != nullptr ? chunk<T, true>(a, b, size) : chunk<T, false>(a, b, size);
 }
 
-JPMAP_CLONES double run(const float* a, const float* b, int64_t size) {
+}  // namespace
+
+JPMAP_CLONES double squares_chunk(const float* a, const float* b, int64_t size) {
   return any_chunk(a, b, size);
 }
 
-JPMAP_CLONES double run(const double* a, const double* b, int64_t size) {
+JPMAP_CLONES double squares_chunk(const double* a, const double* b, int64_t size) {
   return any_chunk(a, b, size);
 }
+
+namespace {
 
 template <class T>
 void evaluate(const ObjectiveSizes& sizes, const T* x, const T* decoded, const T* residual,
@@ -49,11 +53,11 @@ void evaluate(const ObjectiveSizes& sizes, const T* x, const T* decoded, const T
     const int64_t b = item / chunks, c = item % chunks;
     if (c < pixel_chunks) {
       const int64_t begin = c * kChunk, offset = b * n + begin;
-      partial[item] = run(x + offset, decoded + offset, std::min(kChunk, n - begin));
+      partial[item] = squares_chunk(x + offset, decoded + offset, std::min(kChunk, n - begin));
     } else {
       const int64_t begin = (c - pixel_chunks) * kChunk;
-      partial[item] = run(residual + b * m + begin, static_cast<const T*>(nullptr),
-                          std::min(kChunk, m - begin));
+      partial[item] = squares_chunk(residual + b * m + begin, static_cast<const T*>(nullptr),
+                                    std::min(kChunk, m - begin));
     }
   });
   for (int64_t b = 0; b < sizes.batch; ++b) {
@@ -61,10 +65,8 @@ void evaluate(const ObjectiveSizes& sizes, const T* x, const T* decoded, const T
     for (int64_t c = 0; c < chunks; ++c) {
       (c < pixel_chunks ? coupling : data) += partial[b * chunks + c];
     }
-    const double s = sigma[b];
-    const double tied = coupling == 0 ? 0 : 0.5 * static_cast<double>(beta[b]) * coupling;
-    objective[b] =
-        data / (2 * s * s) + tied + half_squared_norm(z + b * sizes.latent, sizes.latent);
+    const T* code = z + b * sizes.latent;
+    objective[b] = objective_given(coupling, data, beta[b], sigma[b], code, sizes.latent);
     gap[b] = coupling;
   }
 }

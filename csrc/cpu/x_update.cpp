@@ -5,14 +5,10 @@
 #include <cstring>
 
 #include "arguments.h"
-#include "cpu/parallel.h"
+#include "cpu/pixels.h"
 
 namespace jpmap {
 namespace {
-
-struct Sums {
-  double weighted, gap;
-};
 
 // kLanes pixels: r = y - w G,  q = 1 / (w^2 + beta sigma^2),  x = G + w r q;  adds r^2 q, (x -
 // G)^2. With beta = inf: x = G, and r^2. Written out as vectors, which the compiler does not find
@@ -67,8 +63,8 @@ struct Pixels {
 // One chunk of one image. Reads y, w, G and writes x once: 16 bytes a pixel in float32 (12 without
 // a weight).
 template <class T, bool kWeighted, bool kFinite>
-JPMAP_INLINE Sums chunk(const T* decoded, const T* y, const T* weight, T* x, int64_t size,
-                        T noise) {
+JPMAP_INLINE UpdateSums chunk(const T* decoded, const T* y, const T* weight, T* x, int64_t size,
+                              T noise) {
   Pixels<T, kWeighted, kFinite> pixels{noise};
   int64_t i = 0;
   for (; i + kLanes <= size; i += kLanes) {
@@ -89,8 +85,8 @@ JPMAP_INLINE Sums chunk(const T* decoded, const T* y, const T* weight, T* x, int
 }
 
 template <class T>
-JPMAP_INLINE Sums any_chunk(const T* decoded, const T* y, const T* weight, T* x, int64_t size,
-                            T noise, bool finite) {
+JPMAP_INLINE UpdateSums any_chunk(const T* decoded, const T* y, const T* weight, T* x, int64_t size,
+                                  T noise, bool finite) {
   if (weight != nullptr) {
     return finite ? chunk<T, true, true>(decoded, y, weight, x, size, noise)
                   : chunk<T, true, false>(decoded, y, weight, x, size, noise);
@@ -99,40 +95,44 @@ JPMAP_INLINE Sums any_chunk(const T* decoded, const T* y, const T* weight, T* x,
                 : chunk<T, false, false>(decoded, y, weight, x, size, noise);
 }
 
-JPMAP_CLONES Sums run(const float* decoded, const float* y, const float* weight, float* x,
-                      int64_t size, float noise, bool finite) {
+}  // namespace
+
+JPMAP_CLONES UpdateSums update_chunk(const float* decoded, const float* y, const float* weight,
+                                     float* x, int64_t size, float noise, bool finite) {
   return any_chunk(decoded, y, weight, x, size, noise, finite);
 }
 
-JPMAP_CLONES Sums run(const double* decoded, const double* y, const double* weight, double* x,
-                      int64_t size, double noise, bool finite) {
+JPMAP_CLONES UpdateSums update_chunk(const double* decoded, const double* y, const double* weight,
+                                     double* x, int64_t size, double noise, bool finite) {
   return any_chunk(decoded, y, weight, x, size, noise, finite);
 }
+
+namespace {
 
 template <class T>
 void x_update(const XUpdateSizes& sizes, const T* decoded, const T* y, const T* weight, const T* z,
               const T* beta, const T* sigma, T* x, T* objective, T* gap) {
   const int64_t n = sizes.pixels, chunks = chunk_count(n);
-  std::vector<Sums> partial(sizes.batch * chunks);
+  std::vector<UpdateSums> partial(sizes.batch * chunks);
   for_each_item(sizes.batch * chunks, std::min(n, kChunk), [&](int64_t item) {
     const int64_t b = item / chunks, begin = (item % chunks) * kChunk;
     const int64_t offset = b * n + begin;
     const double s = sigma[b];
     const T* w = weight;
     if (w != nullptr) w += sizes.weight_per_image ? offset : begin;
-    partial[item] = run(decoded + offset, y + offset, w, x + offset, std::min(kChunk, n - begin),
-                        static_cast<T>(beta[b] * s * s), !std::isinf(beta[b]));
+    partial[item] =
+        update_chunk(decoded + offset, y + offset, w, x + offset, std::min(kChunk, n - begin),
+                     static_cast<T>(beta[b] * s * s), !std::isinf(beta[b]));
   });
   for (int64_t b = 0; b < sizes.batch; ++b) {
-    double weighted = 0, coupling = 0;
+    UpdateSums total{0, 0};
     for (int64_t c = 0; c < chunks; ++c) {
-      weighted += partial[b * chunks + c].weighted;
-      coupling += partial[b * chunks + c].gap;
+      total.weighted += partial[b * chunks + c].weighted;
+      total.gap += partial[b * chunks + c].gap;
     }
-    const double s = sigma[b];
-    const double factor = std::isinf(beta[b]) ? 1 / (s * s) : static_cast<double>(beta[b]);
-    objective[b] = 0.5 * factor * weighted + half_squared_norm(z + b * sizes.latent, sizes.latent);
-    gap[b] = coupling;
+    const T* code = z + b * sizes.latent;
+    objective[b] = objective_updated(total, beta[b], sigma[b], code, sizes.latent);
+    gap[b] = static_cast<T>(total.gap);
   }
 }
 

@@ -157,6 +157,20 @@ class Algorithm(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__}: asked though runs_fixed is False")
 
+    def run_whole(
+        self, problem: Problem, starts: Tensor, encoder: bool, fixed: Fixed | None, monitor: Monitor
+    ) -> Outcome | None:
+        """The best end of every image by one compiled call, or None where there is no such.
+
+        Args:
+            problem: of a batch, each image once.
+            starts: codes [K, k], shared, or [B, K, k].
+            encoder: whether the first is the encoder's.
+            fixed: as in ``run_fixed``; None for ``run``.
+            monitor: told of the images done.
+        """
+        return None
+
     def starting_codes(
         self, problem: Problem, generator: torch.Generator | None, drawn: bool = True
     ) -> Tensor:

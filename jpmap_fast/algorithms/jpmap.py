@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from jpmap_fast._validate import positive
 from jpmap_fast.algorithms.joint import descend, stop_when_stationary
 from jpmap_fast.algorithms.joint_map import PROPOSALS, STARTS, JointMAP
@@ -21,6 +23,7 @@ from jpmap_fast.algorithms.settings import (
     setting,
 )
 from jpmap_fast.algorithms.step import Selection
+from jpmap_fast.algorithms.whole import run_whole
 from jpmap_fast.solvers import GaussNewton, LatentSolver
 
 
@@ -89,3 +92,12 @@ class JPMAP(JointMAP):
         self, problem: Problem, start: Start, fixed: Fixed, monitor: Monitor
     ) -> list[Outcome]:
         return for_rounds(problem, start, self.beta, self.settings(), fixed, monitor)
+
+    def run_whole(
+        self, problem: Problem, starts: Tensor, encoder: bool, fixed: Fixed | None, monitor: Monitor
+    ) -> Outcome | None:
+        keep = fixed is not None and not fixed.asks
+        again = fixed is None
+        return run_whole(
+            *(problem, starts, encoder, self.beta, self.settings(), monitor), again=again, keep=keep
+        )

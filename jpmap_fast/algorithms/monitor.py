@@ -112,6 +112,11 @@ class Monitor:
             self._reasons.add(reason)
 
     @property
+    def watched(self) -> bool:
+        """Whether anybody wants to know of images while others are still at work."""
+        return bool(self._progress)
+
+    @property
     def path(self) -> str:
         """The paths that ran."""
         return ", ".join(sorted(self._paths))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,39 +29,51 @@ class Starts:
 
     def __init__(self, algorithm: Algorithm, problem: Problem, codes: Tensor) -> None:
         self._batch, self._number = problem.batch, algorithm.number_of_starts
-        device = problem.y.device
-        # Start-major: row s * batch + b is start s of image b.
-        image = torch.arange(self._batch, device=device).repeat(self._number)
-        one = self._number == 1
-        self._problem = problem if one else problem.select(image)
-        self._algorithm = algorithm if one else algorithm.select(image)
-        encoder = None
-        if algorithm.uses_encoder:
-            encoder = torch.arange(len(image), device=device) < self._batch
-        z = codes.repeat_interleave(self._batch, dim=0)
-        # The second start is z = 0, where the encoder's has x = A^T y.
-        self._start = Start(z, encoder, covered=encoder is not None and not one, batch=self._batch)
-        self._images = problem
+        self._of_images, self._images, self._codes = algorithm, problem, codes
         self._decoded: Tensor | None = None
-        self._rows = torch.arange(self._batch, device=device)
+        self._rows = torch.arange(self._batch, device=problem.y.device)
 
     def solve(self, y: Tensor, monitor: Monitor, fixed: Fixed | None = None) -> Outcome:
         """Restore measurements y [B, ...] from every start; per image the least objective wins."""
-        monitor.start(self._batch * self._number, self._algorithm.passes)
+        monitor.start(self._batch * self._number, self._of_images.passes)
+        algorithm, images = self._of_images, self._images.at(y)
+        whole = algorithm.run_whole(images, self._codes, algorithm.uses_encoder, fixed, monitor)
+        if whole is not None:
+            return whole
+        algorithm, problem, start = self._repeated
         repeated = y if self._number == 1 else y.repeat(self._number, *[1] * (y.dim() - 1))
-        problem = self._problem.at(repeated)
+        problem = problem.at(repeated)
         if fixed is not None:
-            return _best(self._algorithm.run_fixed(problem, self._begun(y), fixed, monitor))
-        ends = self._algorithm.run(problem, self._start, monitor).split(self._batch)
+            return _best(algorithm.run_fixed(problem, self._begun(y), fixed, monitor))
+        ends = algorithm.run(problem, start, monitor).split(self._batch)
         best, history = _best(ends), monitor.history()
         if history is not None:
-            start = _chosen(ends, best)
-            history = history.select(start * self._batch + self._rows)
+            chosen = _chosen(ends, best)
+            history = history.select(chosen * self._batch + self._rows)
         return replace(best, history=history)
+
+    @cached_property
+    def _repeated(self) -> tuple[Algorithm, Problem, Start]:
+        """Every start of every image as an image of its own.
+
+        Start-major: row s * batch + b is start s of image b.
+        """
+        algorithm, problem, batch = self._of_images, self._images, self._batch
+        image = self._rows.repeat(self._number)
+        one = self._number == 1
+        encoder = None
+        if algorithm.uses_encoder:
+            encoder = torch.arange(len(image), device=image.device) < batch
+        z = self._codes.repeat_interleave(batch, dim=0)
+        # The second start is z = 0, where the encoder's has x = A^T y.
+        start = Start(z, encoder, covered=encoder is not None and not one, batch=batch)
+        if one:
+            return algorithm, problem, start
+        return algorithm.select(image), problem.select(image), start
 
     def _begun(self, y: Tensor) -> Start:
         """The starts with what a fixed amount of work wants to know of the encoder's."""
-        start = self._start
+        start = self._repeated[2]
         if start.encoder is None:
             return start
         if self._decoded is None:  # of the same codes at every call
@@ -101,6 +114,9 @@ def solve_from(
 ) -> Outcome:
     """Restore from codes z0 [B, k] in place of all starts."""
     monitor.start(problem.batch, algorithm.passes)
+    whole = algorithm.run_whole(problem, z0[:, None], False, fixed, monitor)
+    if whole is not None:
+        return whole
     if fixed is not None:
         return algorithm.run_fixed(problem, Start(z0), fixed, monitor)[0]
     outcome = algorithm.run(problem, Start(z0), monitor)

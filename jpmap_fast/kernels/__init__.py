@@ -1,7 +1,8 @@
 """The compiled operators: checks that speak Python, then one call each.
 
 Every operator exists for CPU and CUDA, float32 and float64, under one schema (csrc/ops.cpp), and
-has a plain-torch twin of the same name in ``kernels.reference``; but for ``linear`` on the CPU
+has a plain-torch twin of the same name in ``kernels.reference`` (the whole method in
+``kernels.reference_joint``); but for ``linear`` on the CPU
 and ``layer`` on a GPU, which are ``torch.nn.functional.linear`` with an activation. No gradients
 are defined.
 

@@ -29,6 +29,9 @@ from jpmap_fast.kernels.mlp_network import PackedNetwork
 MAX_LAYERS: int = _C.max_layers
 MAX_LATENT: int = _C.max_latent
 
+# Up to so many descents at a time a GPU is quicker with a cluster of blocks for each.
+LOW_LATENCY_DESCENTS = 40
+
 _ops = torch.ops.jpmap
 
 
@@ -57,6 +60,18 @@ class MLPLeastSquares:
     scale: Tensor | None = None
     constant: Tensor | None = None
     law: Tensor | None = None
+
+    def select(self, index: Tensor | slice) -> MLPLeastSquares:
+        """That of the images ``index``."""
+        scale = self.scale
+        return MLPLeastSquares(
+            self.network,
+            self.target[index],
+            self.weight[index],
+            scale[index] if scale is not None and scale.dim() == 2 else scale,
+            None if self.constant is None else self.constant[index],
+            None if self.law is None else self.law[index],
+        )
 
 
 def supports(latent_dim: int, widths: list[int], activations: list[str], like: Tensor) -> bool:

@@ -33,6 +33,27 @@ class PackedNetwork:
     codes: list[int]
 
 
+@dataclass(frozen=True)
+class ForwardNetwork:
+    """Layers without a way back: ``weights``, ``biases`` and ``codes`` as in ``PackedNetwork``."""
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    codes: list[int]
+
+
+def pack_forward(layers: list[RowProduct], activations: list[str]) -> ForwardNetwork:
+    """See ``pack_network``."""
+    first, rest = layers[0], layers[1:]
+    on_gpu = first.weight.device.type == "cuda"
+    weights = [first.first_rows, *(layer.rows for layer in rest)] if on_gpu else None
+    return ForwardNetwork(
+        weights or [layer.packed for layer in layers],
+        [layer.padded_bias for layer in layers],
+        [ACTIVATION_CODES[name] for name in activations],
+    )
+
+
 def pack_network(layers: list[RowProduct], activations: list[str]) -> PackedNetwork:
     """The layers, first to last, for the device they are on. Layouts are kept with the layers.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
 from jpmap_fast.kernels.mlp import MLPLeastSquares
-from jpmap_fast.kernels.mlp_network import PackedNetwork
+from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
 
 
 def x_update_diagonal(
@@ -180,7 +180,7 @@ def mlp_log_likelihood_kept(
 ) -> tuple[Tensor, Tensor]:
     """``kernels.mlp.mlp_log_likelihood_kept``, in the type of z."""
     outputs = [z]
-    for (weight, bias), code in zip(_layers(f.network), f.network.codes, strict=True):
+    for (weight, bias), code in zip(layers_of(f.network), f.network.codes, strict=True):
         outputs.append(list(ACTIVATIONS.values())[code].value(outputs[-1] @ weight.T + bias))
     out = outputs[-1][..., : f.target.shape[1]]
     scale = out.new_ones(1) if f.scale is None else f.scale
@@ -195,7 +195,7 @@ def mlp_log_likelihood_kept(
     return found, out if layer + 1 == len(f.network.codes) else outputs[layer + 1]
 
 
-def _layers(network: PackedNetwork) -> list[tuple[Tensor, Tensor]]:
+def layers_of(network: PackedNetwork | ForwardNetwork) -> list[tuple[Tensor, Tensor]]:
     """W [out, in] and b [out] of each layer, out padded with zeros as a device has it."""
     weights = [
         weight if weight.dim() == 2 else weight.mT.flatten(0, 1) for weight in network.weights

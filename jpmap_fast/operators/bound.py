@@ -14,7 +14,7 @@ from jpmap_fast import kernels
 from jpmap_fast._kept import Kept
 from jpmap_fast._surroundings import steady
 from jpmap_fast.operators import reach
-from jpmap_fast.operators.data_term import DataTerm, LinearSystem, Whitening
+from jpmap_fast.operators.data_term import ClosedForm, DataTerm, LinearSystem, Whitening
 from jpmap_fast.operators.draws import of_each, scaled
 
 if TYPE_CHECKING:
@@ -150,6 +150,13 @@ class BoundOperator(ABC):
         if self.operator._learned:
             return self._data_term()
         return self._kept.get("data term", self._data_term)
+
+    def closed_form(self, y: Tensor) -> ClosedForm | None:
+        """The x-updates of measurements y [B, ...] in numbers; None where they are more than that.
+
+        What ``x_update``, ``evaluate`` and ``A_adjoint`` compute is then what these say.
+        """
+        return None
 
     @steady
     def sample_x(

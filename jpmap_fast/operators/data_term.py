@@ -211,4 +211,22 @@ class Dependent:
         return replace(self, weight=self.weight[index], seen=self.seen[index])
 
 
+@dataclass(frozen=True)
+class ClosedForm:
+    r"""An x-update of white noise in numbers alone, for a method that runs compiled as a whole.
+
+    Attributes:
+        image: measurements as an image [B, n]; A^T y where there are ``values``.
+        mask: m of A = diag(m), [n] or [B, n]; None for ones.
+        values: lambda of A = U H with H H^T = diag(lambda), [p] or [B, p], H a matrix and the
+            ``Whitening.map``; None for a diagonal A.
+        lost: what of y no x can explain [B, q]; None for nothing.
+    """
+
+    image: Tensor
+    mask: Tensor | None = None
+    values: Tensor | None = None
+    lost: Tensor | None = None
+
+
 DataTerm = Whitening | Action | Dependent

@@ -14,7 +14,7 @@ from jpmap_fast._arrays import as_float_tensor, as_tensor
 from jpmap_fast._validate import image_batch
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.bound import BoundOperator, Place
-from jpmap_fast.operators.data_term import Whitening
+from jpmap_fast.operators.data_term import ClosedForm, Whitening
 
 
 class Diagonal(Operator):
@@ -54,6 +54,11 @@ class _BoundDiagonal(BoundOperator):
             decoded.flatten(1), y.flatten(1), self.operator._weight(), z, beta, sigma
         )
         return x.reshape(decoded.shape), objective, gap
+
+    def closed_form(self, y: Tensor) -> ClosedForm | None:
+        if type(self.operator) not in (Denoising, Inpainting):  # whose A may be another
+            return None
+        return ClosedForm(y.flatten(1), mask=self.operator._weight())
 
     def _data_term(self) -> Whitening:
         weight = self.operator._weight()

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
+from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.bound import BoundOperator, Place
-from jpmap_fast.operators.data_term import LinearMap, Whitening
+from jpmap_fast.operators.data_term import ClosedForm, LinearMap, Whitening
 
 
 class Diagonalised(Operator):
@@ -75,6 +76,17 @@ class BoundDiagonalised(BoundOperator):
             residual = torch.cat((residual, lost(y)), dim=1)
         objective, gap = kernels.objective(x, flat, residual, z, beta, sigma)
         return x.reshape(decoded.shape), objective, gap
+
+    def closed_form(self, y: Tensor) -> ClosedForm | None:
+        a = self.operator
+        if not isinstance(a._map(), RowProduct):
+            return None
+        lost = a._lost_part()
+        return ClosedForm(
+            a.A_adjoint(y).flatten(1),
+            values=a._values(),
+            lost=None if lost is None else lost(y),
+        )
 
     def _data_term(self) -> Whitening:
         a = self.operator

@@ -100,6 +100,22 @@ class MLPDecoder(Decoder):
         return MLPDecoder([*self.layers[:-1], self.layers[-1].restrict(rows)], self.activations)
 
 
+class MLPEncoder:
+    """mu_phi as a multilayer perceptron: images [B, C, H, W] to codes [B, k].
+
+    Attributes:
+        layers, activations: as of an ``MLPDecoder``, from pixels to codes.
+    """
+
+    def __init__(self, layers: Iterable[Any], activations: Sequence[str]) -> None:
+        self._mlp = MLPDecoder.of(layers, activations)
+        self.layers, self.activations = self._mlp.layers, self._mlp.activations
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The codes of images x."""
+        return self._mlp.value(x.flatten(1))
+
+
 class _Note(NamedTuple):
     """What a layer did: its pre-activations a [B, out], f(a) and f'(a)."""
 

@@ -12,7 +12,7 @@ from jpmap_fast._validate import choice, count, counts
 from jpmap_fast.kernels.activations import ACTIVATIONS, HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
 from jpmap_fast.priors.decoder_base import Decoder
 from jpmap_fast.priors.defaults import default_decoder, default_encoder
-from jpmap_fast.priors.mlp_decoder import MLPDecoder, are_plain_linear
+from jpmap_fast.priors.mlp_decoder import MLPDecoder, MLPEncoder, are_plain_linear
 from jpmap_fast.priors.plain import does
 from jpmap_fast.priors.vae import VAE
 
@@ -123,8 +123,7 @@ class MLPVAE(VAE):
         layers = [*self.encoder_layers, self.encoder_mean]
         if not (does(self, "encode", _ENCODE) and are_plain_linear(layers)):
             return default_encoder(self)
-        mlp = MLPDecoder.of(layers, [self.hidden_activation] * (len(layers) - 1) + ["identity"])
-        return lambda x: mlp.value(x.flatten(1))
+        return MLPEncoder(layers, [self.hidden_activation] * (len(layers) - 1) + ["identity"])
 
 
 # As they are when this module is read: whoever replaces one decodes in another way.

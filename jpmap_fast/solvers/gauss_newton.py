@@ -141,11 +141,16 @@ class GaussNewton:
     def _limit(self) -> int:
         return MAX_STEPS if self.max_steps is None else self.max_steps
 
+    @property
+    def compiled_settings(self) -> tuple[float, int, float, bool]:
+        """Tolerance, max_steps, initial_damping and second_order of a compiled solve."""
+        return self.tolerance, self._limit, self.initial_damping, self.second_order
+
     def _compiled(
         self, f: MLPLeastSquares, z: Tensor, active: Tensor | None, low_latency: bool
     ) -> LatentSolution:
-        settings = (self.tolerance, self._limit, self.initial_damping, self.second_order)
-        return LatentSolution(*mlp_restore(z, f, *settings, active, low_latency), path="compiled")
+        found = mlp_restore(z, f, *self.compiled_settings, active, low_latency)
+        return LatentSolution(*found, path="compiled")
 
     def _of_active(
         self, objective: LatentObjective, z: Tensor, active: Tensor | None, way: Plan
