@@ -10,18 +10,18 @@ does not measure stays as it was in results/patches_DEVICE.json, which is writte
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from photos import Bench, psnr
+from photos import Bench, merged, psnr
 from shake_kernels import shake_kernels
 from timer import RESULTS, write
 from torch import Tensor
 
 import jpmap_fast as jf
 
+ORDER = ("denoising", "deblurring", "inpainting", "epll")
 EPLL_PICTURES = {"01.png", "02.png", "05.png"}
 
 
@@ -118,21 +118,9 @@ def main() -> None:
     for name in arguments.only or PARTS:
         bench = Bench(arguments.data, device, rivals=False, name="patches")
         PARTS[name](bench, prior)
-        merge(output, bench.rows, device)
-
-
-def merge(output: Path, rows: list[dict[str, Any]], device: torch.device) -> None:
-    """Write rows in place of those that measured the same."""
-
-    def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        named = ("part", "set", "kernel", "missing", "picture", "sigma")
-        return tuple(str(row.get(name)) for name in named)
-
-    known = json.loads(output.read_text())["rows"] if output.is_file() else []
-    both = {key(row): row for row in (*known, *rows)}
-    order = ("denoising", "deblurring", "inpainting", "epll")
-    merged = sorted(both.values(), key=lambda row: (order.index(row["part"]), row["sigma"]))
-    write(output, {"rows": merged, "tables": tables(merged)}, device)
+        rows = merged(output, bench.rows)
+        rows.sort(key=lambda row: (ORDER.index(row["part"]), row["sigma"]))
+        write(output, {"rows": rows, "tables": tables(rows)}, device)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,18 @@ of a training photograph is left out. Parts: denoising, deblurring, super-resolu
 colour, speed. Every row has the mean over a set of the PSNR of pictures rounded to 8
 bits. With --rivals total variation (its weight chosen for each problem on crops of two training
 pictures), for blurs EPLL with the mixture of the prior ``patches``, and for colour ``bm3d`` of
-PyPI. Writes results/photos_DEVICE.json after every part.
+PyPI. Writes results/photos_DEVICE.json after every part; what a run does not measure stays in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -138,8 +140,10 @@ class Bench:
         return EPLL(deepinv_mixture(mixture.log_weights.softmax(0), covariances))
 
     def patch_likelihood(self, sigma: float) -> Callable[[Tensor, Any], Tensor]:
-        """What restores by EPLL."""
-        return lambda y, made: jf.restore(y, made, self.patches, sigma / 255, method=self.epll).x
+        """EPLL for blurs, with the levels of Zoran and Weiss: beta = 50, 100, ... 3200."""
+        levels = tuple((50.0 * 2**n) ** -0.5 for n in range(7))
+        method = replace(self.epll, noise_levels=levels, start=0.5)
+        return lambda y, made: jf.restore(y, made, self.patches, sigma / 255, method=method).x
 
 
 def psnr(found: Tensor, x: Tensor) -> float:
@@ -255,6 +259,23 @@ def speed(bench: Bench) -> None:
             print(row, flush=True)
 
 
+def merged(output: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a file with these put over those of the same problem, and behind them.
+
+    What a run does not measure, such as others on the same inputs, stays as it was measured.
+    """
+    named = ("part", "set", "kernel", "factor", "missing", "picture", "problem", "side", "batch")
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(str(row.get(name)) for name in (*named, "sigma"))
+
+    known = json.loads(output.read_text())["rows"] if output.is_file() else []
+    both = {key(row): row for row in known}
+    for row in rows:
+        both[key(row)] = {**both.get(key(row), {}), **row}
+    return list(both.values())
+
+
 def tables(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The tables of the pages: quality, and time by the call."""
     named = ("set", "kernel", "factor", "missing")
@@ -309,7 +330,8 @@ def main() -> None:
         begin = time.perf_counter()
         PARTS[name](bench)
         print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
-        write(output, {"rows": bench.rows, "tables": tables(bench.rows)}, device)
+        rows = merged(output, bench.rows)
+        write(output, {"rows": rows, "tables": tables(rows)}, device)
 
 
 if __name__ == "__main__":
