@@ -28,27 +28,27 @@ class Levels:
 
 
 DENOISING = Levels(1, 1 / 255, 1.0, 1.0)
-# Gaussian kernels like lambda = 0.1 best and those of a shaking hand 0.19 to 0.23: with both the
-# noise of an x-update has about a third of the power that the encoder is told.
+# A Gaussian kernel likes lambda = 0.1 best and those of a shaking hand 0.19: with both the noise of
+# an x-update has about a third of the power that the encoder is told.
 BLUR = Levels(8, 130 / 255, 1.6, noise=0.33)
 SUPER_RESOLUTION = Levels(8, 75 / 255, 1.4, 0.1)
 # Few pixels at little noise like lambda = 0.1 a little better; but then observed ones keep more
 # noise than s at every step, and many of them at much noise come out noisy.
 INPAINTING = Levels(30, 30 / 255, 0.5, 0.25)
 
-# Of kinds that were not searched, and of blurs for patches.
+# Of kinds that were not searched.
 OTHER = Levels(8, 75 / 255, 1.6, 0.19)
 
 _PHOTOS = (DENOISING, INPAINTING, SUPER_RESOLUTION, BLUR, OTHER)
-# Of the prior ``patches``, in the same order: denoising begins at sigma. For blurs this was as good
-# as the best of nine rows, for inpainting the first level and lambda were, and more steps were
-# better; super-resolution has not been searched.
+# Of the prior ``patches``, in the same order: denoising begins at sigma. Those of super-resolution
+# and blurs are the search's (benchmarks/results/patch_levels.json).
+_PATCH_BLUR = Levels(8, 49 / 255, 1.0, 0.23)
 _PATCHES = (
     Levels(3, 1 / 255, 0.3, 0.45),
     INPAINTING,
-    SUPER_RESOLUTION,
-    OTHER,
-    OTHER,
+    Levels(8, 49 / 255, 1.4, 0.1),
+    _PATCH_BLUR,
+    _PATCH_BLUR,
 )
 
 
