@@ -83,7 +83,7 @@ def fit_residuals(
     rows = (images - decoded).flatten(1)
     pixel = rows.double().square().mean(dim=0).clamp_min(FLOOR**2)
     tell(f"covariance of {rows.shape[1]} pixels, rank {rank}")
-    with DrawingFrom(torch.Generator().manual_seed(seed)):
+    with DrawingFrom(torch.Generator(rows.device).manual_seed(seed)):
         covariance = factor_analysis(rows, min(rank, rows.shape[1]))
     tell("variance by grey value")
     law = _law(decoded, rows, None)

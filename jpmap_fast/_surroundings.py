@@ -115,7 +115,8 @@ class DrawingFrom(TorchFunctionMode):
     For the initial weights of modules, which draw from the state that all threads share.
 
     Args:
-        generator: on the CPU. Seeded with s it gives what ``torch.manual_seed(s)`` would.
+        generator: of the device that is drawn on. On the CPU, seeded with s, it gives what
+            ``torch.manual_seed(s)`` would.
     """
 
     def __init__(self, generator: torch.Generator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -282,6 +283,17 @@ def test_factor_analysis_recovers_a_covariance():
         ratio = torch.linalg.eigvalsh(whiten @ dense(found) @ whiten.T)
         # The extremes of a sample of 40,000 in 48 dimensions,.
         assert 0.93 < float(ratio[0]) and float(ratio[-1]) < 1.07
+
+
+@pytest.mark.cuda
+def test_large_pictures_are_fitted_where_they_are(monkeypatch):
+    """Beyond so many pixels factors are drawn at random first."""
+    monkeypatch.setattr(
+        "jpmap_fast._fit_residuals.factor_analysis", partial(factor_analysis, most_pixels=1)
+    )
+    pictures = torch.rand(40, *SHAPE, generator=torch.Generator().manual_seed(0)).cuda()
+    models = jf.fit_residuals(small_prior(torch.float32).cuda(), pictures, rank=3)
+    assert models["covariance"].factor.shape == (PIXELS, 3)
 
 
 def test_what_does_not_fit_is_refused():
