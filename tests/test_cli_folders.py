@@ -239,7 +239,12 @@ def test_a_finished_run_is_made_again_with_the_same_settings_alone(tmp_path):
     assert _summary(out)["images"] == whole["images"]
     _run(*simulated, "--seed", 2)  # without it the run begins anew
     assert _summary(out)["settings"]["seed"] == 2
-    for foreign in ("[1]", "{", '{"settings": 3}'):  # what another program left is no run
+    for foreign in (
+        "[1]",
+        "{",
+        '{"settings": 3}',
+        '{"depends_on": 3}',
+    ):  # what another program left is no run
         (out / "summary.json").write_text(foreign)
         _run(*simulated, "--resume")
         assert _summary(out)["settings"]["seed"] == 0

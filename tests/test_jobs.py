@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,26 @@ def folder(tmp_path: Path) -> Path:
     tifffile.imwrite(found / "pages.tif", pages, photometric="minisblack")
     (found / "z.png").write_bytes(b"nothing")
     return found
+
+
+def test_a_finished_run_with_another_mask_is_not_written_over(tmp_path: Path) -> None:
+    """Arrays beside the request and the contents of files count, not their names alone."""
+    mask = torch.ones(28, 28)
+    mask[:10] = 0
+    request = RestoreRequest(
+        operator="inpainting", sigma=SIGMA, output=tmp_path / "out", resume=True, device="cpu"
+    )
+    run(request, images=DIGITS[:1], arrays={"mask": mask})
+    with pytest.raises(ValueError, match="mask"):
+        run(request, images=DIGITS[:1], arrays={"mask": mask.mT.contiguous()})
+    run(request, images=DIGITS[:1], arrays={"mask": mask})
+    file = tmp_path / "mask.npy"
+    np.save(file, mask.numpy())
+    named = replace(request, options={"mask": str(file)}, output=tmp_path / "named")
+    run(named, images=DIGITS[:1])
+    np.save(file, mask.mT.numpy())
+    with pytest.raises(ValueError, match="mask"):
+        run(named, images=DIGITS[:1])
 
 
 def test_a_request_is_json_and_back() -> None:

@@ -118,16 +118,41 @@ def test_pages_count_together(tmp_path: Path) -> None:
         list(read_pictures(path))
 
 
-def test_an_archive_does_not_unpack_to_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float64", "uint8"])
+def test_an_archive_does_not_unpack_to_more(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "mask.npz"
     content = io.BytesIO()
-    np.save(content, np.zeros(1_000_000))
+    np.save(content, np.zeros(1_000_000, dtype))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("mask.npy", content.getvalue())
     assert path.stat().st_size < 20_000
     with at_most(500_000), pytest.raises(ValueError, match="at most 500000 numbers"):
         load_mask(path)
     assert load_mask(path).numel() == 1_000_000
+
+
+def test_an_array_file_promises_no_more_than_is_allowed(tmp_path: Path) -> None:
+    np.save(tmp_path / "mask.npy", np.zeros(1000, np.uint8))
+    with at_most(999), pytest.raises(ValueError, match="at most 999 numbers"):
+        load_mask(tmp_path / "mask.npy")
+    with at_most(1000):
+        assert load_mask(tmp_path / "mask.npy").numel() == 1000
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"estimate": "mean"}, "estimate: expected none"),
+        (
+            {"operator": "super-resolution", "options": {"factor": 4096}},
+            "factor: expected at most 64",
+        ),
+    ],
+)
+def test_work_that_nothing_bounds_is_refused(fields: dict[str, object], told: str) -> None:
+    request = RestoreRequest(**{"operator": "denoising", "sigma": 0.1, "prior": "mnist", **fields})
+    with pytest.raises(ValueError, match=told):
+        check_stranger(request, ["mnist"])
 
 
 def test_no_larger_picture_is_restored_within() -> None:

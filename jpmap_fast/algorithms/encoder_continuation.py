@@ -45,8 +45,8 @@ class EncoderContinuation(Algorithm):
         steps: K >= 1, how often the encoder is asked.
         first: s_1 > 0, in [0, 1] units; never below ``last`` sigma.
         last: s_K over sigma, > 0.
-        weight: lambda > 0. For a ``Blur`` by default what lets through noise of a third of the
-            power that the encoder is told, see ``noise_weight``.
+        weight: lambda > 0. For a ``Blur``, by default, what lets through noise of a third of the
+            power that the encoder is told, within 0.01 and 0.19, see ``noise_weight``.
 
     What is None is chosen by the operator, from a table measured on training pictures.
 

@@ -29,7 +29,8 @@ class Levels:
 
 DENOISING = Levels(1, 1 / 255, 1.0, 1.0)
 # A Gaussian kernel likes lambda = 0.1 best and those of a shaking hand 0.19: with both the noise of
-# an x-update has about a third of the power that the encoder is told.
+# an x-update has about a third of the power that the encoder is told. Narrow kernels, where it
+# would have more, are held at 0.19.
 BLUR = Levels(8, 130 / 255, 1.6, noise=0.33)
 SUPER_RESOLUTION = Levels(8, 75 / 255, 1.4, 0.1)
 # Few pixels at little noise like lambda = 0.1 a little better; but then observed ones keep more

@@ -101,7 +101,8 @@ def sampled(asked: Asked, draws: int, folder: Path, settings: PageSettings) -> S
         raise ValueError(f"draws: expected 2 to 1000, got {draws}")
     with at_most(settings.numbers):
         prepared = prepare(replace(asked, method=None, settings={}), folder, settings)
-        report = run_sampling(SampleRequest(restore=prepared.located, draws=draws))
+        request = SampleRequest(restore=prepared.located, draws=draws)
+        report = run_sampling(request, progress=within(settings.seconds))
         _check(report)
         std = _first(_file(prepared, report, "std"))[0].values
         # Of all channels: what is white is white in each.

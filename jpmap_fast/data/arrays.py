@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -46,10 +48,26 @@ def read_array(path: Path, key: str | None, usual: Sequence[str]) -> Array:
 
 
 def _check_packed(path: Path) -> None:
-    """Raise ValueError where an archive would unpack to more numbers than ``at_most`` allows."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            check_limit(sum(entry.file_size for entry in archive.infolist()) // 8, path.name)
+    """Raise ValueError where a file would unpack to more numbers than ``at_most`` allows."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return check_limit(_promised(file), path.name)
+    with zipfile.ZipFile(path) as archive:
+        total = 0
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                total += _promised(file)
+        check_limit(total, path.name)
+
+
+def _promised(file: IO[bytes]) -> int:
+    """The numbers that the header of a .npy file promises, none where it is no such file."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}
+        return math.prod(read.get(version, np.lib.format.read_array_header_2_0)(file)[0])
+    except ValueError:  # ``np.load`` says what it is
+        return 0
 
 
 def as_pictures(name: str, array: Array, image_shape: Sequence[int] | None = None) -> Array:

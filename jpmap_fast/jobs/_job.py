@@ -200,7 +200,7 @@ class Job(ABC):
     def _journal(self, found: list[Source]) -> Journal:
         self.output.mkdir(parents=True, exist_ok=True)
         resume = self.ready.request.resume
-        finished = finished_run(self.output, self.settings) if resume else None
+        finished = finished_run(self.output, self.kept) if resume else None
         journal = Journal(self.output, self.kept, resume, finished)
         journal.check_inputs({source.name for source in found})
         return journal

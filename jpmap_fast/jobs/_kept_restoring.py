@@ -13,7 +13,7 @@ import jpmap_fast as jf
 from jpmap_fast.algorithms import Algorithm, Progress
 from jpmap_fast.jobs.pictures import Restoring
 from jpmap_fast.jobs.request import RestoreRequest
-from jpmap_fast.priors.protocol import bound
+from jpmap_fast.priors.protocol import bound, has_codes
 
 # Restorers kept for one request, and the numbers of their batches: of larger pictures the work is
 # worth more than its preparation.
@@ -92,4 +92,6 @@ class KeptRestoring(Restoring):
 
     def _keeps(self, operator: jf.Operator) -> bool:
         known = isinstance(self.request.sigma, float) and self.request.estimate == "map"
-        return known and operator.batch is None
+        # A Restorer of a CPU tells nobody how far it is, who might end it: not for large networks.
+        short = self.device.type == "cuda" or has_codes(self.prior)
+        return known and short and operator.batch is None

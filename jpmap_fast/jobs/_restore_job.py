@@ -130,7 +130,7 @@ class _RestoreJob(Job):
         journal.results.write(self.output / "restored.npz", {})
         if request.simulate and common is not None:
             journal.measured.write(self.output / "measured.npz", common.arrays())
-        write_summary(self.output, request, report, self.settings)
+        write_summary(self.output, request, report, self.settings, self.kept)
 
 
 def _fields(result: jf.Result, names: list[str], images: bool) -> dict[str, Any]:

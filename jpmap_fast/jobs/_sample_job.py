@@ -229,7 +229,15 @@ class _SampleJob(Job):
             for i in range(journal.measured.count)
         ]
         restore = self.request.restore
-        write_summary(self.output, restore, report, self.settings, done="sampled", details=details)
+        write_summary(
+            self.output,
+            restore,
+            report,
+            self.settings,
+            self.kept,
+            done="sampled",
+            details=details,
+        )
 
 
 # Numbers of each image in summary.json.

@@ -13,8 +13,10 @@ from jpmap_fast.operators.registry import named_operator
 
 # Of whole numbers among settings and options; starts multiply the work of an image.
 MOST_STARTS, MOST_STEPS, MOST_OPTION = 64, 1000, 4096
-# What is the machine's own affair.
-_OWN = ("inputs", "device", "chunk_size", "key", "output", "format", "bits", "resume")
+# A kernel is as wide as four of these, and the picture grows by its square.
+MOST_FACTOR = 64
+# What is the machine's own affair. So are means, made of draws that nothing here bounds.
+_OWN = ("inputs", "device", "chunk_size", "key", "output", "format", "bits", "resume", "estimate")
 
 
 def within(seconds: float, told: Progress | None = None) -> Progress:
@@ -74,7 +76,8 @@ def check_stranger(request: RestoreRequest, priors: Collection[str]) -> None:
                 + "its file beside the request, got {got!r}",
                 {"got": value},
             )
-        _check_count(option.name, value, MOST_OPTION)
+        most = MOST_FACTOR if option.name == "factor" else MOST_OPTION
+        _check_count(option.name, value, most)
     for name, value in request.settings.items():
         _check_count(name, value, MOST_STARTS if name == "starts" else MOST_STEPS)
 

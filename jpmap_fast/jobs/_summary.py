@@ -9,13 +9,13 @@ from typing import Any
 
 from jpmap_fast._files import write_json
 from jpmap_fast._messages import in_255ths
-from jpmap_fast.jobs._settings import FREE, flat
+from jpmap_fast.jobs._settings import flat
 from jpmap_fast.jobs.report import PictureReport, RestoreReport
 from jpmap_fast.jobs.request import RestoreRequest
 
 NAME = "summary.json"
 # What may differ between a run that has finished in a folder and one that makes it again.
-_OTHERWISE = (*FREE, "chunk_size")
+_OTHERWISE = ("chunk_size", "version")
 
 
 def told_settings(
@@ -34,29 +34,26 @@ def told_settings(
 
 
 def finished_run(
-    folder: Path, settings: Mapping[str, Any]
+    folder: Path, kept: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Settings that the results in a folder depend on, and those of another run in the same words.
+    """All that the results in a folder depend on, and the same of another run.
 
     Args:
         folder: of results.
-        settings: of the other run, as ``told_settings`` gives them.
+        kept: of the other run, as ``_settings.settings`` gives it.
 
     Returns:
-        Both, sigma in [0, 1] units; None where no summary of a run is in the folder.
+        Both; None where no summary of a run is in the folder.
     """
     try:
-        before = json.loads((folder / NAME).read_text())["settings"]
+        before = json.loads((folder / NAME).read_text())["depends_on"]
     except (OSError, ValueError, LookupError, TypeError):  # none, or of another program
         return None
-    return (_compared(before), _compared(settings)) if isinstance(before, dict) else None
+    return (_compared(before), _compared(kept)) if isinstance(before, dict) else None
 
 
-def _compared(told: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in told.items() if name not in _OTHERWISE}
-    if isinstance(sigma := found.get("sigma"), (int, float)):
-        found["sigma"] = sigma / 255
-    return found
+def _compared(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kept.items() if name not in _OTHERWISE}
 
 
 def write_summary(
@@ -64,6 +61,7 @@ def write_summary(
     request: RestoreRequest,
     report: RestoreReport,
     settings: Mapping[str, Any],
+    kept: Mapping[str, Any],
     *,
     done: str = "restored",
     details: Sequence[Mapping[str, Any]] = (),
@@ -74,6 +72,7 @@ def write_summary(
         folder: that it is written to.
         request, report: of the run.
         settings: as ``told_settings`` gives them.
+        kept: all that the results depend on, as ``_settings.settings`` gives it.
         done: what was done with the images.
         details: of each image, beside what its report says.
     """
@@ -85,6 +84,7 @@ def write_summary(
         "seconds": report.seconds,
         **{f"mean_{name}": value for name, value in report.means.items()},
         "settings": settings,
+        "depends_on": kept,
         "versions": report.versions,
         "images": [_line(picture, request.simulate, estimated) for picture in report.pictures],
         "failures": [{"name": name, "reason": reason} for name, reason in report.failures],

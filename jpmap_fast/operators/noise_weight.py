@@ -28,7 +28,7 @@ def noise_weight(kernel: Tensor, share: float, last: float) -> float:
     the estimate for it.
 
     Args:
-        kernel: [C, kh, kw], on the CPU.
+        kernel: [C, kh, kw] of sum 1, on the CPU.
         share: > 0.
         last: s over sigma, > 0.
     """

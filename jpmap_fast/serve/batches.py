@@ -61,7 +61,7 @@ class Batches:
                 ready = self._ready_for(job)
                 item = read_picture(job.picture, ready.shape, ready.request.background)
                 ready.at(item.values.shape).check_count(1)
-                ready.check_range([item])
+                [item] = ready.check_range([item])
         except _MENDABLE as error:
             return Answer(REFUSED, error=one_line(error))
         except Exception:

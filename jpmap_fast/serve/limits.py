@@ -19,6 +19,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Between two parts of a request; and requests of full size whose bytes may be here at a time.
 PATIENCE, FULL = 30.0, 32
+# Bytes a second, on the whole: whoever sends a byte now and then would hold that room for good.
+SLOWEST = 20_000
 RETRY_AFTER = (b"retry-after", b"1")
 
 
@@ -95,15 +97,20 @@ class Limits:
     def _counted(self, receive: Receive, size: int) -> Receive:
         """What is received, no more than was announced and none too slowly."""
         got, ended = 0, False
+        end = asyncio.get_running_loop().time() + PATIENCE + size / SLOWEST
 
         async def counted() -> Message:
             nonlocal got, ended
             if ended:  # only whether somebody still waits for the answer is of interest
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), PATIENCE)
+                left = end - asyncio.get_running_loop().time()
+                message = await asyncio.wait_for(receive(), min(PATIENCE, left))
             except asyncio.TimeoutError:
-                raise _Refusal(408, f"expected the next part within {PATIENCE:g} s") from None
+                raise _Refusal(
+                    408,
+                    f"expected the next part within {PATIENCE:g} s and {SLOWEST} bytes a second",
+                ) from None
             got += len(message.get("body", b""))
             ended = not message.get("more_body", False)
             if got > size:
