@@ -11,6 +11,7 @@ import pytest
 import torch
 from contract_checks import (
     QUICK,
+    Problem,
     Situation,
     differences,
     problem,
@@ -49,12 +50,17 @@ def method(name: str) -> jf.algorithms.Algorithm:
     return builders.named(METHODS, name)()
 
 
+def problem_of(name: str) -> Problem:
+    """One with a prior that the method of a name is for."""
+    return problem(prior=prior_for(type(method(name))))
+
+
 VALUES = [20.0, 45.0, 80.0, 150.0]
 
 
 @pytest.mark.parametrize(("name", "setting"), image_settings())
 def test_a_setting_of_each_image_is_the_setting_of_that_image_alone(name, setting):
-    p, plain = problem(), method(name)
+    p, plain = problem_of(name), method(name)
     several = replace(plain, **{setting: torch.tensor(VALUES, dtype=torch.float64)})
     whole = p.restore(method=several)
     for image in (0, 3):
@@ -73,7 +79,7 @@ def test_a_setting_of_each_image_is_the_setting_of_that_image_alone(name, settin
     "form", [list, tuple, np.array, lambda v: np.array(v).reshape(-1, 1, 1, 1), torch.tensor]
 )
 def test_a_setting_of_each_image_comes_in_every_form(name, setting, form):
-    p = problem()
+    p = problem_of(name)
     method_ = replace(method(name), **{setting: torch.tensor(VALUES, dtype=torch.float64)})
     expected = p.restore(method=method_)
     found = p.restore(method=replace(method_, **{setting: form(VALUES)}))
@@ -85,7 +91,7 @@ def test_a_setting_of_each_image_comes_in_every_form(name, setting, form):
     "bad", [-1.0, 0.0, float("nan"), float("inf"), "much", [1.0, 2.0], [1.0, -1.0, 1.0, 1.0], 1j]
 )
 def test_a_setting_of_each_image_is_refused_where_it_is_none(name, setting, bad):
-    p, plain = problem(), method(name)
+    p, plain = problem_of(name), method(name)
     with pytest.raises((ValueError, TypeError), match=setting):
         p.restore(method=replace(plain, **{setting: bad}))
 

@@ -98,7 +98,7 @@ class Algorithm(ABC):
                 settings[name] = per_image(name, value, problem.batch, problem.sigma)
         return self._replaced(settings)
 
-    def image_default(self, name: str, problem: Problem) -> float | None:
+    def image_default(self, name: str, problem: Problem) -> float | Tensor | None:
         """What one of ``image_settings`` is where it is None; None for a method that says later."""
         found = declared(type(self)).get(name)
         return None if found is None or found.of_problem is None else found.of_problem(problem)

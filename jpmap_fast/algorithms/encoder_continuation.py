@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import COMPLETED, FAILED, Outcome, Start
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.rounds import Fixed
-from jpmap_fast.algorithms.settings import at_least, setting
+from jpmap_fast.algorithms.settings import at_least, positive_numbers, setting
 from jpmap_fast.operators import Blur
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.priors.protocol import has_codes
@@ -45,8 +45,9 @@ class EncoderContinuation(Algorithm):
         steps: K >= 1, how often the encoder is asked.
         first: s_1 > 0, in [0, 1] units; never below ``last`` sigma.
         last: s_K over sigma, > 0.
-        weight: lambda > 0. For a ``Blur``, by default, what lets through noise of a third of the
-            power that the encoder is told, within 0.01 and 0.19, see ``noise_weight``.
+        weight: lambda > 0, a number or one an image. For a ``Blur``, by default, what lets through
+            noise of a third of the power that the encoder is told, within 0.01 and 0.19, see
+            ``noise_weight``.
 
     What is None is chosen by the operator, from a table measured on training pictures.
 
@@ -67,7 +68,7 @@ class EncoderContinuation(Algorithm):
     steps: int | None = setting(None, at_least(1))
     first: float | None = setting(None, positive)
     last: float | None = setting(None, positive)
-    weight: float | None = setting(None, positive)
+    weight: Any = setting(None, positive_numbers, per_image=True)
 
     @property
     def uses_encoder(self) -> bool:
@@ -94,12 +95,17 @@ class EncoderContinuation(Algorithm):
                 f"{type(problem.prior).__name__}"
             )
         chosen = self._levels(problem.operator.operator)
-        mine = {name: getattr(self, name) for name in ("steps", "first", "last", "weight")}
-        bound = replace(
-            self, **{n: getattr(chosen, n) if v is None else v for n, v in mine.items()}
-        )
-        bound._coupling(problem)  # kept by the operator before a graph is captured
-        return bound
+        mine = {name: getattr(self, name) for name in ("steps", "first", "last")}
+        given = {n: getattr(chosen, n) if v is None else v for n, v in mine.items()}
+        return super(EncoderContinuation, replace(self, **given)).bind(problem)
+
+    def image_default(self, name: str, problem: Problem) -> float | Tensor | None:
+        operator = problem.operator.operator
+        chosen = self._levels(operator)
+        if chosen.noise is None:
+            return chosen.weight
+        assert isinstance(operator, Blur) and self.last is not None
+        return operator.weight_for_noise(chosen.noise, self.last)
 
     def run(self, problem: Problem, start: Start, monitor: Monitor) -> Outcome:
         x, _, decoded = self.asked(problem, monitor)
@@ -112,12 +118,11 @@ class EncoderContinuation(Algorithm):
         autoencode = problem.prior.autoencode  # type: ignore[attr-defined]
         end = self.last * problem.sigma
         begin = end if self.steps == 1 else self._begin(end, problem.sigma)
-        weight = self._coupling(problem)
         x = decoded = first_guess(problem.operator, problem.y)
         for step in range(self.steps):
             t = step / max(1, self.steps - 1)
             level = begin ** (1 - t) * end**t
-            x = problem.nearest(decoded, weight / level.square())
+            x = problem.nearest(decoded, self.weight / level.square())
             decoded = autoencode(x, level).contiguous()
             monitor.finished(problem.batch)
         return x, level, decoded
@@ -125,15 +130,6 @@ class EncoderContinuation(Algorithm):
     def _levels(self, operator: Operator) -> Levels:
         """What is chosen by the operator."""
         return levels_of(operator)
-
-    def _coupling(self, problem: Problem) -> float | Tensor:
-        """lambda, a number or one an image."""
-        if self.weight is not None:
-            return self.weight
-        operator = problem.operator.operator
-        noise = self._levels(operator).noise
-        assert isinstance(operator, Blur) and noise is not None and self.last is not None
-        return operator.weight_for_noise(noise, self.last).to(problem.sigma)
 
     def _begin(self, end: Tensor, sigma: Tensor) -> Tensor:
         """s_1 of several steps [B]."""

@@ -32,7 +32,8 @@ class PatchJPMAP(EncoderContinuation):
     s_1 is never below sigma.
 
     Args:
-        steps, first, last, weight: as there, from a table for these priors where None.
+        steps, first, last: as there, from a table for these priors where None.
+        weight: as there, a number or one an image, from the table where None.
 
     Raises:
         ValueError, TypeError: as there.
