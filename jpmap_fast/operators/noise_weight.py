@@ -23,9 +23,8 @@ def noise_weight(kernel: Tensor, share: float, last: float) -> float:
         s^2 h^2 / (last (h^2 + lambda / last^2))^2,    h = |kernel_hat(f)|,
 
     whatever sigma is. lambda is the one with ``share`` of s^2 on average over all frequencies,
-    within ``LEAST`` and ``MOST``. A kernel that loses most
-    frequencies altogether, such as a wide Gaussian, passes little noise, and wants less weight on
-    the estimate for it.
+    within ``LEAST`` and ``MOST``. A kernel that loses most frequencies altogether, such as a wide
+    Gaussian, passes little noise, and wants less weight on the estimate for it.
 
     Args:
         kernel: [C, kh, kw] of sum 1, on the CPU.
