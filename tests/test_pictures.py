@@ -1,4 +1,4 @@
-"""Picture files of every usual kind are read as viewers show them; see also test_refused_pictures."""
+"""Picture files of every usual kind are read as viewers show them."""
 
 from __future__ import annotations
 
