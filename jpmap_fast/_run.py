@@ -8,14 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from jpmap_fast._memory import memory_at_hand
 from jpmap_fast._result import Result, joined, result_of
 from jpmap_fast._validate import generator_or_none
 from jpmap_fast.algorithms import Algorithm, Monitor, Outcome, Problem
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.starts import Starts, solve_from
-
-# Working memory a chunk may take where nothing better is known, in bytes.
-CHUNK_MEMORY = 1 << 30
 
 # Arrays the size of an image that a start of it takes at the peak, where its descents keep nothing
 # in torch: states and candidates, and what is summed in float64.
@@ -120,11 +118,8 @@ class Run:
         # Four arrays the size of the Jacobian are alive at the peak of a Gauss-Newton step.
         arrays = 4 * (problem.decoder.latent_dim + 8)
         array = pixels * problem.y.element_size() * self.algorithm.number_of_starts
-        memory = CHUNK_MEMORY
+        memory = memory_at_hand(problem.y.device)
         # Where all fit in any case nobody needs to know how they run.
         if problem.batch * arrays * array > memory and self._compiled:
             arrays = ARRAYS
-        each = arrays * array
-        if problem.y.device.type == "cuda":
-            memory = max(memory, torch.cuda.mem_get_info(problem.y.device)[0] // 4)
-        return max(1, memory // each)
+        return max(1, memory // (arrays * array))

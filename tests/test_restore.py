@@ -248,7 +248,7 @@ class TestMessages:
 def test_chunks_of_compiled_descents_are_larger(monkeypatch):
     """Their Jacobians are nowhere in torch's memory: 16 arrays a start, in place of 4 (k + 8)."""
     memory, starts = 1 << 16, 2  # too little for all four images
-    monkeypatch.setattr("jpmap_fast._run.CHUNK_MEMORY", memory)
+    monkeypatch.setattr("jpmap_fast._memory.CHUNK_MEMORY", memory)
     c, runs = case("denoising"), {}
     for fused in (True, False):
         method = jf.JPMAP(z_solver=jf.GaussNewton(fused=fused))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._memory import memory_at_hand
 from jpmap_fast._prepared import Task, checked_codes, prepare, prior_of
-from jpmap_fast._run import CHUNK_MEMORY, Run
+from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import choice, count
 from jpmap_fast.algorithms import JPMAP, Monitor, Problem
@@ -199,4 +200,4 @@ def _fitting(problem: Problem, draws: int, method: SamplingMethod) -> int:
     each += 16 * 4096 * (k + 8)
     # Decoded draws, and once more where some images go on without the others.
     each += 2 * problem.y.element_size() * method.kept_draws * n
-    return max(1, CHUNK_MEMORY // each)
+    return max(1, memory_at_hand(problem.y.device) // each)

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from jpmap_fast._memory import numbers_at_a_time
 from jpmap_fast.kernels.mlp import (
     MLPLeastSquares,
     mlp_log_likelihood,
@@ -16,7 +17,7 @@ from jpmap_fast.kernels.mlp import (
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.objective.least_squares import half_squared_norm
 
-# Numbers of decoded images that are held at a time.
+# Numbers of decoded images that are held at a time on a CPU.
 _ROOM = 1 << 21
 
 
@@ -71,7 +72,7 @@ class LogLikelihood:
         batch, number, k = z.shape
         rows = torch.arange(batch, device=z.device).repeat_interleave(number)
         flat = z.reshape(-1, k)
-        size = max(1, _ROOM // max(self.objective.decoder.widest, 1))
+        size = max(1, numbers_at_a_time(z.device, _ROOM) // max(self.objective.decoder.widest, 1))
         parts = [
             function(self.objective.repeated(rows[i : i + size]), flat[i : i + size].contiguous())
             for i in range(0, len(flat), size)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jpmap_fast._memory import numbers_at_a_time
 from jpmap_fast.kernels.code_products import times
 from jpmap_fast.kernels.mlp import mlp_gauss_newton
 from jpmap_fast.objective import LatentObjective
@@ -27,7 +28,7 @@ _LEAST_CURVATURE = 0.2
 _CARRIED_ON, _STEPS = 12, 8
 # A misfit so improbable asks for more starts.
 IMPROBABLE = 0.01
-# Numbers of Jacobians that are held at a time.
+# Numbers of Jacobians that are held at a time on a CPU.
 _ROOM = 1 << 25
 
 
@@ -167,7 +168,7 @@ def _minimised(model: Model, starts: Tensor, solver: GaussNewton) -> tuple[Tenso
     objective = model.log_likelihood.objective
     rows = torch.arange(batch, device=starts.device).repeat_interleave(number)
     flat = starts.to(model.problem.y.dtype).reshape(-1, k).nan_to_num(0, 0, 0).contiguous()
-    size = _at_a_time(objective)
+    size = _at_a_time(objective, flat.device)
     parts = [
         solver.minimise(objective.repeated(some), codes)
         for some, codes in zip(rows.split(size), flat.split(size), strict=True)
@@ -178,16 +179,17 @@ def _minimised(model: Model, starts: Tensor, solver: GaussNewton) -> tuple[Tenso
     return z, value, (steps + 1).sum(dim=1)
 
 
-def _at_a_time(objective: LatentObjective) -> int:
+def _at_a_time(objective: LatentObjective, device: torch.device) -> int:
     """Codes whose Jacobians are held together."""
     decoder = objective.decoder
-    return max(1, _ROOM // ((decoder.latent_dim + 1) * max(decoder.widest, 1)))
+    room = numbers_at_a_time(device, _ROOM)
+    return max(1, room // ((decoder.latent_dim + 1) * max(decoder.widest, 1)))
 
 
 def _curvatures(model: Model, rows: Tensor, z: Tensor) -> Tensor:
     """Those of the images ``rows`` at codes z [R, k]."""
     objective, solver = model.log_likelihood.objective, GaussNewton()
-    size = _at_a_time(objective)
+    size = _at_a_time(objective, z.device)
     codes = z.to(model.problem.y.dtype).contiguous()
     parts = [
         _curvature(objective.repeated(some), part, solver)

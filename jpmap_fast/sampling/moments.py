@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from jpmap_fast._memory import numbers_at_a_time
 from jpmap_fast.kernels.moments import weighted_moments
 from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.sampling.model import Model
@@ -15,7 +16,7 @@ from jpmap_fast.sampling.passes import Pass
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import ImageSums, Weighted
 
-# Numbers of images that are held at a time, those of passes few enough to stay in a cache; and
+# Numbers of images that are held at a time on a CPU, those of passes few enough to stay in a cache; and
 # codes of an image in one sum: sums over codes are cut in the same places in every batch.
 _ROOM, _ROOM_OF_PASSES, _BLOCK = 1 << 22, 1 << 20, 256
 
@@ -43,7 +44,7 @@ def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
         streams: of its images.
     """
     shape, dtype = model.problem.image_shape, model.problem.y.dtype
-    size = max(1, _ROOM // (_BLOCK * model.pixels))
+    size = max(1, numbers_at_a_time(draws.z.device, _ROOM) // (_BLOCK * model.pixels))
     sums = draws.sums
     if sums is None:
         sums = ImageSums.unknown(draws.z.new_zeros(model.problem.batch, model.pixels))
@@ -126,7 +127,7 @@ def _sums(model: Model, blocks: Iterable[tuple[Tensor, Tensor]]) -> ImageSums:
 
 def drawn_images(model: Model, z: Tensor, streams: Streams) -> Tensor:
     """A draw of x given z and y for each of the codes [B, D, k], [B, D, C, H, W]."""
-    size = max(1, _ROOM // (max(z.shape[1], 1) * model.pixels))
+    size = max(1, numbers_at_a_time(z.device, _ROOM) // (max(z.shape[1], 1) * model.pixels))
     found = []
     for rows in torch.arange(len(z), device=z.device).split(size):
         part = model.select(rows)
