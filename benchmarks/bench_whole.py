@@ -1,6 +1,6 @@
 """JPMAP in one compiled call beside the loop around compiled descents, the same calls in turn.
 
-    python benchmarks/bench_whole.py [--rounds 15] [--output FILE]
+    python benchmarks/bench_whole.py [--device cuda] [--rounds 15] [--output FILE]
 
 Both are this package: the loop runs where ``JPMAP.run_whole`` says that it knows no problem. The
 two take turns call by call, so that what else the machine does falls on both; every call restores
@@ -86,11 +86,12 @@ def compared(pair: tuple[Call, Call], ys: list[Tensor], rounds: int) -> dict[str
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 256])
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    device = torch.device("cpu")
+    device = torch.device(options.device)
     prior = jf.load_prior("mnist", device=device)
     rows: list[dict[str, Any]] = []
     for name in DEGRADATIONS:

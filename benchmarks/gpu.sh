@@ -45,12 +45,16 @@ if wanted sanitizers && command -v compute-sanitizer >/dev/null; then
     step "$tool, fused" timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 \
       --print-limit 5 $pytest -m cuda -x -k "(activation and elu) or clusters_end and (sizes0-0 or sizes1-14)" \
       tests/test_mlp_cuda.py
+    step "$tool, whole" timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 \
+      --print-limit 5 $pytest -m cuda -x -k "float64 and 3 or bad_image and nan" \
+      tests/test_jpmap_cuda.py
   done
 fi
 if wanted benchmarks; then
   step benchmarks python3 benchmarks/bench_kernels.py --device cuda --output "$out/kernels_cuda.json"
   step restorations python3 benchmarks/bench_restore.py --device cuda --output "$out/restore_cuda.json"
   step latency python3 benchmarks/bench_latency.py --device cuda --output "$out/latency_cuda.json"
+  step "one call" python3 benchmarks/bench_whole.py --device cuda --output "$out/whole_cuda.json"
   step "conjugate gradients" python3 benchmarks/bench_conjugate_gradient.py --device cuda \
     --output "$out/conjugate_gradient_cuda.json"
   step "draws" python3 benchmarks/bench_log_likelihood.py --device cuda \

@@ -37,6 +37,11 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "int max_iterations, float move, bool again) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
+      "mlp_jpmap_clusters(Tensor y, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
+      "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor[] decoder_weights, "
+      "Tensor[] decoder_biases, int[] decoder_activations, Tensor[] encoder_weights, "
+      "Tensor[] encoder_biases, int[] encoder_activations, int latent) -> int");
+  m.def(
       "mlp_log_likelihood(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
       "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
       "Tensor? law) -> Tensor");

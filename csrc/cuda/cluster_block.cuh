@@ -66,15 +66,14 @@ __device__ __forceinline__ void load_network(const ClusterBlock& block) {
   }
 }
 
-// Measurements of own outputs and the starting point of an image. Outputs that only pad the last
-// layer get weight 0.
-__device__ __forceinline__ void load_image(const ClusterBlock& block, const MlpData& data,
-                                           int64_t next) {
+// Measurements of own outputs of an image. Outputs that only pad the last layer get weight 0.
+__device__ __forceinline__ void load_measurements(const ClusterBlock& block, const MlpData& data,
+                                                  int64_t next) {
   const auto& net = block.net;
   const auto& at = block.at;
   auto& state = block.state;
   float* f = block.memory;
-  const int thread = threadIdx.x, k = net.latent, own = at.own[block.last()];
+  const int thread = threadIdx.x, own = at.own[block.last()];
   for (int i = thread; i < own; i += kBlockThreads) {
     const int64_t j = block.rank * own + i, p = net.outputs;
     const Measured m = j < p ? measured(data, next, static_cast<int>(p), static_cast<int>(j))
@@ -83,12 +82,19 @@ __device__ __forceinline__ void load_image(const ClusterBlock& block, const MlpD
     f[at.weight + i] = m.weight;
     f[at.scale + i] = m.scale;
   }
+  if (thread == 0) state.law = law_of(data, next);
+}
+
+// A descent from a code [k], whose solution is to be number `image` of the results.
+__device__ __forceinline__ void begin_descent(const ClusterBlock& block, const float* start,
+                                              int64_t image) {
+  auto& state = block.state;
+  const int thread = threadIdx.x;
   if (thread == 0) {
-    state.image = next;
-    state.law = law_of(data, next);
+    state.image = image;
     state.slot.begin();
   }
-  if (thread < kCodes) state.trial[thread] = thread < k ? data.start[next * k + thread] : 0.0f;
+  if (thread < kCodes) state.trial[thread] = thread < block.net.latent ? start[thread] : 0.0f;
 }
 
 }  // namespace clusters

@@ -3,7 +3,7 @@
 //
 //   barrier     kind     after it
 //   loaded      cluster  weights and biases are there; all blocks run and may be written to
-//   fetched     block    once an image: measurements and starting point are there
+//   fetched     block    once a descent: measurements and starting point are there
 //   bottom      block    layer 0 is done, by every block whole
 //   multiplied  block    + layers 1 .. last: products of own neurons,
 //   activated   block    | their values, slopes and tangents,
@@ -53,7 +53,7 @@ struct ClusterLayout {
   int weights[kMaxLayers];  // rows of own neurons [own][inputs], or -1: in device memory
   int bias[kMaxLayers];     // [own]; of layer 0, all
 
-  // load_image -> fetched -> compare, which the thread that wrote an element alone reads.
+  // load_measurements -> fetched -> compare, which the thread that wrote an element alone reads.
   int target, weight, scale;  // of own outputs [own]
 
   // first_layer -> bottom, activate_own -> activated ->
@@ -144,11 +144,11 @@ struct ClusterLayout {
 
 // The rest of a block's shared memory: one image's descent. Every block has the same numbers.
 struct ClusterState {
-  // load_image -> fetched, accept -> advanced -> every thread.
+  // begin_descent -> fetched, accept -> advanced -> every thread.
   long long image;      // -1 when it is finished
   float trial[kCodes];  // zeros beyond k
 
-  // load_image -> fetched -> compare.
+  // load_measurements -> fetched -> compare.
   Law law;
 
   // compare, one a warp -> compared -> prepare_sums -> prepared;
@@ -159,7 +159,7 @@ struct ClusterState {
   float gradient[kCodes], matrix[kCodes * kCodes], hessian[kCodes * kCodes];
 
   // Of `accept` alone, whose eight lanes of one warp keep them from step to step and synchronise
-  // among themselves: the solve, which load_image begins, the accepted code, its system, and the
+  // among themselves: the solve, which begin_descent begins, the accepted code, its system, and the
   // algebra's memory.
   MlpSlot slot;
   float z[kCodes], kept_gradient[kCodes], kept_matrix[kCodes * kCodes],

@@ -13,7 +13,7 @@ from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.step import JointSettings
-from jpmap_fast.kernels.jpmap import JointLimits, MLPJoint, mlp_jpmap, takes
+from jpmap_fast.kernels.jpmap import JointLimits, MLPJoint, in_reach, mlp_jpmap, takes
 from jpmap_fast.kernels.mlp import refusal
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, pack_forward
 from jpmap_fast.priors.mlp_decoder import MLPDecoder, MLPEncoder
@@ -21,8 +21,8 @@ from jpmap_fast.solvers import GaussNewton
 
 # Images between two reports to whoever watches.
 WATCHED = 64
-# Tasks a thread between which the loop, with the same bits, is up to a fifth quicker: there the
-# passes of one call are shared by too few tasks.
+# Tasks a thread of a CPU between which the loop, with the same bits, is up to a fifth quicker: there
+# the passes of one call are shared by too few tasks.
 _LOOP = (4, 24)
 
 
@@ -54,11 +54,14 @@ def run_whole(
     if monitor.record or not one_way or not isinstance(solver, GaussNewton):
         return None
     number = starts.shape[-2]
-    each = problem.batch * number / torch.get_num_threads()
-    if problem.y.device.type != "cpu" or _LOOP[0] < each < _LOOP[1]:
+    tasks = problem.batch * number
+    of_cpu = problem.y.device.type == "cpu"
+    if of_cpu and _LOOP[0] < tasks / torch.get_num_threads() < _LOOP[1]:
+        return None
+    if not in_reach(problem.y, tasks):
         return None
     joint = joint_of(problem, solver, encoder, beta, keep)
-    if joint is None or not takes(joint):
+    if joint is None or not takes(joint, number):
         return None
     counts = settings.n1, settings.n2, settings.max_iterations
     limits = JointLimits(*solver.compiled_settings, *counts, settings.tolerance, again)

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast.kernels.mlp import MLPLeastSquares
+from jpmap_fast.kernels._extension import cuda_kernels_loaded
+from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS, MLPLeastSquares
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
 
 _ops = torch.ops.jpmap
@@ -68,9 +69,35 @@ class MLPJoint:
         )
 
 
-def takes(problem: MLPJoint) -> bool:
-    """Whether ``mlp_jpmap`` takes a problem."""
-    return problem.f.law is None
+def in_reach(like: Tensor, tasks: int) -> bool:
+    """Whether so many tasks, starts of images, are what ``mlp_jpmap`` is for: on a GPU a few."""
+    return like.device.type == "cpu" or 0 < tasks <= LOW_LATENCY_DESCENTS
+
+
+def takes(problem: MLPJoint, starts: int) -> bool:
+    """Whether ``mlp_jpmap`` takes a problem with so many starts an image.
+
+    On a GPU in float32 where a cluster of sixteen blocks can hold the decoder (compute capability
+    9.0, two layers or more, k <= 8), up to ``LOW_LATENCY_DESCENTS`` starts of all images together.
+    """
+    f, encoder = problem.f, problem.encoder or ForwardNetwork([], [], [])
+    if f.law is not None:
+        return False
+    if problem.y.device.type == "cpu":
+        return True
+    y, latent = problem.y, f.network.weights[0].shape[1]
+    if not in_reach(y, len(y) * starts) or y.dtype != torch.float32 or not cuda_kernels_loaded():
+        return False
+    clusters: int = _ops.mlp_jpmap_clusters(
+        y.contiguous(),
+        *_network(f.network),
+        f.target.contiguous(),
+        f.weight.contiguous(),
+        *vars(problem.decoder).values(),
+        *vars(encoder).values(),
+        latent,
+    )
+    return clusters > 0
 
 
 @dataclass(frozen=True)
@@ -123,10 +150,11 @@ def mlp_jpmap(problem: MLPJoint, starts: Tensor, limits: JointLimits) -> JointEn
 
     With an encoder the first start has x = A^T y and asks it; where there are further ones it ends
     once the encoder's first proposal is refused, since the second descends from the same z = 0.
-    An image has the same bits alone and in any batch.
+    An image has the same bits alone and in any batch. On a GPU the arithmetic is that of
+    ``mlp_restore`` with ``low_latency``.
 
     Args:
-        problem: float32 or float64, on the CPU.
+        problem: float32 or float64 on the CPU; on a GPU one that it ``takes``.
         starts: codes [K, k] that all images share, or [B, K, k]; K >= 1.
         limits: how far to go.
 

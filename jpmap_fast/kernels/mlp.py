@@ -29,8 +29,8 @@ from jpmap_fast.kernels.mlp_network import PackedNetwork
 MAX_LAYERS: int = _C.max_layers
 MAX_LATENT: int = _C.max_latent
 
-# Up to so many descents at a time a GPU has a cluster of blocks for each.
-LOW_LATENCY_DESCENTS = 16
+# Up to so many descents at a time a GPU is quicker with a cluster of blocks for each.
+LOW_LATENCY_DESCENTS = 40
 
 _ops = torch.ops.jpmap
 

@@ -1,0 +1,48 @@
+// What mlp_jpmap works on and writes, of a whole batch; jpmap_arguments.h says what is what.
+#pragma once
+
+#include <cstdint>
+
+#include "jpmap_task.h"
+#include "mlp_network.h"
+
+namespace jpmap {
+
+struct ForwardLayer {
+  const float* rows;  // W [stride][inputs]
+  const float* bias;  // [stride]
+  int inputs, stride;
+  Activation activation;
+};
+
+struct ForwardNetwork {
+  ForwardLayer layers[kMaxLayers];
+  int count;  // 0 where nobody asks it
+};
+
+struct JointInput {
+  const float* y;                                                   // [B][n]
+  const float* mask;                                                // [n] or [B][n], or null
+  const float* values;                                              // [p] or [B][p], or null
+  const float* beta;                                                // [B]
+  const float* sigma;                                               // [B]
+  const float* codes;                                               // [K][k] or [B][K][k]
+  int64_t batch, starts, mask_stride, values_stride, codes_stride;  // from image to image
+  int pixels;
+};
+
+struct JointOutput {
+  float *x, *z, *decoded, *objective, *gap;
+  int64_t *status, *iterations, *candidates;
+};
+
+// How a start ended, for the last start of its image to choose among.
+struct JointRecord {
+  double objective;
+  long long iterations, candidates[3];
+  int status;
+  float gap, z[8];
+  int published;  // whether x is still A^T y
+};
+
+}  // namespace jpmap
