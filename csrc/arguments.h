@@ -278,6 +278,11 @@ inline MixtureSizes check_mixture(const char* op, const Tensor& z,  // [B, N, k]
   return sizes;
 }
 
+inline void check_defensive(const char* op, double defensive) {
+  STD_TORCH_CHECK(defensive >= 0 && defensive < 1, op, ": expected defensive in [0, 1), got ",
+                  defensive);
+}
+
 struct WeightedSizes {
   int64_t batch, rows, size;
 };

@@ -11,6 +11,7 @@
 #include "damped_system.h"
 #include "jpmap_task.h"
 #include "mlp_layout.h"
+#include "student_mixture.h"
 
 #ifndef JPMAP_TORCH_VERSION
 #define JPMAP_TORCH_VERSION "unknown"
@@ -43,6 +44,7 @@ jpmap::MlpShape shape_of(int64_t latent, const std::vector<int64_t>& widths) {
 PYBIND11_MODULE(_C, m) {
   m.attr("max_layers") = jpmap::kMaxLayers;
   m.attr("max_latent") = jpmap::kMaxLatent;
+  m.attr("max_mixture_latent") = jpmap::kMaxMixtureLatent;
   m.attr("max_damped_system") = jpmap::kMaxDampedSystem;
   m.attr("task_status") =
       pybind11::dict(pybind11::arg("CONVERGED") = static_cast<int>(jpmap::kConverged),

@@ -1,9 +1,24 @@
 // A mixture of Student-t laws of one image's codes, beside a part of the prior N(0, I).
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace jpmap {
+
+// Entries of a code at most on a GPU.
+constexpr int kMaxMixtureLatent = 64;
+
+// Log of a Student-t law of scale I at its mean.
+inline double log_of_student(double degrees, int64_t latent) {
+  return std::lgamma((degrees + latent) / 2) - std::lgamma(degrees / 2) -
+         0.5 * latent * std::log(degrees * M_PI);
+}
+
+// Log of the prior's part at 0.
+inline double log_of_prior(double defensive, int64_t latent) {
+  return std::log(defensive) - 0.5 * latent * std::log(2 * M_PI);
+}
 
 struct Mixture {
   int64_t components, latent;

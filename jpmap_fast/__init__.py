@@ -76,7 +76,7 @@ from jpmap_fast.priors import (
     save_prior,
 )
 from jpmap_fast.residuals import GreyValueVariance, ResidualCovariance
-from jpmap_fast.sampling import AMIS, MALA, SMC, Calibration, Posterior, calibrate, sample
+from jpmap_fast.sampling import AMIS, MALA, SMC, Calibration, Posterior, Sampler, calibrate, sample
 from jpmap_fast.solvers import Adam, GaussNewton
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ __all__ = [
     "ResidualCovariance",
     "Restorer",
     "Result",
+    "Sampler",
     "Stack",
     "StructuredSensing",
     "SuperResolution",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,24 @@ def captured(
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = work()
     return graph, result
+
+
+class Recorded(Generic[_Result]):
+    """A recorded computation and its result, which every call writes again.
+
+    Args:
+        device: a GPU.
+        work: done once before it is recorded: whatever it writes then has to be made good.
+    """
+
+    def __init__(self, device: torch.device, work: Callable[[], _Result]) -> None:
+        on_side_stream(device, work)
+        self._graph, self._result = captured(device, work)
+
+    def __call__(self) -> _Result:
+        """The result, written anew."""
+        self._graph.replay()
+        return self._result
 
 
 def constant(value: float, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ _BYTES_A_NUMBER = 64
 
 def memory_at_hand(device: torch.device) -> int:
     """Bytes that a chunk of work may take: on a GPU a quarter of what is free, 1 GiB or more."""
-    if device.type != "cuda":
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():  # no graph can ask
         return CHUNK_MEMORY
     # What torch's allocator holds and nothing uses is as free as the rest.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

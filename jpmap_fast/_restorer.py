@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jpmap_fast._capture import captured, on_side_stream
+from jpmap_fast._capture import Recorded
 from jpmap_fast._foreign import translator_of
 from jpmap_fast._prepared import (
     as_algorithm,
@@ -23,7 +23,7 @@ from jpmap_fast._result import Result
 from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import count
-from jpmap_fast.algorithms import Algorithm, Monitor
+from jpmap_fast.algorithms import Algorithm, Monitor, Problem
 from jpmap_fast.algorithms.rounds import Fixed
 from jpmap_fast.algorithms.settings import with_steps
 from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS
@@ -148,6 +148,11 @@ class Restorer:
             self._run = Run(problem, algorithm, generator, codes=codes, told=problem.sigma.clone())
             self._prepare()
 
+    @property
+    def problem(self) -> Problem:
+        """What is restored; where ``captured`` with the measurements of the last call."""
+        return self._run.problem
+
     def _prepare(self) -> None:
         """The way that calls run, and a graph of it on a GPU."""
         run, y = self._run, self._run.problem.y
@@ -162,10 +167,10 @@ class Restorer:
             low_latency = self._batch * algorithm.number_of_starts <= LOW_LATENCY_DESCENTS
             self._fixed = Fixed(asks=not self.captured, low_latency=low_latency)
         self._y, self._rows = y, torch.arange(self._batch, device=y.device)
-        self._graph: _Graph | None = None
-        self._graph_from_codes: _Graph | None = None
+        self._graph: Recorded[Result] | None = None
+        self._graph_from_codes: Recorded[Result] | None = None
         if self.captured:
-            self._graph = _Graph(y.device, lambda: run.on_device(y, None, self._fixed))
+            self._graph = Recorded(y.device, lambda: run.on_device(y, None, self._fixed))
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed weights, factorisations and graphs are made anew where it arrives.
@@ -235,7 +240,7 @@ class Restorer:
             return self._graph()
         if self._graph_from_codes is None:
             self._z0 = z0.new_zeros(self._batch, z0.shape[1])
-            self._graph_from_codes = _Graph(
+            self._graph_from_codes = Recorded(
                 y.device, lambda: run.on_device(self._y, self._z0, self._fixed)
             )
         self._z0[:number].copy_(z0)
@@ -248,18 +253,6 @@ class Restorer:
             z0 = None if z0 is None else torch.cat((z0, z0.new_zeros(missing, z0.shape[1])))
         with Monitor() as monitor:
             return self._run(y, z0, monitor, self._fixed, self._batch)
-
-
-class _Graph:
-    """A recorded computation and its result, which every call writes again."""
-
-    def __init__(self, device: torch.device, work: Callable[[], Result]) -> None:
-        on_side_stream(device, work)
-        self._graph, self._result = captured(device, work)
-
-    def __call__(self) -> Result:
-        self._graph.replay()
-        return self._result
 
 
 def _image_shape(prior: Prior, operator: Any) -> tuple[int, ...]:

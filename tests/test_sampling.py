@@ -121,7 +121,7 @@ def test_methods_agree():
             "amis": "amis",
             "smc": jf.SMC(particles=4096),
             "modes": jf.SMC(particles=1024, begin="modes"),
-            "mala": jf.MALA(steps=400),
+            "mala": jf.MALA(steps=800),
         }.items()
     }
     means = {n: (p.weights[..., None] * p.codes).sum(dim=1) for n, p in found.items()}

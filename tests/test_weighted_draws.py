@@ -13,8 +13,18 @@ from jpmap_fast.kernels.mixtures import student_mixture, student_mixture_sums
 from jpmap_fast.kernels.moments import weighted_moments
 
 DTYPES = [torch.float32, torch.float64]
-# Batch, draws, k, components: one of each, odd, as in a sampler, no draws, no images.
-SIZES = [(1, 1, 1, 1), (3, 37, 8, 4), (2, 130, 65, 3), (2, 0, 3, 2), (0, 5, 3, 2)]
+# Batch, draws, k, components: one of each, odd, as in a sampler, of every size that a GPU tells
+# apart, no draws, no images.
+SIZES = [
+    (1, 1, 1, 1),
+    (3, 37, 8, 4),
+    (2, 130, 65, 3),
+    (2, 70, 64, 2),
+    (2, 40, 20, 2),
+    (2, 300, 12, 2),
+    (2, 0, 3, 2),
+    (0, 5, 3, 2),
+]
 # Sums of some hundred roundings in double.
 TOLERANCE = 1e-11
 
@@ -70,15 +80,15 @@ def test_a_mixture_is_that_of_known_laws():
     close(found, torch.from_numpy(0.9 * density + 0.1 * prior))
 
 
-def test_codes_that_are_far_or_no_numbers():
-    z, weights, *mixture = mixtures(2, 9, 4, 2)
+def test_codes_that_are_far_or_no_numbers(device):
+    z, weights, *mixture = mixtures(2, 9, 4, 2, device=device)
     clean = student_mixture(z, *mixture, 8, 0.05)
     z[0, 3], z[1, 5, 2], z[1, 6, 0] = 1e8, torch.nan, 1e200
     found = student_mixture(z, *mixture, 8, 0.05)
     assert found.isnan().nonzero().tolist() == [[1, 5]]
     close(found[0, 3], reference.student_mixture(z[:1], *(v[:1] for v in mixture), 8, 0.05)[0, 3])
     assert float(found[1, 6]) < -1000
-    same = torch.ones(2, 9, dtype=torch.bool)
+    same = torch.ones_like(found, dtype=torch.bool)
     same[0, 3] = same[1, 5] = same[1, 6] = False
     assert torch.equal(found[same], clean[same])
 

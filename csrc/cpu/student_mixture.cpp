@@ -28,8 +28,7 @@ class OfImage {
       : used_(new bool[all.sizes.components]), heights_(all.sizes.components) {
     const auto& [batch, draws, k, components] = all.sizes;
     const double nu = all.degrees;
-    const double constant =
-        std::lgamma((nu + k) / 2) - std::lgamma(nu / 2) - 0.5 * k * std::log(nu * M_PI);
+    const double constant = log_of_student(nu, k);
     const double* scale = all.scale + image * components * k * k;
     for (int64_t c = 0; c < components; ++c) {
       const double log_weight = all.log_weight[image * components + c];
@@ -45,7 +44,7 @@ class OfImage {
                all.mean + image * components * k,
                scale,
                all.defensive > 0,
-               std::log(all.defensive) - 0.5 * k * std::log(2 * M_PI),
+               log_of_prior(all.defensive, k),
                std::log1p(-all.defensive)};
     const int64_t stride = (draws + kMostLanes - 1) / kMostLanes * kMostLanes;
     const int64_t sums = k * (k + 3) / 2 * kMostLanes;
@@ -83,8 +82,7 @@ Tensor student_mixture(Tensor z, Tensor log_weight, Tensor mean, Tensor scale, d
                        double defensive) {
   const char* op = "student_mixture";
   const auto sizes = check_mixture(op, z, log_weight, mean, scale, degrees);
-  STD_TORCH_CHECK(defensive >= 0 && defensive < 1, op, ": expected defensive in [0, 1), got ",
-                  defensive);
+  check_defensive(op, defensive);
   const Mixtures all{
       sizes, read<double>(log_weight), read<double>(mean), read<double>(scale), degrees, defensive};
   Tensor out = torch::stable::new_empty(z, {sizes.batch, sizes.draws});

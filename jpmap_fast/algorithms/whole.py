@@ -21,8 +21,8 @@ from jpmap_fast.solvers import GaussNewton
 
 # Images between two reports to whoever watches.
 WATCHED = 64
-# Tasks a thread of a CPU between which the loop, with the same bits, is up to a fifth quicker: there
-# the passes of one call are shared by too few tasks.
+# Tasks a thread of a CPU between which the loop, with the same bits, is up to a fifth quicker:
+# there the passes of one call are shared by too few tasks.
 _LOOP = (4, 24)
 
 

@@ -5,8 +5,9 @@ With L_c lower triangular and q_c(z) = ||L_c^{-1} (z - m_c)||^2,
     t_c(z) = Gamma((v + k) / 2) / (Gamma(v / 2) (v pi)^{k/2} det L_c) (1 + q_c / v)^{-(v + k) / 2},
 
 v the degrees of freedom. Components of weight 0 may follow the others: nothing depends on how many.
-All float64. Compiled for the CPU; elsewhere the twins in plain torch of ``reference_mixtures`` do
-the work. A code has the same bits alone and in any batch.
+All float64. Compiled for the CPU, and for a GPU where codes have 64 entries or fewer; elsewhere the
+twins in plain torch of ``reference_mixtures`` do the work. A code has the same bits alone and in
+any batch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+import jpmap_fast._C as _C
 from jpmap_fast.kernels import reference_mixtures as reference
+from jpmap_fast.kernels._extension import cuda_kernels_loaded
+
+# Entries of a code that the operators of a GPU take.
+MAX_LATENT: int = _C.max_mixture_latent
 
 _ops = torch.ops.jpmap
 
@@ -66,7 +72,7 @@ def student_mixture(
         RuntimeError: shapes, types or layouts do not fit, or a number is out of range.
     """
     given = (z, log_weight, mean, scale, float(degrees), float(defensive))
-    if z.device.type != "cpu":
+    if not _is_compiled(z):
         return reference.student_mixture(*given)
     found: Tensor = _ops.student_mixture(*_contiguous(given))
     return found
@@ -90,9 +96,13 @@ def student_mixture_sums(
         RuntimeError: shapes, types or layouts do not fit, or a number is out of range.
     """
     given = (z, weights, log_weight, mean, scale, float(degrees))
-    if z.device.type != "cpu":
+    if not _is_compiled(z):
         return MixtureSums(*reference.student_mixture_sums(*given))
     return MixtureSums(*_ops.student_mixture_sums(*_contiguous(given)))
+
+
+def _is_compiled(z: Tensor) -> bool:
+    return z.device.type == "cpu" or (cuda_kernels_loaded() and z.shape[-1] <= MAX_LATENT)
 
 
 def _contiguous(given: tuple[Any, ...]) -> list[Any]:

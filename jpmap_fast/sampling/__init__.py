@@ -1,6 +1,7 @@
 """Draws of what measurements may have been: p(z | y) by weighted draws, p(x | z, y) exactly."""
 
 from jpmap_fast.sampling._sample import DEFAULT_METHOD, METHODS, as_method, sample, with_codes
+from jpmap_fast.sampling._sampler import Sampler
 from jpmap_fast.sampling.amis import AMIS
 from jpmap_fast.sampling.calibration import Calibration
 from jpmap_fast.sampling.conformal import calibrate
@@ -17,6 +18,7 @@ __all__ = [
     "SMC",
     "Calibration",
     "Posterior",
+    "Sampler",
     "SamplingMethod",
     "as_method",
     "calibrate",

@@ -24,7 +24,7 @@ from jpmap_fast.sampling.mala import MALA
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import find_modes
-from jpmap_fast.sampling.moments import drawn_images, moments
+from jpmap_fast.sampling.moments import completed, drawn_images, moments
 from jpmap_fast.sampling.posterior import Posterior
 from jpmap_fast.sampling.random_numbers import Streams, drawn_seed
 from jpmap_fast.sampling.smc import SMC
@@ -188,7 +188,8 @@ def _of_chunk(
     found, modes = method.draw(model, modes, streams)
     z = found.resampled(draws, streams)
     x = drawn_images(model, z, streams) if draws else None
-    return part_of(model, modes, found, z, x, moments(model, found, streams), method)
+    images = moments(model, completed(model, found), streams)
+    return part_of(model, modes, found, z, x, images, method)
 
 
 def _fitting(problem: Problem, draws: int, method: SamplingMethod) -> int:

@@ -12,6 +12,7 @@ from jpmap_fast.sampling.mala import MALA
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
+from jpmap_fast.sampling.moments import sums_of
 from jpmap_fast.sampling.pareto import largest_shape
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.rounds import Rounds
@@ -130,6 +131,20 @@ class AMIS(SamplingMethod):
         found = replace(found, sums=sums)
         return self._fallen_back(found, model, modes, streams), modes
 
+    def fixed_draw(self, model: Model, modes: Modes, streams: Streams) -> Weighted:
+        """What ``draw`` gives where the first rounds do, by work that is known before.
+
+        No modes besides, no extra rounds and no fallback, and nobody asks the device. ``sums`` are
+        known.
+        """
+        rounds = self._begun(model, modes, streams, "round", 0)
+        found = rounds.weighted()
+        rows = torch.arange(len(found.z), device=found.z.device)
+        sums = rounds.sums(rows, found.weights)
+        if sums is None:
+            sums = sums_of(model, found.z, found.weights)
+        return replace(found, sums=sums)
+
     def _begun(self, model: Model, modes: Modes, streams: Streams, name: str, spent: int) -> Rounds:
         """The rounds that every image has."""
         mixture = modes.mixture(self.degrees_for(modes.z.shape[2]), self.defensive)
@@ -180,12 +195,7 @@ class AMIS(SamplingMethod):
         return replace(found.put(rows, replace(again, evaluations=spent)), sums=sums)
 
     def _untrusted(self, found: Weighted) -> Tensor:
-        limit = torch.tensor(
-            [largest_shape(size, self.max_pareto_k) for size in found.size.tolist()],
-            dtype=torch.float64,
-            device=found.ess.device,
-        )
-        return ~(found.pareto_k <= limit)
+        return ~(found.pareto_k <= largest_shape(found.size, self.max_pareto_k))
 
     def _doubtful(self, found: Weighted) -> Tensor:
         return self._untrusted(found) | ~(found.ess >= self.min_ess)

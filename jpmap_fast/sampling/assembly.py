@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jpmap_fast._capture import constant
 from jpmap_fast.algorithms import Problem
 from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.model import Model
@@ -84,8 +85,7 @@ def _status(modes: Modes, draws: Weighted, images: Moments, method: SamplingMeth
     code = torch.where(draws.ess < limits.get("ess", 0), FEW, code)
     code = torch.where(draws.r_hat > limits.get("r_hat", math.inf), UNMIXED, code)
     if "pareto_k" in limits:
-        most = [largest_shape(size, limits["pareto_k"]) for size in draws.size.tolist()]
-        largest = torch.tensor(most, dtype=torch.float64, device=code.device)
+        largest = largest_shape(draws.size, limits["pareto_k"])
         code = torch.where(draws.pareto_k > largest, UNTRUSTED, code)
     wrong = ~torch.isfinite(images.mean).flatten(1).all(dim=1) | torch.isinf(modes.misfit)
     return torch.where(wrong | torch.isnan(draws.weights).any(dim=1), FAILED, code)
@@ -103,12 +103,35 @@ def assembled(problem: Problem, good: Tensor, parts: Sequence[Part], draws: int)
             most = max(value.shape[1] for value in rows)
             rows = [_longer(value, most, _RAGGED[name]) for value in rows]
         value = torch.cat(rows)
-        fill = math.nan if value.is_floating_point() else 0
-        if name == "status_code":
-            fill = NOT_FINITE
-        whole = value.new_full((batch, *value.shape[1:]), fill)
+        whole = value.new_full((batch, *value.shape[1:]), _of_failed(name, value))
         whole[good] = value
         found[name] = whole
+    return _posterior(problem, found)
+
+
+def posterior_of_all(problem: Problem, part: Part, good: Tensor) -> Posterior:
+    """The posterior of a batch that was worked on as a whole, of which the images ``good`` count.
+
+    Args:
+        problem: of the batch.
+        part: of all its images.
+        good: whose measurements are finite, bool [B].
+    """
+    found = {}
+    for name, value in part.values.items():
+        counts = good.reshape(-1, *[1] * (value.dim() - 1))
+        found[name] = torch.where(counts, value, constant(_of_failed(name, value), value))
+    return _posterior(problem, found)
+
+
+def _of_failed(name: str, value: Tensor) -> float:
+    """What the field of a name holds for an image that failed."""
+    if name == "status_code":
+        return NOT_FINITE
+    return math.nan if value.is_floating_point() else 0
+
+
+def _posterior(problem: Problem, found: dict[str, Any]) -> Posterior:
     shape = problem.code_shape
     if len(shape) > 1:
         for name in ("z", "codes", "modes"):

@@ -30,6 +30,7 @@ class LogLikelihood:
 
     def __init__(self, objective: LatentObjective) -> None:
         self.objective = objective
+        self._room: int | None = None  # asked for once: no CUDA graph holds the question
 
     @cached_property
     def compiled(self) -> MLPLeastSquares | None:
@@ -72,7 +73,9 @@ class LogLikelihood:
         batch, number, k = z.shape
         rows = torch.arange(batch, device=z.device).repeat_interleave(number)
         flat = z.reshape(-1, k)
-        size = max(1, numbers_at_a_time(z.device, _ROOM) // max(self.objective.decoder.widest, 1))
+        if self._room is None:
+            self._room = numbers_at_a_time(z.device, _ROOM)
+        size = max(1, self._room // max(self.objective.decoder.widest, 1))
         parts = [
             function(self.objective.repeated(rows[i : i + size]), flat[i : i + size].contiguous())
             for i in range(0, len(flat), size)

@@ -14,11 +14,11 @@ from jpmap_fast.sampling.method import SamplingMethod
 from jpmap_fast.sampling.model import Model
 from jpmap_fast.sampling.modes import Modes
 from jpmap_fast.sampling.random_numbers import Streams
+from jpmap_fast.sampling.walk import Walk
 from jpmap_fast.sampling.weighted import MALA_DRAWS, Weighted
 
-# Acceptance that is best in many dimensions, and draws of an image that are kept.
-_ACCEPTED = 0.574
-_KEPT = 512
+# Steps whose random numbers are drawn together, and draws of an image that are kept.
+_AT_A_TIME, _KEPT = 50, 512
 
 
 @dataclass(frozen=True)
@@ -66,27 +66,16 @@ class MALA(SamplingMethod):
     def draw(self, model: Model, modes: Modes, streams: Streams) -> tuple[Weighted, Modes]:
         """See ``SamplingMethod``."""
         z, scale = self._begun(modes, streams)
-        batch, _, k = z.shape
-        step = z.new_full((batch, self.chains), 1.65 * k ** (-1 / 6))
-        value, gradient = model.log_joint_gradient(z)
-        warm, kept = self.steps // 2, []
-        for number in range(self.steps):
-            noise = streams.normal(f"mala {number}", (self.chains, k))
-            pull = times(scale.mT, gradient)
-            z_new = z + step[..., None] * times(scale, 0.5 * step[..., None] * pull + noise)
-            z_new = z_new.to(model.problem.y.dtype).double()
-            value_new, gradient_new = model.log_joint_gradient(z_new)
-            back = noise + 0.5 * step[..., None] * (pull + times(scale.mT, gradient_new))
-            ratio = value_new - value - 0.5 * (back.square() - noise.square()).sum(dim=-1)
-            accept = streams.uniform(f"mala {number}?", (self.chains,)).log() < ratio
-            z = torch.where(accept[..., None], z_new, z)
-            gradient = torch.where(accept[..., None], gradient_new, gradient)
-            value = torch.where(accept, value_new, value)
-            if number < warm:
-                rate = ratio.exp().clamp_max(1).nan_to_num(0)
-                step = step * ((rate - _ACCEPTED) / (number + 1) ** 0.5).exp()
-            else:
-                kept.append(z)
+        walk, warm, kept = Walk(model, z, scale), self.steps // 2, []
+        for begin in range(0, self.steps, _AT_A_TIME):
+            size = min(_AT_A_TIME, self.steps - begin)
+            noise = streams.normal(f"mala {begin}", (size, *z.shape[1:]))
+            log_u = streams.uniform(f"mala {begin}?", (size, self.chains)).log()
+            for i in range(size):
+                number = begin + i
+                walk.move(noise[:, i], log_u[:, i], number + 1 if number < warm else None)
+                if number >= warm:
+                    kept.append(walk.z.clone())
         return self._told(torch.stack(kept, dim=2)), modes
 
     def _begun(self, modes: Modes, streams: Streams) -> tuple[Tensor, Tensor]:

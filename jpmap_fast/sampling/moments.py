@@ -16,8 +16,8 @@ from jpmap_fast.sampling.passes import Pass
 from jpmap_fast.sampling.random_numbers import Streams
 from jpmap_fast.sampling.weighted import ImageSums, Weighted
 
-# Numbers of images that are held at a time on a CPU, those of passes few enough to stay in a cache; and
-# codes of an image in one sum: sums over codes are cut in the same places in every batch.
+# Numbers of images that are held at a time on a CPU, those of passes few enough to stay in a cache;
+# and codes of an image in one sum: sums over codes are cut in the same places in every batch.
 _ROOM, _ROOM_OF_PASSES, _BLOCK = 1 << 22, 1 << 20, 256
 
 
@@ -30,7 +30,7 @@ class Moments:
     decoded: Tensor
 
 
-def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
+def moments(model: Model, sums: ImageSums, streams: Streams) -> Moments:
     """The moments of images, by all weighted draws.
 
     E[x | y] is one x-update of E[G(z) | y] where E[x | z, y] is affine in G(z), and a sum over the
@@ -40,26 +40,39 @@ def moments(model: Model, draws: Weighted, streams: Streams) -> Moments:
 
     Args:
         model: of a batch.
-        draws: of its codes; those without ``sums`` are decoded.
+        sums: of the weighted draws.
         streams: of its images.
     """
     shape, dtype = model.problem.image_shape, model.problem.y.dtype
-    size = max(1, numbers_at_a_time(draws.z.device, _ROOM) // (_BLOCK * model.pixels))
-    sums = draws.sums
-    if sums is None:
-        sums = ImageSums.unknown(draws.z.new_zeros(model.problem.batch, model.pixels))
-    unknown = ~sums.known
-    for number in draws.size[unknown].unique().tolist():  # none decodes the padding of the others
-        for rows in (unknown & (draws.size == number)).nonzero()[:, 0].split(size):
-            part = model.select(rows)
-            blocks = _blocks(part, draws.z[rows, :number], draws.weights[rows, :number])
-            sums = sums.put(rows, _sums(part, blocks))
     decoded = sums.decoded.to(dtype).reshape(-1, *shape)
     if model.affine:
         mean, within = model.mean_x(decoded), model.variance_x(streams)
     else:
         mean, within = sums.mean.to(dtype).reshape(-1, *shape), sums.within
     return Moments(mean, (within + sums.between).reshape(-1, *shape), decoded)
+
+
+def completed(model: Model, draws: Weighted) -> ImageSums:
+    """The sums of draws, of which those that nobody knows are decoded."""
+    sums = draws.sums
+    if sums is None:
+        sums = ImageSums.unknown(draws.z.new_zeros(model.problem.batch, model.pixels))
+    unknown = ~sums.known
+    for number in draws.size[unknown].unique().tolist():  # none decodes the padding of the others
+        rows = (unknown & (draws.size == number)).nonzero()[:, 0]
+        part = sums_of(model.select(rows), draws.z[rows, :number], draws.weights[rows, :number])
+        sums = sums.put(rows, part)
+    return sums
+
+
+def sums_of(model: Model, z: Tensor, weights: Tensor) -> ImageSums:
+    """Those of draws z [B, S, k] with weights [B, S], some images at a time."""
+    size = max(1, numbers_at_a_time(z.device, _ROOM) // (_BLOCK * model.pixels))
+    parts = []
+    for rows in torch.arange(len(z), device=z.device).split(size):
+        part = model if len(rows) == len(z) else model.select(rows)
+        parts.append(_sums(part, _blocks(part, z[rows], weights[rows])))
+    return _joined(parts)
 
 
 def sums_of_passes(
@@ -88,6 +101,10 @@ def sums_of_passes(
     parts = [ImageSums.unknown(weights.new_zeros(0, model.pixels))]
     for index in torch.arange(len(rows), device=rows.device).split(size) if len(rows) else ():
         parts.append(_sums(model.select(index), blocks(index)))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[ImageSums]) -> ImageSums:
     columns = ([getattr(part, f.name) for part in parts] for f in fields(ImageSums))
     return ImageSums(*(torch.cat(column) for column in columns))
 

@@ -18,9 +18,9 @@ def tail_size(size: int) -> int:
     return int(min(0.2 * size, 3 * math.sqrt(size)))
 
 
-def largest_shape(size: int, limit: float = 0.7) -> float:
-    """The k-hat up to which S draws do: min(limit, 1 - 1 / log10 S)."""
-    return min(limit, 1 - 1 / math.log10(max(size, 11)))
+def largest_shape(size: Tensor, limit: float = 0.7) -> Tensor:
+    """The k-hat up to which S draws do [B], min(limit, 1 - 1 / log10 S), of numbers S [B]."""
+    return (1 - 1 / size.clamp_min(11).double().log10()).clamp_max(limit)
 
 
 def smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -221,6 +221,20 @@ class Posterior:
             raise ValueError("draws: expected at least 1 of x, got draws=0; sample again with some")
         return self.x
 
+    def first(self, number: int) -> Posterior:
+        """The first ``number`` images of a batch, views of these."""
+        return self._each(lambda value: value[:number])
+
+    def clone(self) -> Posterior:
+        """A copy that the next call of a ``Sampler`` leaves alone."""
+        return self._each(Tensor.clone)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Posterior:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
+
     def select(self, index: int) -> Posterior:
         """The image ``index`` alone, without its batch dimension.
 
@@ -232,12 +246,7 @@ class Posterior:
         position = count("index", index, 0)
         if position >= len(self.ess):
             raise IndexError(f"index: expected one below {len(self.ess)}, got {position}")
-        found = {
-            f.name: value[position]
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **found, batched=False)
+        return replace(self._each(lambda value: value[position]), batched=False)
 
 
 def draws_for(level: float) -> int:

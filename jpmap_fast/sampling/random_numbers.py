@@ -66,7 +66,7 @@ class Streams:
         self._keys = keys
 
     @classmethod
-    def of(cls, seed: int, *values: Tensor) -> Streams:
+    def of(cls, seed: int | Tensor, *values: Tensor) -> Streams:
         """The streams of a seed and of the ``digest`` of values [B, ...]."""
         return cls(_mixed(digest(*values) ^ seed))
 
