@@ -51,13 +51,13 @@ def speed(name: str, batch: int, device: torch.device, profile: bool) -> dict[st
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         seconds = median_seconds(lambda d=draws: run(d), device, repeats=3, warm_up=1)
-        found[f"{kind}_images_a_second"] = round(batch / seconds, 1)
+        found[f"{kind}_images_a_second"] = round(batch / seconds)
         if device.type == "cuda":
             found[f"{kind}_peak_GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     sampler = jf.Sampler(whole, prior, sigma, batch_size=batch, draws=0)
     g = torch.Generator().manual_seed(0)
     seconds = median_seconds(partial(sampler, y, g), device, repeats=5, warm_up=1)
-    found["sampler_images_a_second"] = round(batch / seconds, 1)
+    found["sampler_images_a_second"] = round(batch / seconds)
     found["sampler_trusted_%"] = round(100 * float(sampler(y, g).converged.double().mean()), 1)
     posterior = run(0)
     found["converged_%"] = round(100 * posterior.status.count("converged") / batch, 1)

@@ -105,6 +105,7 @@ def table(rows: list[dict[str, Any]], device: torch.device) -> dict[str, Any]:
         "misfits_%": "misfits, %",
         "codes_%": "codes, %",
         "pixels_%": "pixels, %",
+        "psnr_restored_dB": "restored, dB",
         "gain_of_mean_dB": "gain of the mean, dB",
         "seconds_an_image": "seconds an image",
     }

@@ -161,3 +161,12 @@ def weighted_product(rows: Tensor, weight: Tensor) -> Tensor:
     if rows.dtype == torch.bfloat16:
         return torch.bmm(weighted, right, out_dtype=torch.float32)
     return batched_product(weighted, right)
+
+
+def solved_by(factor: Tensor, right: Tensor) -> Tensor:
+    """(L L^T)^{-1} R [..., k, m] of lower factors L [..., k, k] and R [..., k, m].
+
+    Triangular solves rather than cholesky_solve, which allocates while a graph is captured.
+    """
+    half = torch.linalg.solve_triangular(factor, right, upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True)

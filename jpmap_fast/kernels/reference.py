@@ -11,6 +11,7 @@ from torch import Tensor
 from jpmap_fast.kernels.activations import ACTIVATIONS
 from jpmap_fast.kernels.mlp import MLPLeastSquares
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
+from jpmap_fast.kernels.products import solved_by
 
 
 def x_update_diagonal(
@@ -159,9 +160,7 @@ def damped_solve(
         used = failed == 0
         system = torch.where(used[:, None, None], hessian.double(), system)
     factor, failed = torch.linalg.cholesky_ex(system + shift)
-    # Triangular solves rather than cholesky_solve, which allocates while a graph is captured.
-    half = torch.linalg.solve_triangular(factor, gradient.double()[:, :, None], upper=False)
-    solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, :, 0]
+    solution = solved_by(factor, gradient.double()[:, :, None])[:, :, 0]
     return torch.where((failed == 0)[:, None], solution, torch.nan), used
 
 

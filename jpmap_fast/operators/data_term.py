@@ -99,7 +99,10 @@ class Whitening:
             float64 [B].
         """
         variance, beta = sigma.double().square()[:, None], beta.double()[:, None]
-        values = torch.as_tensor(self.values, device=sigma.device).double()
+        values = self.values
+        if not isinstance(values, Tensor):
+            values = variance.new_full((), values)
+        values = values.double()
         if values.dim() == 0:
             values = values.expand(count)
         number = (

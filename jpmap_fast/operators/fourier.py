@@ -51,11 +51,12 @@ def mirrored(half: Tensor, columns: int) -> Tensor:
 
 def _column_weights(width: int, like: Tensor) -> Tensor:
     """Sqrt(2) for columns of a half spectrum that stand for two, else 1: [W // 2 + 1, 1]."""
-    weights = torch.full((width // 2 + 1, 1), math.sqrt(2), dtype=torch.float64)
+    shape = (width // 2 + 1, 1)
+    weights = torch.full(shape, math.sqrt(2), dtype=torch.float64, device=like.device)
     weights[0] = 1
     if width % 2 == 0:
         weights[-1] = 1
-    return weights.to(like.device, like.dtype)
+    return weights.to(like.dtype)
 
 
 @lru_cache(maxsize=8)

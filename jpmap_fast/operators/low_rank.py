@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jpmap_fast.kernels.products import weighted_product
+from jpmap_fast.kernels.products import solved_by, weighted_product
 from jpmap_fast.operators.bound import BoundOperator
 from jpmap_fast.residuals import Covariance
 
@@ -71,7 +71,7 @@ class LowRankSystem:
         precision = self._precision[:, None]
         first = rhs * precision
         gathered = self._covariance.gather(self._weighted(first)).double()
-        inner = torch.cholesky_solve(gathered.mT, self._inner).mT.to(rhs.dtype)
+        inner = solved_by(self._inner, gathered.mT).mT.to(rhs.dtype)
         back = self._weighted(self._covariance.spread(inner))
         return first - precision * back, torch.zeros_like(rhs)
 

@@ -34,8 +34,8 @@ class Sampler:
     find, and ``AMIS.rounds`` of draws about them. What ``sample`` does besides where an image asks
     for it is left out: ``more_starts``, modes looked for from the heaviest draws, ``extra_rounds``
     and a ``fallback``. ``status`` says of which images the draws cannot be trusted then; give those
-    to ``sample``. Of all others the results are its own: on a CPU with the same bits, on a GPU to
-    rounding.
+    to ``sample``. Of all others the results are its own: with the same bits on a CPU, to rounding
+    on a GPU and for operators that iterate.
 
     On a GPU a call is two CUDA graphs, of the restoration and of the draws: it allocates nothing
     and never waits for the device. What it returns is overwritten by the next call; see
@@ -49,7 +49,8 @@ class Sampler:
 
     Attributes:
         captured: whether calls replay CUDA graphs. False on the CPU, for operators that iterate on
-            the host (``LinearOperator``), and for codes of more than 64 entries.
+            the host (``LinearOperator``), decoders that are functions of somebody's, and codes of
+            more than 64 entries.
 
     Raises:
         ValueError, TypeError: as ``sample``; a method that is no ``AMIS``.
@@ -82,7 +83,8 @@ class Sampler:
         self._restorer = Restorer(operator, prior, sigma, batch_size=batch_size, residual=residual)
         problem = self._restorer.problem
         self._seed = torch.zeros((), dtype=torch.int64, device=problem.y.device)
-        self.captured = self._restorer.captured and problem.decoder.latent_dim <= MAX_LATENT
+        held = Model(problem).stays_on_device and problem.decoder.latent_dim <= MAX_LATENT
+        self.captured = self._restorer.captured and held
         self._recorded: Recorded[Posterior] | None = None
         if self.captured:
             # Both are written anew, in the same places, by every restoration.

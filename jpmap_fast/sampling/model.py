@@ -16,6 +16,8 @@ from jpmap_fast.algorithms import Problem
 from jpmap_fast.algorithms.settings import precision
 from jpmap_fast.objective.dependent import DependentLeastSquares
 from jpmap_fast.operators.data_term import DataTerm, Dependent, Whitening
+from jpmap_fast.priors.chain_decoder import ChainDecoder
+from jpmap_fast.priors.mlp_decoder import MLPDecoder
 from jpmap_fast.sampling.likelihood import LogLikelihood
 from jpmap_fast.sampling.mixture import log_prior
 from jpmap_fast.sampling.random_numbers import Streams
@@ -50,6 +52,15 @@ class Model:
     def pixels(self) -> int:
         """N = C H W."""
         return math.prod(self.problem.image_shape)
+
+    @property
+    def stays_on_device(self) -> bool:
+        """Whether densities and gradients never wait for the device, so that a graph holds them.
+
+        A decoder that is a function of somebody's may do what it likes.
+        """
+        known = isinstance(self.problem.decoder, MLPDecoder | ChainDecoder)
+        return known and self.problem.operator.stays_on_device
 
     def select(self, index: Tensor) -> Model:
         """That of the images ``index``; an index may repeat."""

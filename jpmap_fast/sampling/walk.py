@@ -40,7 +40,7 @@ class Walk:
         self._noise, self._log_u = torch.zeros_like(z), torch.zeros_like(value)
         self._root = z.new_ones(())
         self._recorded: Recorded[None] | None = None
-        if z.device.type == "cuda" and model.problem.operator.stays_on_device:
+        if z.device.type == "cuda" and model.stays_on_device:
             self._recorded = Recorded(z.device, self._moved)
             self._put(begin)  # recording moved them
 
