@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go: build, tests marked cuda, sanitizers, benchmarks.
+# Everything that needs a GPU: build, tests marked cuda, sanitizers, benchmarks.
 # usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
-# JPMAP_PARTS="tests older sanitizers benchmarks encoder restorations faces linear_solver reproduce" names
-# the parts to run, all of them if unset; "older" builds for 8.0 alone and tests what a newer device
-# makes of that. The last five use JPMAP_DATA, a folder with mnist.npz and
-# faces_test.npz, and four of them JPMAP_FACES_PRIOR, weights for faces where none are bundled.
+# JPMAP_PARTS names the parts to run, all of them if unset; each ends within nine minutes, its build
+# included, but for "reproduce", which goes on where it stopped if the folder is kept:
+#   tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole benchmarks draws encoder
+#   restorations faces linear_solver reproduce
+# "older" builds for 8.0 alone and tests what a newer device makes of that. JPMAP_SITE is a folder
+# where the package is built already, or will be for the next part. From "encoder" on they use
+# JPMAP_DATA, a folder with mnist.npz and faces_test.npz, and all of these but "reproduce"
+# JPMAP_FACES_PRIOR, weights for faces where none are bundled.
 # The package is installed outside the checkout and the tests run from a copy, so that what is
 # tested is what was built.
 set -uo pipefail
@@ -13,8 +17,11 @@ out=$(mkdir -p "$1" && cd "$1" && pwd)
 reference=${2:+$(cd "$2" && pwd)}
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
-export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$place/site"
-parts=" ${JPMAP_PARTS:-tests older sanitizers benchmarks encoder restorations faces linear_solver reproduce} "
+site=${JPMAP_SITE:-$place/site}
+export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$site"
+everything="tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole benchmarks draws"
+everything="$everything encoder restorations faces linear_solver reproduce"
+parts=" ${JPMAP_PARTS:-$everything} "
 images=()
 data=${JPMAP_DATA:+$(cd "$JPMAP_DATA" && pwd)}
 [ -n "$data" ] && images+=(--data "$data")
@@ -23,13 +30,20 @@ failed=0
 wanted() { case "$parts" in *" $1 "*) true ;; *) false ;; esac; }
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*"; failed=1; }; }
 
-JPMAP_CUDA=ON step build python3 -m pip install -q --no-build-isolation --no-deps --target "$place/site" "$root"
+if [ ! -d "$site/jpmap_fast" ]; then
+  JPMAP_CUDA=ON step build python3 -m pip install -q --no-build-isolation --no-deps --target "$site" "$root"
+  cp -r "$root/jpmap_fast/experiments" "$site/jpmap_fast" # no part of a wheel
+fi
 cp -r "$root/tests" "$root/benchmarks" "$root/pyproject.toml" "$place"
 cd "$place"
 pytest="python3 -m pytest -q -p no:cacheprovider"
 ops="tests/test_x_update.py tests/test_objective.py tests/test_conjugate_gradient_ops.py"
-if wanted tests; then
-  step "tests marked cuda" $pytest -m cuda
+workers=$(python3 -c "import xdist" 2>/dev/null && echo "-n 8" || true)
+if wanted tests_a; then
+  step "tests marked cuda, a to m" timeout 420 $pytest -m cuda $workers tests/test_[a-m]*.py
+fi
+if wanted tests_b; then
+  step "tests marked cuda, n to z" timeout 420 $pytest -m cuda $workers tests/test_[n-z]*.py
 fi
 if wanted older; then
   JPMAP_CUDA=ON CUDAARCHS=80 step "build for 8.0" python3 -m pip install -q --no-build-isolation \
@@ -37,19 +51,20 @@ if wanted older; then
   PYTHONPATH="$place/older" step "tests of a build for 8.0" $pytest -m cuda tests/test_mlp_cuda.py \
     tests/test_restorer.py tests/test_damped_solve.py
 fi
-if wanted sanitizers && command -v compute-sanitizer >/dev/null; then
-  small="not 4096 and not 70_000 and not graph and not opcheck and not 20000 and not 256-12288"
-  for tool in memcheck racecheck initcheck synccheck; do
-    step "$tool" timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 \
-      $pytest -m cuda -k "$small" $ops
-    step "$tool, fused" timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 \
-      --print-limit 5 $pytest -m cuda -x -k "(activation and elu) or clusters_end and (sizes0-0 or sizes1-14)" \
-      tests/test_mlp_cuda.py
-    step "$tool, whole" timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 \
-      --print-limit 5 $pytest -m cuda -x -k "float64 and 3 or bad_image and nan" \
-      tests/test_jpmap_cuda.py
-  done
-fi
+sanitized() { # PART CHOICE FILES: tests under every tool, four of them in seven minutes
+  if wanted "$1" && command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck initcheck synccheck; do
+      step "$tool, $1" timeout 105 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 \
+        $pytest -m cuda -x -k "$2" "${@:3}"
+    done
+  fi
+}
+small="not 4096 and not 70_000 and not graph and not opcheck and not 20000 and not 256-12288"
+sanitized sanitizers_ops "$small" $ops tests/test_weighted_draws.py tests/test_damped_solve.py
+sanitized sanitizers_fused "(activation and elu) or clusters_end and (sizes0-0 or sizes1-14)" \
+  tests/test_mlp_cuda.py
+# Races of a cluster take minutes to look for: one problem of each kind.
+sanitized sanitizers_whole "float64 and changed0-1 or bad_image and nan" tests/test_jpmap_cuda.py
 if wanted benchmarks; then
   step benchmarks python3 benchmarks/bench_kernels.py --device cuda --output "$out/kernels_cuda.json"
   step restorations python3 benchmarks/bench_restore.py --device cuda --output "$out/restore_cuda.json"
@@ -57,8 +72,6 @@ if wanted benchmarks; then
   step "one call" python3 benchmarks/bench_whole.py --device cuda --output "$out/whole_cuda.json"
   step "conjugate gradients" python3 benchmarks/bench_conjugate_gradient.py --device cuda \
     --output "$out/conjugate_gradient_cuda.json"
-  step "draws" python3 benchmarks/bench_log_likelihood.py --device cuda \
-    --output "$out/log_likelihood_cuda.json"
   if python3 -c "import deepinv" 2>/dev/null; then
     step operators python3 benchmarks/bench_operators.py --device cuda \
       --output "$out/operators_cuda.json"
@@ -70,6 +83,14 @@ if wanted benchmarks; then
       --output "$out/reference_cases_cuda.json"
   fi
 fi
+if wanted draws; then
+  step likelihoods python3 benchmarks/bench_log_likelihood.py --device cuda \
+    --output "$out/log_likelihood_cuda.json"
+  step samples timeout 170 python3 benchmarks/bench_sample.py --device cuda \
+    --output "$out/sample_cuda.json"
+  step "faces drawn" timeout 170 python3 benchmarks/posterior_faces.py --device cuda --truths 32 \
+    --problems inpainting denoising --output "$out/posterior_faces_cuda.json"
+fi
 measured() { # PART SCRIPT OPTIONS: a part that is one script; sizes keep all four in four minutes
   if wanted "$1"; then
     step "$1" timeout 200 python3 "benchmarks/$2.py" --device cuda "${images[@]}" "${@:3}" \
@@ -80,7 +101,7 @@ measured encoder encoder --faces 32 --singles 3 --limit 0.3
 measured restorations restorations --limit 0.3
 measured faces bench_faces --latency-limit 6 --baseline-seconds 45
 measured linear_solver bench_linear_solver --limit 0.3
-if wanted reproduce; then # needs deepinv; goes on where it stopped if the folder is kept
+if wanted reproduce; then # needs deepinv
   step reproduce python3 -m jpmap_fast.cli reproduce all --full --device cuda --no-progress \
     ${data:+--faces "$data/faces_test.npz"} --output "$out/reproduced"
 fi
