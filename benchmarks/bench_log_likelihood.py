@@ -39,13 +39,15 @@ def problems(batch: int, device: torch.device) -> dict[str, WeightedLeastSquares
     decoder = make_decoder(prior)
     g = torch.Generator().manual_seed(0)
     masks = jf.Inpainting(jf.random_masks(batch, SHAPE, 0.8, generator=g))
+    digits = jf.mnist_test_digits(min(batch, 500))[0]
+    digits = digits[torch.arange(batch) % len(digits)]  # each with noise of its own
     made = {}
     for degradation in (
         denoising(),
         Degradation("inpainting", "80% missing", masks, SIGMA),
         compressed_sensing(SHAPE, g),
     ):
-        given = degradation.of(jf.mnist_test_digits(batch)[0], g, device)
+        given = degradation.of(digits, g, device)
         ones = torch.ones(batch, device=device)
         bound = given.operator.bind(SHAPE, batch)
         f = Projection(bound, decoder)(given.y, ones / prior.gamma**2, given.sigma * ones)
