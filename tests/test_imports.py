@@ -17,11 +17,11 @@ PACKAGE = Path(jpmap_fast.__file__).parent
 # From top to bottom; rooms of one floor may know each other. A room is a module or a folder; a
 # module that stands elsewhere than its folder is named with it, as in "deepinv/operator".
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("cli", "app", "serve", "ray"),
+    ("cli", "app", "napari", "serve", "ray"),
     ("jobs",),
     ("experiments",),
     ("demo",),
-    ("deepinv",),
+    ("deepinv", "skimage"),
     ("_restore", "_restorer", "_fit_residuals", "sampling"),
     ("_run",),
     ("_prepared", "_result"),
@@ -125,7 +125,7 @@ def test_the_package_loads_nothing_that_restoring_does_not_need() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     ).stdout.split()
     assert "jpmap_fast._restore" in loaded
-    parts = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "_problems")
+    parts = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "skimage", "_problems")
     unwanted = {f"jpmap_fast.{part}" for part in parts}
     unwanted |= {"deepinv", "matplotlib", "torchmetrics", "typer", "jinja2", "PIL"}
     assert not unwanted & set(loaded)
