@@ -131,6 +131,21 @@ def test_the_package_loads_nothing_that_restoring_does_not_need() -> None:
     assert not unwanted & set(loaded)
 
 
+def test_no_prior_loads_the_compiler_of_torch() -> None:
+    """Which takes seconds, and whose Triton ends a process that draws by Mesa's LLVM, as napari."""
+    code = (
+        "import sys, torch, jpmap_fast as jf\n"
+        "for name in jf.available_priors(): jf.load_prior(name)\n"
+        "jf.restore(torch.rand(1, 24, 24), jf.Denoising(), 'photos-grey', 'auto')\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    ).stdout.split()
+    assert "jpmap_fast._restore" in loaded
+    assert not {"torch._dynamo", "triton"} & set(loaded)
+
+
 @pytest.mark.parametrize(
     "code, expected",
     [
