@@ -6,7 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from jpmap_fast._hub import downloaded, on_hub, only_weights
+from jpmap_fast._hub import SUFFIX, downloaded, on_hub, only_weights
+
+
+def holds_weights(path: str | Path) -> bool:
+    """Whether it is a folder with safetensors files in it."""
+    return Path(path).is_dir() and any(Path(path).glob(f"*{SUFFIX}"))
 
 
 def weights_path(name: str | Path) -> Path:

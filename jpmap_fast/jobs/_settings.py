@@ -9,8 +9,8 @@ from typing import Any
 
 import jpmap_fast as jf
 from jpmap_fast._arrays import as_tensor
-from jpmap_fast._hub import SUFFIX, on_hub
-from jpmap_fast._weights_file import weights_path
+from jpmap_fast._hub import on_hub
+from jpmap_fast._weights_file import holds_weights, weights_path
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import all_options
 
@@ -62,7 +62,7 @@ def _prior(name: str) -> str:
     """
     if name in jf.available_priors() or on_hub(name):
         return name
-    if any(Path(name).glob(f"*{SUFFIX}")):
+    if holds_weights(name):
         name = str(weights_path(name))
     return str(_with_content(name))
 

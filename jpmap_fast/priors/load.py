@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from jpmap_fast._checkpoint import read_checkpoint
-from jpmap_fast._hub import SUFFIX, on_hub
+from jpmap_fast._hub import on_hub
 from jpmap_fast._surroundings import steady
-from jpmap_fast._weights_file import weights_path
+from jpmap_fast._weights_file import holds_weights, weights_path
 from jpmap_fast.priors.original import read_original, read_pickled_tensors
 from jpmap_fast.priors.weights import Network, build, read_prior
 
@@ -71,7 +71,7 @@ def _read(name_or_path: str | Path) -> Network:
     if str(name_or_path) in available_priors():
         return read_prior(BUNDLED / f"{name_or_path}.safetensors")
     path = Path(name_or_path)
-    if on_hub(name_or_path) or any(path.glob(f"*{SUFFIX}")):
+    if on_hub(name_or_path) or holds_weights(path):
         return read_prior(weights_path(name_or_path))
     if path.is_dir():
         return read_original(path)

@@ -48,8 +48,8 @@ class PatchMixture(nn.Module):
         self.log_weights = nn.Parameter(torch.zeros(components), requires_grad=False)
         triangles = torch.zeros(components, size * (size + 1) // 2)
         self.factors = nn.Parameter(triangles, requires_grad=False)
-        # Of identities: the end of row i of a triangle.
-        self.factors[:, [i * (i + 3) // 2 for i in range(size)]] = 1
+        if not triangles.is_meta:  # identities: 1 at the end of row i of a triangle
+            self.factors[:, [i * (i + 3) // 2 for i in range(size)]] = 1
         self._kept: tuple[Any, Spectra] | None = None
 
     @classmethod
