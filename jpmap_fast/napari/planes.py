@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -112,6 +113,11 @@ class Planes:
                 f"{self.name}: expected values within the contrast limits, which say what is black "
                 f"and what is white, {low:g} to {high:g}, got {beyond} pixels beyond that would be "
                 f"cut off; widen them to {float(values.min()):g} to {float(values.max()):g}"
+            )
+        if beyond:
+            warnings.warn(
+                f"{self.name}: {beyond} pixels beyond the contrast limits count as black or white",
+                stacklevel=2,
             )
 
     def _fitted(self, missing: Any) -> Any:
