@@ -6,7 +6,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f) $(shell find
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.26" ninja
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo test browser service lint docs format bench clean
+.PHONY: setup demo test browser service napari lint docs format bench clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,11 @@ browser: setup
 service: setup
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[serve]" aiohttp
 	$(BIN)/python -m pytest -q -m service
+
+# The plug-in in napari's window, on a screen or on one of Xvfb.
+napari: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[napari]" PyQt6 pytest-qt
+	$(if $(DISPLAY),,xvfb-run -a) $(BIN)/python -m pytest -q -m napari
 
 lint: setup
 	$(BIN)/ruff check .

@@ -170,6 +170,8 @@ _ON_REQUEST = {
     "fit_residuals": "_fit_residuals",
     "train": "training",
 }
+# Packages that need no import of their own, by the same way.
+_PACKAGES = ("deepinv", "skimage")
 
 
 # restore(y, physics, prior) without a further import.
@@ -181,6 +183,6 @@ def __getattr__(name: str) -> Any:
         return Result
     if name in _ON_REQUEST:
         return getattr(importlib.import_module(f"jpmap_fast.{_ON_REQUEST[name]}"), name)
-    if name == "deepinv":
-        return importlib.import_module("jpmap_fast.deepinv")
+    if name in _PACKAGES:
+        return importlib.import_module(f"jpmap_fast.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

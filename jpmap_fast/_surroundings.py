@@ -131,3 +131,19 @@ class DrawingFrom(TorchFunctionMode):
         if (func in _DRAWS or "generator" in options) and options.get("generator") is None:
             options["generator"] = self._generator
         return func(*args, **options)
+
+
+class Undrawn(TorchFunctionMode):
+    """Inside, this thread draws nothing: tensors that would be filled with random numbers stay.
+
+    For modules whose initial weights are replaced. On the meta device, where there is nothing to
+    fill, torch imports its compiler for a normal number.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """See ``torch.overrides.TorchFunctionMode``."""
+        if func in _DRAWS and func.__name__.endswith("_"):
+            return args[0]
+        return func(*args, **(kwargs or {}))

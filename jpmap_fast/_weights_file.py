@@ -6,6 +6,33 @@ from pathlib import Path
 
 from torch import Tensor
 
+from jpmap_fast._hub import SUFFIX, downloaded, on_hub, only_weights
+
+
+def holds_weights(path: str | Path) -> bool:
+    """Whether it is a folder with safetensors files in it."""
+    return Path(path).is_dir() and any(Path(path).glob(f"*{SUFFIX}"))
+
+
+def weights_path(name: str | Path) -> Path:
+    """The file that is meant by a path, a folder that holds one, or a name of the hub.
+
+    Args:
+        name: the path of a file, which need not be there; of a folder; or "hf://owner/name", see
+            ``pinned_name``.
+
+    Raises:
+        FileNotFoundError: a folder or a repository without such a file.
+        ValueError: several files to choose from. Others: as ``downloaded``.
+    """
+    if on_hub(name):
+        return downloaded(str(name))
+    path = Path(name)
+    if path.is_dir():
+        files = [file.name for file in path.iterdir() if file.is_file()]
+        return path / only_weights(files, str(path), "give the path of one")
+    return path
+
 
 def read_weights(
     path: str | Path, expected: str, what: str

@@ -17,11 +17,11 @@ PACKAGE = Path(jpmap_fast.__file__).parent
 # From top to bottom; rooms of one floor may know each other. A room is a module or a folder; a
 # module that stands elsewhere than its folder is named with it, as in "deepinv/operator".
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("cli", "app", "serve", "ray"),
+    ("cli", "app", "napari", "serve", "ray"),
     ("jobs",),
     ("experiments",),
     ("demo",),
-    ("deepinv",),
+    ("deepinv", "skimage"),
     ("_restore", "_restorer", "_fit_residuals", "sampling"),
     ("_run",),
     ("_prepared", "_result"),
@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kernels",),
     ("_checkpoint", "_timing", "_versions"),
     ("_validate", "_capture", "_kept", "_weights_file", "_working_set"),
-    ("_arrays", "_files", "_foreign", "_memory", "_messages", "_surroundings"),
+    ("_arrays", "_files", "_foreign", "_hub", "_memory", "_messages", "_surroundings"),
 )
 
 # Of two rooms on their floors neither knows the other.
@@ -125,10 +125,25 @@ def test_the_package_loads_nothing_that_restoring_does_not_need() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     ).stdout.split()
     assert "jpmap_fast._restore" in loaded
-    parts = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "_problems")
+    parts = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "skimage", "_problems")
     unwanted = {f"jpmap_fast.{part}" for part in parts}
     unwanted |= {"deepinv", "matplotlib", "torchmetrics", "typer", "jinja2", "PIL"}
     assert not unwanted & set(loaded)
+
+
+def test_no_prior_loads_the_compiler_of_torch() -> None:
+    """Which takes seconds, and whose Triton ends a process that draws by Mesa's LLVM, as napari."""
+    code = (
+        "import sys, torch, jpmap_fast as jf\n"
+        "for name in jf.available_priors(): jf.load_prior(name)\n"
+        "jf.restore(torch.rand(1, 24, 24), jf.Denoising(), 'photos-grey', 'auto')\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    ).stdout.split()
+    assert "jpmap_fast._restore" in loaded
+    assert not {"torch._dynamo", "triton"} & set(loaded)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,11 @@ def test_densities_are_linear_in_products() -> None:
     assert torch.allclose(kept, expected, atol=1e-7)
 
 
+def test_a_new_mixture_is_of_standard_normals() -> None:
+    found = jf.PatchMixture((1, 2, 2), 3).covariances
+    assert torch.equal(found, torch.eye(4, dtype=found.dtype).expand(3, 4, 4))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -24,6 +24,7 @@ PUBLIC = (
     ".jobs",
     ".operators.registry",
     ".priors",
+    ".skimage",
     ".training",
 )
 DOCUMENTED = sorted(

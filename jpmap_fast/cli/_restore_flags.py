@@ -42,12 +42,12 @@ Seed = Annotated[int, typer.Option(help="Of simulated degradations and random st
 Prior = Annotated[
     str | None,
     typer.Option(
-        help="Name of a bundled prior, or a path; by default mnist for grey pictures of 28 x 28 "
-        "pixels, photos or photos-grey for others."
+        help="Name of a bundled prior, a path, or hf://owner/name; by default mnist for grey "
+        "pictures of 28 x 28 pixels, photos or photos-grey for others."
     ),
 ]
 CodedPrior = Annotated[
-    str, typer.Option(help="Name of a bundled prior with latent codes, or a path.")
+    str, typer.Option(help="Name of a bundled prior with latent codes, a path, or hf://owner/name.")
 ]
 Method = Annotated[
     str | None, typer.Option(help="See `jpmap-fast info`; by default that of the prior.")

@@ -12,6 +12,7 @@ from jpmap_fast.cli import _restore_flags as flags
 from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
 from jpmap_fast.cli._requests import bars, request_of
 from jpmap_fast.jobs import RestoreReport, RestoreRequest, run
+from jpmap_fast.priors import pinned_name
 
 
 @flags.WithOperators
@@ -51,7 +52,7 @@ def restore(
             operator,
             sigma,
             output,
-            prior,
+            None if prior is None else pinned_name(prior),
             options,
             simulate=simulate,
             seed=seed,

@@ -13,6 +13,7 @@ from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
 from jpmap_fast.cli._requests import bars, request_of
 from jpmap_fast.cli.restore import tell
 from jpmap_fast.jobs import RestoreRequest, SampleRequest, run_sampling
+from jpmap_fast.priors import pinned_name
 
 Draws = Annotated[int, typer.Option(help="Draws of each image.")]
 Sampler = Annotated[str, typer.Option("--method", help="amis, mala or smc.")]
@@ -67,7 +68,7 @@ def sample(
             operator,
             sigma,
             output,
-            prior,
+            pinned_name(prior),
             options,
             simulate=simulate,
             seed=seed,
@@ -89,6 +90,6 @@ def sample(
         shown = sys.stderr.isatty() if progress is None else progress
         with bars("sample", shown) as (files, _):
             report = run_sampling(request, progress=files)
-    tell(report, None, "sampled")
+    tell(report, None if restore.prior == prior else restore.prior, "sampled")
     if report.failures:
         raise typer.Exit(FAILED_INPUTS)

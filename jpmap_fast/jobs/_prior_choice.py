@@ -11,8 +11,9 @@ from jpmap_fast.data.pictures import read_pictures
 from jpmap_fast.jobs._sources import Shape, is_array, unfolded
 from jpmap_fast.jobs.pictures import Restoring
 from jpmap_fast.jobs.request import RestoreRequest
+from jpmap_fast.priors.any_size import PHOTOGRAPHS
 
-DIGITS, GREY, COLOUR = "mnist", "photos-grey", "photos"
+DIGITS = "mnist"
 # Of Pillow's names for how pixels are stored.
 GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 COLOUR_MODES = ("RGB", "YCbCr", "CMYK")
@@ -42,7 +43,7 @@ def with_prior(request: RestoreRequest) -> RestoreRequest:
             break
     if digits:
         return named
-    return replace(request, prior=GREY if grey else COLOUR)
+    return replace(request, prior=PHOTOGRAPHS[1 if grey else 3])
 
 
 def _shapes(paths: Sequence[Path]) -> Iterator[tuple[Path, tuple[int, ...]]]:

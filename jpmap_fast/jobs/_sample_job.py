@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,9 @@ def run_sampling(
     calibration = None if request.calibration is None else jf.Calibration.load(request.calibration)
     inputs = opened(request.restore, images, arrays, request.draws)
     with_codes(inputs.ready.prior)
+    # As it was made ready: of a prior on the hub, with its commit.
+    named = replace(request.restore, prior=inputs.ready.request.prior)
+    request = replace(request, restore=named)
     kept = settings(request.restore, arrays or {}, own=_own(request))
     targets = None
     if not inputs.rows:

@@ -9,6 +9,8 @@ from typing import Any
 
 import jpmap_fast as jf
 from jpmap_fast._arrays import as_tensor
+from jpmap_fast._hub import on_hub
+from jpmap_fast._weights_file import holds_weights, weights_path
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import all_options
 
@@ -33,7 +35,7 @@ def settings(
     for name, array in arrays.items():
         values = as_tensor(name, array).detach().cpu().contiguous().numpy()
         options[name] = f"{values.dtype} {list(values.shape)}, sha256 {_digest(values.tobytes())}"
-    content = {**_flat(request, options), "prior": _with_content(request.prior)}
+    content = {**_flat(request, options), "prior": _prior(request.prior)}
     content |= {name: _with_content(value) for name, value in (own or {}).items()}
     kept = {name: value for name, value in content.items() if name not in FREE}
     return {**kept, "version": jf.__version__}
@@ -51,6 +53,18 @@ def _flat(request: RestoreRequest, options: Mapping[str, Any]) -> dict[str, Any]
         # Another thing may have the name already.
         content |= {f"{owner} {n}" if n in content else n: value for n, value in own.items()}
     return content
+
+
+def _prior(name: str) -> str:
+    """A prior with what tells its weights; a bundled one, or one of a commit, is told by its name.
+
+    Of a folder that is the one file that it is read from.
+    """
+    if name in jf.available_priors() or on_hub(name):
+        return name
+    if holds_weights(name):
+        name = str(weights_path(name))
+    return str(_with_content(name))
 
 
 def _with_content(value: Any) -> Any:

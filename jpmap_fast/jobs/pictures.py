@@ -26,6 +26,7 @@ from jpmap_fast.jobs.device import pick_device
 from jpmap_fast.jobs.report import PictureReport
 from jpmap_fast.jobs.request import RestoreRequest
 from jpmap_fast.operators.registry import named_operator, read_options
+from jpmap_fast.priors import pinned_name
 from jpmap_fast.priors.protocol import bound, picture_shape
 
 # Shapes of pictures whose operators are kept.
@@ -66,8 +67,12 @@ class Restoring:
         beside = {name: as_tensor(name, array).cpu() for name, array in (arrays or {}).items()}
         request.check_complete(beside)
         self.device = pick_device(request.device)
-        self.prior = jf.load_prior(request.prior, device=self.device) if prior is None else prior
-        # From here on the request names its method.
+        if prior is None:
+            # From here on the request names the commit of a prior on the hub,
+            request = replace(request, prior=pinned_name(request.prior))
+            prior = jf.load_prior(request.prior, device=self.device)
+        self.prior = prior
+        # and its method.
         method = request.method or default_name(request.estimate, self.prior)
         self.request = replace(request, method=method)
         self.algorithm = method_of(request.estimate, self.request.algorithm(), self.prior)

@@ -58,8 +58,9 @@ class RestoreRequest:
         inputs: paths of picture files and folders, or of one .npz, .npy or IDX file; none where an
             array is given beside the request.
         simulate: the inputs are clean images: they are measured first, and the PSNR is known.
-        prior: name of a bundled prior, or a path. With one for pictures of any size, such as
-            "photos", each picture file may have its own.
+        prior: name of a bundled prior, a path, or "hf://owner/name", of which summary.json keeps
+            the commit, see ``pinned_name``. With one for pictures of any size, such as "photos",
+            each picture file may have its own.
         method: name of the algorithm, as ``restore`` takes it; None for that of the prior.
         residual: name of the model of x - G(z), as ``restore`` takes it: "white", or one that the
             prior carries.

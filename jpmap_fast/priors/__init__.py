@@ -1,5 +1,6 @@
 """Generative priors: the protocol, the networks, their weights, and decoders with derivatives."""
 
+from jpmap_fast._hub import pinned_name
 from jpmap_fast.priors.base import ModulePrior, Prior
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder_base import Decoder
@@ -25,5 +26,6 @@ __all__ = [
     "Prior",
     "available_priors",
     "load_prior",
+    "pinned_name",
     "save_prior",
 ]

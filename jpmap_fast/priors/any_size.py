@@ -11,6 +11,9 @@ from torch import Tensor
 
 from jpmap_fast.priors.vae import VAE
 
+# The bundled priors for photographs, by their channels: grey, and in colour.
+PHOTOGRAPHS = {1: "photos-grey", 3: "photos"}
+
 _Own = TypeVar("_Own", bound="AnySizePrior")
 
 
@@ -43,10 +46,10 @@ class AnySizePrior(VAE, ABC):
         """
         shape = tuple(image_shape)
         if len(shape) != 3 or shape[0] != self.channels or min(shape) < 1:
-            kind, other = ("grey", "photos") if self.channels == 1 else ("colour", "photos-grey")
+            kind, others = ("grey", 3) if self.channels == 1 else ("colour", 1)
             raise ValueError(
                 f"prior: expected {kind} pictures, of shape [{self.channels}, H, W], got "
-                f"{list(shape)}; the prior {other!r} takes the other kind"
+                f"{list(shape)}; the prior {PHOTOGRAPHS[others]!r} takes the other kind"
             )
         new = copy.copy(self)
         new.image_shape = shape

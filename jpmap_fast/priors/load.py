@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 
 from jpmap_fast._checkpoint import read_checkpoint
+from jpmap_fast._hub import on_hub
 from jpmap_fast._surroundings import steady
+from jpmap_fast._weights_file import holds_weights, weights_path
 from jpmap_fast.priors.original import read_original, read_pickled_tensors
 from jpmap_fast.priors.weights import Network, build, read_prior
 
@@ -36,18 +38,27 @@ def load_prior(
 
     Args:
         name_or_path: the name of a bundled prior ("mnist", "fashion", "faces"); a safetensors file
-            written by ``save_prior`` or ``jpmap-fast train``; a checkpoint of a training run; or a
-            folder of the original research code (``model`` and ``training_args.json``).
+            written by ``save_prior`` or ``jpmap-fast train``, or a folder that holds one; the same
+            on the Hugging Face hub, as "hf://owner/name", "hf://owner/name@revision" or
+            "hf://owner/name@revision/file.safetensors" (extra ``hub``); a checkpoint of a training
+            run; or a folder of the original research code (``model`` and ``training_args.json``).
         device: where to; the CPU by default.
         dtype: precision; float32 by default.
 
     Raises:
-        ValueError: unknown name (the known ones are listed), or a damaged or foreign file.
-        FileNotFoundError: a path with nothing there. Pickles are read without running their code.
+        ValueError: unknown name (the known ones are listed), a damaged or foreign file, or several
+            to choose from.
+        FileNotFoundError: a path with nothing there, on the hub too. Pickles are read without
+            running their code, and none from the hub.
+        ImportError: huggingface_hub is not installed. ConnectionError: the hub cannot be reached,
+            and the file is not in the cache.
+
+    A name of the hub that does not say the commit and the file warns with the name that does, see
+    ``priors.pinned_name``.
     """
     try:
         prior = _read(name_or_path)
-    except (ValueError, FileNotFoundError):
+    except (ValueError, FileNotFoundError, ConnectionError, ImportError):
         raise
     except Exception as error:  # torch and JSON have many kinds for a damaged file
         raise ValueError(
@@ -60,6 +71,8 @@ def _read(name_or_path: str | Path) -> Network:
     if str(name_or_path) in available_priors():
         return read_prior(BUNDLED / f"{name_or_path}.safetensors")
     path = Path(name_or_path)
+    if on_hub(name_or_path) or holds_weights(path):
+        return read_prior(weights_path(name_or_path))
     if path.is_dir():
         return read_original(path)
     if path.is_file():
@@ -68,7 +81,7 @@ def _read(name_or_path: str | Path) -> Network:
         raise FileNotFoundError(f"{path}: no such weights file or folder")
     raise ValueError(
         f"unknown prior {str(name_or_path)!r}; known: {', '.join(available_priors())}; "
-        "or give the path of a weights file"
+        "or give the path of a weights file, or hf://owner/name"
     )
 
 

@@ -27,7 +27,8 @@ def read_original(folder: str | Path) -> Network:
     for path in (model, arguments):
         if not path.is_file():
             raise FileNotFoundError(
-                f"{folder}: expected a folder of the original code with {path.name!r} in it"
+                f"{folder}: expected a folder of the original code with {path.name!r} in it, or "
+                "one with a safetensors file"
             )
     try:
         settings = json.loads(arguments.read_text())

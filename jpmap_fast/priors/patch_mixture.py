@@ -45,10 +45,11 @@ class PatchMixture(nn.Module):
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.best = best
         size = math.prod(image_shape)
-        rows, columns = torch.tril_indices(size, size)
-        identity = (rows == columns).to(torch.get_default_dtype())
         self.log_weights = nn.Parameter(torch.zeros(components), requires_grad=False)
-        self.factors = nn.Parameter(identity.repeat(components, 1), requires_grad=False)
+        triangles = torch.zeros(components, size * (size + 1) // 2)
+        self.factors = nn.Parameter(triangles, requires_grad=False)
+        if not triangles.is_meta:  # identities: 1 at the end of row i of a triangle
+            self.factors[:, [i * (i + 3) // 2 for i in range(size)]] = 1
         self._kept: tuple[Any, Spectra] | None = None
 
     @classmethod

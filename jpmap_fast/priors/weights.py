@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from jpmap_fast._surroundings import Undrawn
 from jpmap_fast._weights_file import read_weights
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.hierarchical_prior import HierarchicalPhotoPrior
@@ -129,7 +130,7 @@ def build(
         ValueError: names, shapes or values do not fit the architecture.
     """
     try:
-        with torch.device("meta"):  # nothing is drawn for weights that are replaced
+        with torch.device("meta"), Undrawn():  # for weights that are replaced
             if network == "PatchPrior":
                 patch = PATCHES[settings["patch"]](**settings["settings"])
                 settings = {"patch": patch, "mean_free": settings["mean_free"]}
