@@ -42,10 +42,11 @@ def refused(operator: Operator, y: Tensor, sigma: Tensor) -> Tensor:
         sums, norm = part._row_sums(), part._norm()
         reach, top = _reach(part, piece, sums, norm), None if sums is None else sums[0]
         large = measured_range.too_large(piece, deviation, reach, top, part._seen())
-        bad = bad | (large & ~(piece.abs().amax() <= _usual(part, piece, sums, norm)))
+        values = piece.flatten()
+        bad = bad | (large & ~(values.abs().amax(dim=0) <= _usual(part, piece, sums, norm)))
         if sums is not None and piece.dim() == 4:
             low = measured_range.too_low(piece, deviation, sums, part._seen(), asks=False)
-            bad = bad | (low & ~(piece.amin() >= measured_range.least(sums)))
+            bad = bad | (low & ~(values.amin(dim=0) >= measured_range.least(sums)))
     return bad
 
 
