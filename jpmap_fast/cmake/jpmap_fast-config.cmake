@@ -21,10 +21,15 @@ string(REPLACE "\n" ";" JPMAP_FAST_FACTS "${JPMAP_FAST_FACTS}")
 list(GET JPMAP_FAST_FACTS 0 jpmap_fast_VERSION)
 list(GET JPMAP_FAST_FACTS 1 JPMAP_FAST_LIB_DIR)
 
-# Programs name no symbol of the operators: by being loaded these register themselves.
+# Programs name no symbol of these libraries, which register operators by being loaded. In one
+# flag: CMake would leave out one that comes again.
 function(jpmap_fast_library name)
+  list(JOIN ARGN "," libraries)
   add_library(jpmap_fast::${name} INTERFACE IMPORTED)
-  target_link_libraries(jpmap_fast::${name} INTERFACE -Wl,--no-as-needed ${ARGN} -Wl,--as-needed)
+  target_link_libraries(
+    jpmap_fast::${name} INTERFACE "-Wl,--push-state,--no-as-needed,${libraries},--pop-state")
+  target_link_options(
+    jpmap_fast::${name} INTERFACE "LINKER:-rpath,${JPMAP_FAST_LIB_DIR},-rpath,${TORCH_LIB_DIR}")
 endfunction()
 
 jpmap_fast_library(jpmap_fast "${JPMAP_FAST_LIB_DIR}/libjpmap_fast.so"

@@ -1,7 +1,7 @@
 """A graph in which AOTInductor can write down every argument, and read it again.
 
-It takes no number in the place of a tensor, as in t * 0.5; what it writes as infinity, or as a
-whole number where any is allowed, it cannot read; and it reads an empty list as None.
+It takes no number in the place of a tensor, as in t * 0.5; what it writes as infinity it cannot
+read; it reads an empty list as None; and of some operators it writes more than there is.
 """
 
 from __future__ import annotations
@@ -68,11 +68,6 @@ def plain_call(target: OpOverload, args: list[Any], kwargs: dict[str, Any]) -> A
     kinds = [str(argument.type) for argument in target._schema.arguments]
     if any(kind == "Tensor" and _is_number(v) for kind, v in zip(kinds, args, strict=False)):
         return plain_call(packet.Scalar, args, kwargs)
-    if any(kind == "number" and type(v) is int for kind, v in zip(kinds, args, strict=False)):
-        if isinstance(args[0], Tensor) and not _is_real(args[0]):
-            return _with_constant(target, args, kwargs)
-        pairs = zip(kinds, args, strict=False)
-        args = [float(v) if kind == "number" and type(v) is int else v for kind, v in pairs]
     return target(*_without_empty_lists(target, args), **kwargs)
 
 
@@ -102,8 +97,8 @@ def _sum(target: OpOverload, first: Tensor, second: Any) -> Any:
     if kind.is_floating_point or kind.is_complex:
         return _aten.add.Tensor(first, second, alpha=sign)
     # Of whole numbers it writes that factor as a real one, which they do not take.
-    both = torch.broadcast_tensors(first.to(kind), sign * second.to(kind))
-    return torch.stack(list(both)).sum(dim=0, dtype=kind)
+    second = second.to(kind) if sign > 0 else -second.to(kind)
+    return torch.stack(torch.broadcast_tensors(first.to(kind), second)).sum(dim=0, dtype=kind)
 
 
 def _where(condition: Tensor, first: Any, second: Any) -> Tensor:
