@@ -78,7 +78,15 @@ def main() -> None:
             for batch in options.batches:
                 rows.append(compared(program, problem, batch, options, folder))
                 print(rows[-1], flush=True)
-    columns = ["problem", "batch", "C++, ms a call", "Python, ms", "ratio", "same bits", "export, s"]
+    columns = [
+        "problem",
+        "batch",
+        "C++, ms a call",
+        "Python, ms",
+        "ratio",
+        "same bits",
+        "export, s",
+    ]
     keys = ("problem", "batch", "native", "python", "ratio", "same", "export")
     device = torch.device(options.device)
     note = (

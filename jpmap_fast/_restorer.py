@@ -221,11 +221,9 @@ class Restorer:
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write it with its weights as a package that programs in C++ run, without Python.
 
-        Of AOTInductor; ``jpmap_fast/restorer.h`` loads it, see the guide. It takes measurements as
-        a call does, B images always, and has the bits of one: it is run and compared before it is
-        written. On a GPU it is no CUDA graph. Held is what does an amount of work known before:
-        ``JPMAP`` as it comes and ``CSGM``, where ``path`` is "compiled", and
-        ``EncoderContinuation``.
+        ``jpmap_fast/restorer.h`` loads it, see the guide. It takes B measurements as a call does,
+        and has the bits of one: it is run and compared first. Held is work known before: ``JPMAP``
+        as it comes and ``CSGM``, where ``path`` is "compiled", and ``EncoderContinuation``.
 
         Args:
             path: ends in ``.pt2``.

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast.export.compiling import as_torch_runs_them
+from jpmap_fast.export.graph import OUTPUTS, RESULT, FixedRestoration, graph_of
 from jpmap_fast.export.plain_arguments import plain_call
-from jpmap_fast.export.recorded import OUTPUTS, RESULT, Recorded, recorded
 
 aten = torch.ops.aten
 X = torch.tensor([[-1.5, 0.3, math.nan], [math.inf, -math.inf, 2.0]])
@@ -25,7 +25,7 @@ WHOLE = torch.tensor([[1, 2, 3], [-4, 0, 7]])
 
 def program_of(restorer: jf.Restorer) -> Any:
     with torch.no_grad(), as_torch_runs_them():
-        return recorded(Recorded(restorer._run, True), restorer._y.clone())
+        return graph_of(FixedRestoration(restorer._run, True), restorer._y.clone())
 
 
 def assert_recorded(restorer: jf.Restorer, y: Tensor) -> None:
@@ -168,8 +168,5 @@ def test_the_header_and_the_configuration_for_cmake_are_in_the_package():
     # The order of what a package returns.
     fields = [f"found[{number}]" for number in range(len(RESULT))]
     assert ", ".join(fields) in " ".join(header.split())
-    members = [
-        line.split(";")[0].split()[-1] for line in header.splitlines() if "  at::Tensor " in line
-    ]
-    assert members == list(RESULT)
+    assert re.findall(r"^  at::Tensor (\w+);", header, re.MULTILINE) == list(RESULT)
     assert f"found.at({len(RESULT)})" in header

@@ -17,7 +17,7 @@ from jpmap_fast._surroundings import full_precision
 from jpmap_fast._versions import versions
 from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.export.compiling import as_torch_runs_them, options, quietly
-from jpmap_fast.export.recorded import OUTPUTS, Recorded, recorded
+from jpmap_fast.export.graph import OUTPUTS, FixedRestoration, graph_of
 
 _HELD = (
     "export: expected a restoration by work that is known before: 'jpmap' as it comes or 'csgm' "
@@ -42,10 +42,10 @@ def export_run(run: Run, path: str | os.PathLike[str], *, low_latency: bool) -> 
         raise ValueError(f"path: expected a name that ends in .pt2, got {path.name!r}")
     _check_holds(run)
     settings = options(_metadata(run))
-    y, module = _probe(run), Recorded(run, low_latency)
+    y, module = _probe(run), FixedRestoration(run, low_latency)
     with quietly(), as_torch_runs_them():
         try:
-            program = recorded(module, y)
+            program = graph_of(module, y)
         except Exception as error:
             raise ValueError(f"{_HELD}, got what cannot be recorded: {_said(error)}") from error
         with written_whole(path) as part:
@@ -121,7 +121,7 @@ def _probe(run: Run) -> Tensor:
     return (y + problem.sigma.reshape(-1, *[1] * (y.dim() - 1)) * noise).contiguous()
 
 
-def _check_bits(path: Path, module: Recorded, y: Tensor) -> None:
+def _check_bits(path: Path, module: FixedRestoration, y: Tensor) -> None:
     """Raise RuntimeError unless a package has the bits of what it was made of."""
     with full_precision():
         expected = module(y)

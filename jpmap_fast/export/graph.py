@@ -29,7 +29,7 @@ RESULT = (
 OUTPUTS = (*RESULT, "in_range")
 
 
-class Recorded(nn.Module):
+class FixedRestoration(nn.Module):
     """A restoration from y [B, ...] to ``OUTPUTS``, by an amount of work that is known before.
 
     Args:
@@ -50,7 +50,7 @@ class Recorded(nn.Module):
         return (*(getattr(found, name) for name in RESULT), ~refused)
 
 
-def recorded(module: Recorded, y: Tensor) -> ExportedProgram:
+def graph_of(module: FixedRestoration, y: Tensor) -> ExportedProgram:
     """The graph of ``module`` at measurements like y, as AOTInductor takes it.
 
     Raises:
