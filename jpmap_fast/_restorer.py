@@ -235,7 +235,7 @@ class Restorer:
         from jpmap_fast.export import export_run
 
         starts = self._batch * self._run.algorithm.number_of_starts
-        return export_run(self._run, path, low_latency=starts <= LOW_LATENCY_DESCENTS)
+        return export_run(self._run, self, path, low_latency=starts <= LOW_LATENCY_DESCENTS)
 
     def _checked(self, y: Tensor) -> int:
         """How many measurements these are."""

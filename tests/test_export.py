@@ -149,6 +149,7 @@ def refused(tmp_path: Path, match: str, name: str = "a.pt2", **options: Any) -> 
 def test_what_no_package_holds_is_refused_before_it_is_compiled(tmp_path):
     refused(tmp_path, r"path: expected a name that ends in .pt2, got 'a.pt'", name="a.pt")
     refused(tmp_path, "got JPMAP.*'adam'.*goes on until", method=jf.JPMAP(z_solver="adam"))
+    refused(tmp_path, "path: expected a folder that is there", name="nowhere/a.pt2")
     pictures = {"prior": small_photo_prior(1), "image_shape": (1, 6, 5)}
     reflected = jf.Blur(jf.box_kernel(3), "reflect")
     refused(tmp_path, "systems are solved by iterations", operator=reflected, **pictures)

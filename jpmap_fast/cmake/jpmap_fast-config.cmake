@@ -9,7 +9,7 @@ execute_process(
     "${Python_EXECUTABLE}" -c
     "import os, jpmap_fast
 from jpmap_fast import _C
-print(jpmap_fast.__version__, os.path.dirname(_C.__file__), sep='\\n')"
+print(jpmap_fast.__version__, os.path.join(os.path.dirname(_C.__file__), 'lib'), sep='\\n')"
   OUTPUT_VARIABLE JPMAP_FAST_FACTS
   ERROR_VARIABLE JPMAP_FAST_ERROR
   RESULT_VARIABLE JPMAP_FAST_RESULT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch._inductor
 from torch import Tensor
 
 from jpmap_fast._files import written_whole
+from jpmap_fast._result import Result
 from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision
 from jpmap_fast._versions import versions
 from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.export.compiling import as_torch_runs_them, options, quietly
-from jpmap_fast.export.graph import OUTPUTS, FixedRestoration, graph_of
+from jpmap_fast.export.graph import OUTPUTS, RESULT, FixedRestoration, graph_of
 
 _HELD = (
     "export: expected a restoration by work that is known before: 'jpmap' as it comes or 'csgm' "
@@ -25,21 +27,30 @@ _HELD = (
 )
 
 
-def export_run(run: Run, path: str | os.PathLike[str], *, low_latency: bool) -> Path:
+def export_run(
+    run: Run,
+    call: Callable[[Tensor], Result],
+    path: str | os.PathLike[str],
+    *,
+    low_latency: bool,
+) -> Path:
     """Write a package of a prepared restoration; see ``Restorer.export``.
 
     Args:
         run: of the restoration, of the batch that the package takes.
+        call: what the package has to give, of measurements.
         path: of the package.
         low_latency: see ``kernels.mlp.mlp_restore``.
 
     Raises:
-        ValueError: another ending than ``.pt2``, or a restoration that no package holds.
-        RuntimeError: it does not compile or run, or has other bits.
+        ValueError: another ending than ``.pt2``, no such folder, or a restoration that no package
+            holds. RuntimeError: it does not compile or run, or has other bits.
     """
     path = Path(path)
     if path.suffix != ".pt2":
         raise ValueError(f"path: expected a name that ends in .pt2, got {path.name!r}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"path: expected a folder that is there, got {str(path.parent)!r}")
     _check_holds(run)
     settings = options(_metadata(run))
     y, module = _probe(run), FixedRestoration(run, low_latency)
@@ -58,7 +69,7 @@ def export_run(run: Run, path: str | os.PathLike[str], *, low_latency: bool) -> 
                     "export: expected AOTInductor to compile the restoration, with the C++ "
                     f"compiler g++ or the one that CXX names, got {_said(error)}"
                 ) from error
-            _check_bits(part, module, y)
+            _check_bits(part, call, y)
     return path
 
 
@@ -121,22 +132,20 @@ def _probe(run: Run) -> Tensor:
     return (y + problem.sigma.reshape(-1, *[1] * (y.dim() - 1)) * noise).contiguous()
 
 
-def _check_bits(path: Path, module: FixedRestoration, y: Tensor) -> None:
+def _check_bits(path: Path, call: Callable[[Tensor], Result], y: Tensor) -> None:
     """Raise RuntimeError unless a package has the bits of what it was made of."""
+    expected = call(y)
     with full_precision():
-        expected = module(y)
         try:
             found = torch._inductor.aoti_load_package(str(path))(y)
         except Exception as error:
-            raise RuntimeError(
-                f"export: expected a package that runs, got {_said(error)}"
-            ) from error
-    pairs = zip(OUTPUTS, expected, found, strict=True)
-    unlike = [name for name, a, b in pairs if not _same(a, b)]
-    if unlike:
-        raise RuntimeError(
-            f"export: expected the bits of the Restorer, got others in {', '.join(unlike)}"
-        )
+            said = _said(error)
+            raise RuntimeError(f"export: expected a package that runs, got {said}") from error
+    named = dict(zip(OUTPUTS, found, strict=True))
+    unlike = [name for name in RESULT if not _same(named[name], getattr(expected, name))]
+    if unlike or not bool(named["in_range"].all()):
+        names = ", ".join(unlike or ["in_range"])
+        raise RuntimeError(f"export: expected the bits of the Restorer, got others in {names}")
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
