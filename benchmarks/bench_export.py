@@ -90,8 +90,8 @@ def main() -> None:
     keys = ("problem", "batch", "native", "python", "ratio", "same", "export")
     device = torch.device(options.device)
     note = (
-        f"Medians on {device_name(device)}, torch {torch.__version__}, the two in turn; the ratio is "
-        "the median of the pairs."
+        f"Medians on {device_name(device)}, torch {torch.__version__}, the two in turn; the ratio "
+        "is the median of the pairs."
     )
     cells = [["yes" if row[key] is True else row[key] for key in keys] for row in rows]
     table = {"columns": columns, "rows": cells, "note": note}
