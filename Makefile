@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
-SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f) $(shell find jpmap_fast -name '*.py')
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc jpmap_fast/cmake -type f) $(shell find jpmap_fast -name '*.py')
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.26" ninja
-CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find csrc jpmap_fast/include benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo test browser service napari lint docs format bench clean
+.PHONY: setup demo test browser service napari cpp lint docs format bench clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ service: setup
 napari: setup
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[napari]" PyQt6 pytest-qt
 	$(if $(DISPLAY),,xvfb-run -a) $(BIN)/python -m pytest -q -m napari
+
+# Restorations without Python: packages, and the program that runs them.
+cpp: setup
+	$(BIN)/python -m pytest -q -m cpp
 
 lint: setup
 	$(BIN)/ruff check .

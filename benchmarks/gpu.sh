@@ -3,7 +3,7 @@
 # usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
 # JPMAP_PARTS names the parts to run, all of them if unset; each ends within nine minutes, its build
 # included, but for "reproduce", which goes on where it stopped if the folder is kept:
-#   tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole benchmarks draws encoder
+#   tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole benchmarks native draws encoder
 #   restorations faces linear_solver reproduce
 # "older" builds for 8.0 alone and tests what a newer device makes of that. JPMAP_SITE is a folder
 # where the package is built already, or will be for the next part. From "encoder" on they use
@@ -19,7 +19,7 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 site=${JPMAP_SITE:-$place/site}
 export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$site"
-everything="tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole benchmarks draws"
+everything="tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole benchmarks native draws"
 everything="$everything encoder restorations faces linear_solver reproduce"
 parts=" ${JPMAP_PARTS:-$everything} "
 images=()
@@ -82,6 +82,10 @@ if wanted benchmarks; then
     step "reference cases" python3 benchmarks/reference_cases.py "$reference" --device cuda \
       --output "$out/reference_cases_cuda.json"
   fi
+fi
+if wanted native; then
+  step "without Python" python3 benchmarks/bench_export.py --device cuda \
+    --output "$out/export_cuda.json"
 fi
 if wanted draws; then
   step likelihoods python3 benchmarks/bench_log_likelihood.py --device cuda \

@@ -1,4 +1,5 @@
-// jpmap_fast._C: importing it registers every schema and the CPU kernels.
+// jpmap_fast._C: importing it loads libjpmap_fast, which registers every schema and the CPU
+// kernels.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -213,6 +215,27 @@ class Restorer:
             else:
                 found = self._computed(y, z0)
         return found if number == self._batch else found.first(number)
+
+    @steady
+    @torch.no_grad()
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write it with its weights as a package that programs in C++ run, without Python.
+
+        ``jpmap_fast/restorer.h`` loads it, see the guide. It takes B measurements as a call does,
+        and has the bits of one: it is run and compared first. Held is work known before: ``JPMAP``
+        as it comes and ``CSGM``, where ``path`` is "compiled", and ``EncoderContinuation``.
+
+        Args:
+            path: ends in ``.pt2``.
+
+        Raises:
+            ValueError: it does not, or no package holds this. RuntimeError: there is no C++
+                compiler, or what it made has other bits.
+        """
+        from jpmap_fast.export import export_run
+
+        starts = self._batch * self._run.algorithm.number_of_starts
+        return export_run(self._run, self, path, low_latency=starts <= LOW_LATENCY_DESCENTS)
 
     def _checked(self, y: Tensor) -> int:
         """How many measurements these are."""

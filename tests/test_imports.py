@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo",),
     ("deepinv", "skimage"),
     ("_restore", "_restorer", "_fit_residuals", "sampling"),
+    ("export",),
     ("_run",),
     ("_prepared", "_result"),
     ("algorithms",),
@@ -125,7 +126,8 @@ def test_the_package_loads_nothing_that_restoring_does_not_need() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     ).stdout.split()
     assert "jpmap_fast._restore" in loaded
-    parts = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "skimage", "_problems")
+    above = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "skimage", "export")
+    parts = (*above, "_problems")
     unwanted = {f"jpmap_fast.{part}" for part in parts}
     unwanted |= {"deepinv", "matplotlib", "torchmetrics", "typer", "jinja2", "PIL"}
     assert not unwanted & set(loaded)

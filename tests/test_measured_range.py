@@ -11,6 +11,7 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast._validate import noise_levels
+from jpmap_fast.operators import reach
 
 PHOTO = (3, 32, 32)
 _G = torch.Generator().manual_seed(5)
@@ -49,11 +50,16 @@ def refused(operator: jf.Operator, y: Tensor, sigma: float) -> int:
     """How many images of a batch are refused by themselves."""
     count = 0
     for row in y.split(1):
+        told = torch.full((1,), sigma)
+        without_asking = reach.refused(operator.operator, row, told)
         try:
-            operator.check_range(row, torch.full((1,), sigma))
+            operator.check_range(row, told)
         except ValueError as error:
             assert "image 0" in str(error)
+            assert without_asking.tolist() == [True]
             count += 1
+        else:
+            assert without_asking.tolist() == [False]
     return count
 
 

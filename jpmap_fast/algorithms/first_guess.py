@@ -37,7 +37,7 @@ def first_guess(operator: BoundOperator, y: Tensor) -> Tensor:
     positive = w.amin(dim=(1, 2, 3), keepdim=True) > -1e-3 * top
     levels = [(b, w)]
     while max(b.shape[-2:]) > 1:
-        b, w = (F.avg_pool2d(v, 2, ceil_mode=True, count_include_pad=False) for v in (b, w))
+        b, w = (F.avg_pool2d(v, 2, 2, ceil_mode=True, count_include_pad=False) for v in (b, w))
         levels.append((b, w))
     tiny = torch.finfo(y.dtype).tiny
     b, w = levels.pop()

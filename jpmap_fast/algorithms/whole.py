@@ -22,7 +22,8 @@ from jpmap_fast.solvers import GaussNewton
 # Images between two reports to whoever watches.
 WATCHED = 64
 # Tasks a thread of a CPU between which the loop, with the same bits, is up to a fifth quicker:
-# there the passes of one call are shared by too few tasks.
+# there the passes of one call are shared by too few tasks. Not for what is recorded, whose program
+# may have other threads.
 _LOOP = (4, 24)
 
 
@@ -56,8 +57,10 @@ def run_whole(
     number = starts.shape[-2]
     tasks = problem.batch * number
     of_cpu = problem.y.device.type == "cpu"
-    if of_cpu and _LOOP[0] < tasks / torch.get_num_threads() < _LOOP[1]:
+    if of_cpu and not keep and _LOOP[0] < tasks / torch.get_num_threads() < _LOOP[1]:
         return None
+    if of_cpu and keep and not encoder:
+        return None  # an encoder that is not asked is an empty list, and those no package holds
     if not in_reach(problem.y, tasks):
         return None
     joint = joint_of(problem, solver, encoder, beta, keep)

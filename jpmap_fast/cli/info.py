@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 
-def info() -> None:
+def info(
+    cmake: Annotated[
+        bool,
+        typer.Option("--cmake", help="Only say where CMake finds the package for programs in C++."),
+    ] = False,
+) -> None:
     """Show the build, the devices, and the names of priors, methods and operators."""
+    if cmake:
+        typer.echo(Path(__file__).resolve().parent.parent / "cmake")
+        return
     import torch
 
     from jpmap_fast import available_priors, build_info

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from jpmap_fast.kernels._extension import cuda_kernels_loaded
 from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS, MLPLeastSquares
@@ -88,7 +89,7 @@ def takes(problem: MLPJoint, starts: int) -> bool:
     y, latent = problem.y, f.network.weights[0].shape[1]
     if not in_reach(y, len(y) * starts) or y.dtype != torch.float32 or not cuda_kernels_loaded():
         return False
-    clusters: int = _ops.mlp_jpmap_clusters(
+    arguments = (
         y.contiguous(),
         *_network(f.network),
         f.target.contiguous(),
@@ -97,7 +98,22 @@ def takes(problem: MLPJoint, starts: int) -> bool:
         *vars(encoder).values(),
         latent,
     )
-    return clusters > 0
+    # Asked once: where a graph for C++ is recorded there are shapes alone, and nobody to ask.
+    known = _clusters.setdefault(problem.decoder.weights[0], {})
+    key = tuple(_shape(argument) for argument in arguments)
+    if key not in known:
+        known[key] = _ops.mlp_jpmap_clusters(*arguments)
+    return known[key] > 0
+
+
+# What ``mlp_jpmap_clusters`` said, by the decoder's first weights and the shapes.
+_clusters: Any = WeakTensorKeyDictionary()
+
+
+def _shape(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        return tuple(argument.shape)
+    return tuple(map(_shape, argument)) if isinstance(argument, list) else argument
 
 
 @dataclass(frozen=True)

@@ -34,16 +34,21 @@ FEWEST = 16  # entries that tell something of their distribution
 LOUD = 2.5  # sigma from which on the noise is asked for
 
 
+def quiet(y: Tensor, sigma: Tensor) -> Tensor:
+    """Where y [B, ...] has nothing of a noise of deviation sigma [B]; booleans [B]."""
+    noisy, power = _power(y)
+    sigma = sigma.double()
+    return (sigma > LOUD) & (noisy >= FEWEST) & (power < noisy * (sigma / 3).square())
+
+
 def check_noise(y: Tensor, sigma: Tensor) -> None:
-    """Raise ValueError where y [B, ...] has nothing of a noise of deviation sigma [B]."""
+    """Raise ValueError where y is ``quiet``."""
     if float(sigma.max()) <= LOUD:
         return
-    rows = y.flatten(1).nan_to_num(0, 0, 0).double()
-    power, sigma = rows.square().sum(dim=1), sigma.double()
-    noisy = (rows != 0).sum(dim=1)
-    quiet = (sigma > LOUD) & (noisy >= FEWEST) & (power < noisy * (sigma / 3).square())
-    if bool(quiet.any()):
-        image = int(quiet.nonzero()[0])
+    bad = quiet(y, sigma)
+    if bool(bad.any()):
+        image = int(bad.nonzero()[0])
+        noisy, power = _power(y)
         raise ValueError(
             f"sigma: expected the deviation of the noise in the units of y, got "
             f"{float(sigma[image]):g} for image {image}, whose values have a root mean square of "
@@ -51,10 +56,24 @@ def check_noise(y: Tensor, sigma: Tensor) -> None:
         )
 
 
+def _power(y: Tensor) -> tuple[Tensor, Tensor]:
+    """How many values of each image are not 0, and the sum of their squares."""
+    rows = y.flatten(1).nan_to_num(0, 0, 0).double()
+    return (rows != 0).sum(dim=1), rows.square().sum(dim=1)
+
+
 def check_size(
     y: Tensor, sigma: Tensor, reach: Tensor, top: float | None, seen: Tensor | None
 ) -> None:
-    """Raise ValueError where y is too large.
+    """Raise ValueError where y is ``too_large``."""
+    bad = too_large(y, sigma, reach, top, seen)
+    _refuse(y, seen, bad, f"{SCALE_HINT}, and sigma with them")
+
+
+def too_large(
+    y: Tensor, sigma: Tensor, reach: Tensor, top: float | None, seen: Tensor | None
+) -> Tensor:
+    """Where y is too large; booleans [B].
 
     Args:
         y: measurements [B, ...]; images with NaN or infinity are passed over.
@@ -72,7 +91,7 @@ def check_size(
     if top is not None:
         mean = rows.flatten(1).sum(dim=1) / entries
         bad = bad | (mean > BEYOND * top + 7 * MISTAKEN * sigma / entries.sqrt())
-    _refuse(rows, bad, f"{SCALE_HINT}, and sigma with them")
+    return bad
 
 
 def least(row_sums: tuple[float, float]) -> float:
@@ -84,13 +103,27 @@ def least(row_sums: tuple[float, float]) -> float:
 def check_sign(
     y: Tensor, sigma: Tensor, row_sums: tuple[float, float], seen: Tensor | None
 ) -> None:
-    """Raise ValueError where pixels are negative.
+    """Raise ValueError where y is ``too_low``."""
+    bad = too_low(y, sigma, row_sums, seen)
+    advice = "bring [-1, 1] into it by (y + 1) / 2, with sigma / 2, or add what was taken"
+    _refuse(y, seen, bad, advice)
+
+
+def too_low(
+    y: Tensor,
+    sigma: Tensor,
+    row_sums: tuple[float, float],
+    seen: Tensor | None,
+    asks: bool = True,
+) -> Tensor:
+    """Where pixels are negative; booleans [B].
 
     Args:
         y: measurements [B, C, H, W]; images with NaN or infinity are passed over.
         sigma: noise deviations [B].
         row_sums: greatest sum of the positive, and of the negative entries of a row of A.
-        seen: as in ``check_size``.
+        seen: as in ``too_large``.
+        asks: whether the device may be asked if there is anything to look at.
     """
     height, width = y.shape[-2:]
     rows, observed = _observed(y, seen)
@@ -100,7 +133,7 @@ def check_sign(
         total = F.avg_pool2d(rows, size, stride)
         share = F.avg_pool2d(observed, size, stride)
         mean = total / share.clamp_min(1e-12)
-        if float(mean.min()) >= least(row_sums):
+        if asks and float(mean.min()) >= least(row_sums):
             continue
         square = F.avg_pool2d(rows.square(), size, stride) / share.clamp_min(1e-12)
         spread = (square - mean.square()).clamp_min(0).sqrt()
@@ -108,9 +141,7 @@ def check_sign(
         count = share * size[0] * size[1]
         lowest = least(row_sums) - 8 * deviation / count.clamp_min(1).sqrt()
         bad = bad | ((count > FEWEST - 0.5) & (mean < lowest)).flatten(1).any(dim=1)
-    _refuse(
-        rows, bad, "bring [-1, 1] into it by (y + 1) / 2, with sigma / 2, or add what was taken"
-    )
+    return bad
 
 
 def _observed(y: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -120,10 +151,11 @@ def _observed(y: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.where(observed, y, 0).double(), observed.double()
 
 
-def _refuse(rows: Tensor, bad: Tensor, advice: str) -> None:
+def _refuse(y: Tensor, seen: Tensor | None, bad: Tensor, advice: str) -> None:
     if bool(bad.any()):
         image = int(bad.nonzero()[0])
-        low, high = rows[image].min(), rows[image].max()
+        row = _observed(y, seen)[0][image]
+        low, high = row.min(), row.max()
         raise ValueError(
             "y: expected measurements of images with pixel values in [0, 1], got values from "
             f"{float(low):g} to {float(high):g} in image {image}; {advice}"

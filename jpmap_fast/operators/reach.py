@@ -32,21 +32,44 @@ def check(operator: Operator, y: Tensor, sigma: Tensor) -> None:
             _check_values(part, piece, deviation)
 
 
+def refused(operator: Operator, y: Tensor, sigma: Tensor) -> Tensor:
+    """Which images ``check`` refuses, booleans [B], without asking the device.
+
+    But for an A of which nothing is known, the first time.
+    """
+    bad = measured_range.quiet(y, sigma)
+    for part, piece, deviation in operator._measured_apart(y, sigma):
+        sums, norm = part._row_sums(), part._norm()
+        reach, top = _reach(part, piece, sums, norm), None if sums is None else sums[0]
+        large = measured_range.too_large(piece, deviation, reach, top, part._seen())
+        values = piece.flatten()
+        bad = bad | (large & ~(values.abs().amax(dim=0) <= _usual(part, piece, sums, norm)))
+        if sums is not None and piece.dim() == 4:
+            low = measured_range.too_low(piece, deviation, sums, part._seen(), asks=False)
+            bad = bad | (low & ~(values.amin(dim=0) >= measured_range.least(sums)))
+    return bad
+
+
 def _check_values(operator: Operator, y: Tensor, sigma: Tensor) -> None:
     low, high = (float(end) for end in torch.aminmax(y))
     sums, norm = operator._row_sums(), operator._norm()
     # Most measurements are passed by these two numbers alone; NaN is not.
-    if sums is not None:
-        usual = measured_range.BEYOND * max(sums)
-    elif norm is not None:
-        usual = measured_range.BEYOND * norm * math.sqrt(_pixels(operator, y) / y[0].numel())
-    else:
-        usual = _USUAL
-    if not max(high, -low) <= usual:
+    if not max(high, -low) <= _usual(operator, y, sums, norm):
         reach, top = _reach(operator, y, sums, norm), None if sums is None else sums[0]
         measured_range.check_size(y, sigma, reach, top, operator._seen())
     if sums is not None and y.dim() == 4 and not low >= measured_range.least(sums):
         measured_range.check_sign(y, sigma, sums, operator._seen())
+
+
+def _usual(
+    operator: Operator, y: Tensor, sums: tuple[float, float] | None, norm: float | None
+) -> float:
+    """What no measurement exceeds of which the size need not be looked at."""
+    if sums is not None:
+        return measured_range.BEYOND * max(sums)
+    if norm is not None:
+        return measured_range.BEYOND * norm * math.sqrt(_pixels(operator, y) / y[0].numel())
+    return _USUAL
 
 
 def _reach(

@@ -42,7 +42,7 @@ const IsaKernels<T>& isa_kernels();
 
 const MixtureKernels& mixture_kernels();
 
-// Its name: "avx512", "avx2" or "baseline".
-const char* isa_name();
+// Its name: "avx512", "avx2" or "baseline". Seen outside of the library, by the module for Python.
+__attribute__((visibility("default"))) const char* isa_name();
 
 }  // namespace jpmap

@@ -1,4 +1,5 @@
-# An INTERFACE target `torch_headers` and the paths of the interpreter's torch.
+# An INTERFACE target `torch_headers` and the paths of the interpreter's torch, for the extension and
+# for programs that run what it exported.
 # find_package(Torch) is avoided on purpose: on a CUDA build of torch it demands a full toolkit, and
 # it overrides CMAKE_CUDA_ARCHITECTURES.
 execute_process(
@@ -31,7 +32,5 @@ endif()
 
 add_library(torch_headers INTERFACE)
 target_include_directories(torch_headers SYSTEM INTERFACE ${TORCH_INCLUDES})
-target_compile_definitions(
-  torch_headers INTERFACE _GLIBCXX_USE_CXX11_ABI=${TORCH_CXX11_ABI}
-                          TORCH_TARGET_VERSION=0x020b000000000000)
+target_compile_definitions(torch_headers INTERFACE _GLIBCXX_USE_CXX11_ABI=${TORCH_CXX11_ABI})
 target_compile_features(torch_headers INTERFACE cxx_std_20)
