@@ -18,12 +18,14 @@ from jpmap_fast._restore import restore
 from jpmap_fast._restorer import Restorer
 from jpmap_fast._result import Result
 from jpmap_fast.algorithms import (
+    ADMM,
     CSGM,
     JPMAP,
     AlternateConvexSearch,
     EncoderContinuation,
     HierarchicalJPMAP,
     History,
+    LinearisedADMM,
     MAPz,
     MAPzSplitting,
     PatchJPMAP,
@@ -89,6 +91,7 @@ __version__ = version("jpmap_fast")
 
 __all__ = [
     "AMIS",
+    "ADMM",
     "CSGM",
     "JPMAP",
     "MALA",
@@ -112,6 +115,7 @@ __all__ = [
     "Inpainting",
     "LinearOperator",
     "LipschitzDenoiser",
+    "LinearisedADMM",
     "MAPz",
     "MAPzSplitting",
     "MatrixFree",
