@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from jpmap_fast.deepinv import Reconstructor as Reconstructor
     from jpmap_fast.deepinv import as_operator as as_operator
     from jpmap_fast.training import train as train
+    from jpmap_fast.training import train_second_stage as train_second_stage
 
 __version__ = version("jpmap_fast")
 
@@ -163,6 +164,7 @@ __all__ = [
     "save_prior",
     "ssim",
     "train",
+    "train_second_stage",
 ]
 
 
@@ -173,6 +175,7 @@ _ON_REQUEST = {
     "as_operator": "deepinv",
     "fit_residuals": "_fit_residuals",
     "train": "training",
+    "train_second_stage": "training",
 }
 # Packages that need no import of their own, by the same way.
 _PACKAGES = ("deepinv", "skimage")
