@@ -18,12 +18,14 @@ from jpmap_fast._restore import restore
 from jpmap_fast._restorer import Restorer
 from jpmap_fast._result import Result
 from jpmap_fast.algorithms import (
+    ADMM,
     CSGM,
     JPMAP,
     AlternateConvexSearch,
     EncoderContinuation,
     HierarchicalJPMAP,
     History,
+    LinearisedADMM,
     MAPz,
     MAPzSplitting,
     PatchJPMAP,
@@ -84,11 +86,13 @@ if TYPE_CHECKING:
     from jpmap_fast.deepinv import Reconstructor as Reconstructor
     from jpmap_fast.deepinv import as_operator as as_operator
     from jpmap_fast.training import train as train
+    from jpmap_fast.training import train_second_stage as train_second_stage
 
 __version__ = version("jpmap_fast")
 
 __all__ = [
     "AMIS",
+    "ADMM",
     "CSGM",
     "JPMAP",
     "MALA",
@@ -112,6 +116,7 @@ __all__ = [
     "Inpainting",
     "LinearOperator",
     "LipschitzDenoiser",
+    "LinearisedADMM",
     "MAPz",
     "MAPzSplitting",
     "MatrixFree",
@@ -159,6 +164,7 @@ __all__ = [
     "save_prior",
     "ssim",
     "train",
+    "train_second_stage",
 ]
 
 
@@ -169,6 +175,7 @@ _ON_REQUEST = {
     "as_operator": "deepinv",
     "fit_residuals": "_fit_residuals",
     "train": "training",
+    "train_second_stage": "training",
 }
 # Packages that need no import of their own, by the same way.
 _PACKAGES = ("deepinv", "skimage")

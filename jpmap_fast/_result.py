@@ -25,13 +25,13 @@ class Result:
         decoded: G(z) [B, C, H, W].
         objective: what the method minimises, at the end [B]: J1 for JPMAP and
             AlternateConvexSearch, the latent objective ||A G(z) - y||^2 / (2 sigma^2)
-            + 1/2 ||z||^2 for CSGM, MAPz and MAPzSplitting. Both count all of y. With
-            ``estimate="mean"`` the least J1 at the highest mode.
+            + 1/2 ||z||^2 for CSGM, MAPz, MAPzSplitting, ADMM and LinearisedADMM. Both count all of
+            y. With ``estimate="mean"`` the least J1 at the highest mode.
         converged: bool [B].
         status_code: why each image stopped, an index of ``algorithms.STATUS_TEXT`` [B].
         iterations: outer iterations [B] (solver steps for CSGM, which has one descent).
         candidates: how often z1, z2 and z3 were taken [B, 3].
-        beta: coupling weight at the end [B]; inf for CSGM.
+        beta: coupling weight at the end [B]; inf for CSGM, ADMM and LinearisedADMM.
         gap: coupling gap ||x - G(z)||^2 [B].
         path: how the z-steps ran: "compiled", "torch", "torch (reverse mode)" for a decoder with a
             part of which torch has no forward-mode derivative (attention, ``grid_sample``); several

@@ -262,9 +262,11 @@ def solvers() -> dict[str, Any]:
 
 
 def _short(base: Algorithm, solver: Any) -> dict[str, Any]:
-    # Adam's descents end by their number of steps: the loop around them need not go far.
+    # Adam's descents end by their number of steps: the loop around them need not go far. ADMM makes
+    # a descent an iteration, a hundred of them.
     bounded = any(field.name == "max_iterations" for field in fields(base))  # type: ignore[arg-type]
-    return {"max_iterations": 2} if bounded and isinstance(solver, jf.Adam) else {}
+    short = isinstance(solver, jf.Adam) or isinstance(base, jf.ADMM)
+    return {"max_iterations": 2} if bounded and short else {}
 
 
 def variants(kind: type[Algorithm], arguments: dict[str, Any]) -> dict[str, Algorithm]:

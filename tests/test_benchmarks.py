@@ -67,6 +67,23 @@ def test_encoder_counts_every_image_once(run: Any, faces: list[str]) -> None:
             assert method["mean_excess"] >= 0
 
 
+def test_a_second_stage_is_compared_with_none_and_with_a_linear_one(
+    run: Any, tmp_path: Path
+) -> None:
+    digits = (255 * jf.mnist_test_digits(80)[0][:, 0]).byte().numpy()
+    np.savez(tmp_path / "mnist.npz", x_train=digits[40:], x_test=digits[:40])
+    options = ["--data", str(tmp_path), "--images", "2", "--samples", "40"]
+    document = run("two_stage", *options)
+    assert len(document["table"]["rows"]) == 3 * 2 * 3
+    plain, whitened, _ = document["priors"].values()
+    # Other coordinates of the same images, in which codes have the norm that N(0, I) has.
+    assert whitened["reconstruction"] == pytest.approx(plain["reconstruction"], abs=1e-3)
+    assert 2 < whitened["rms_norm_of_codes"] < 4 < plain["rms_norm_of_codes"]
+    for of in document["priors"].values():
+        for row in of["rows"]:
+            assert all(0 <= share <= 1 for share in row["reached"].values())
+
+
 def test_restorations_compare_every_method(run: Any, faces: list[str]) -> None:
     small = ["--digits", "2", "--faces", "2", "--problems", "super-resolution x4"]
     document = run("restorations", *faces, *small, "--repeats", "1", "--limit", "0")

@@ -1,5 +1,6 @@
 """Restoration algorithms: loops over candidates, coupling weights and stopping tests."""
 
+from jpmap_fast.algorithms.admm import ADMM, LinearisedADMM
 from jpmap_fast.algorithms.alternate_convex_search import AlternateConvexSearch
 from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.csgm import CSGM
@@ -19,6 +20,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "jpmap": JPMAP,
     "map-z": MAPz,
     "map-z-splitting": MAPzSplitting,
+    "admm": ADMM,
+    "linearised-admm": LinearisedADMM,
     "csgm": CSGM,
     "alternate-convex-search": AlternateConvexSearch,
     "encoder": EncoderContinuation,
@@ -27,6 +30,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 }
 
 __all__ = [
+    "ADMM",
     "ALGORITHMS",
     "CSGM",
     "JPMAP",
@@ -37,6 +41,7 @@ __all__ = [
     "Estimate",
     "HierarchicalJPMAP",
     "History",
+    "LinearisedADMM",
     "MAPz",
     "MAPzSplitting",
     "Monitor",

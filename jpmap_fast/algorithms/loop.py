@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -12,14 +13,16 @@ from jpmap_fast.algorithms.outcome import RUNNING, Outcome
 from jpmap_fast.algorithms.problem import State
 from jpmap_fast.algorithms.step import Work
 
+W = TypeVar("W", bound=Work)
+
 # An iteration: the images after it, the candidate each took (0 for none), and who stands still.
-Step = Callable[[Work], tuple[Work, Tensor, Tensor]]
+Step = Callable[[W], tuple[W, Tensor, Tensor]]
 
 # What follows from it: a status where an image is finished, or its next coupling weight.
-Advance = Callable[[Work, Tensor], Work]
+Advance = Callable[[W, Tensor], W]
 
 
-def until_done(work: Work, step: Step, advance: Advance, monitor: Monitor) -> Outcome:
+def until_done(work: W, step: Step[W], advance: Advance[W], monitor: Monitor) -> Outcome:
     """Iterate for as long as any image is left; finished ones are taken out."""
     working = WorkingSet(work.problem.batch, work.beta.device)
     _tell(monitor, working, work, work.inner)

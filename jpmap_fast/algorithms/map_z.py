@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from jpmap_fast._validate import positive
 from jpmap_fast.algorithms.joint import Schedule, descend
 from jpmap_fast.algorithms.joint_map import PROPOSALS, STARTS, JointMAP
+from jpmap_fast.algorithms.latent import first_penalty, with_latent_objective
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import BETA_LIMIT, CONVERGED, RUNNING, Outcome, Start
 from jpmap_fast.algorithms.problem import Coupling, Problem
@@ -21,24 +22,9 @@ from jpmap_fast.algorithms.settings import (
     at_least,
     one_of,
     positive_numbers,
-    precision,
     setting,
 )
 from jpmap_fast.solvers import GaussNewton, LatentSolver
-
-
-def _with_latent_objective(outcome: Outcome, problem: Problem) -> Outcome:
-    """The same end, its objective being F(G(z)) + 1/2 ||z||^2."""
-    state = outcome.state
-    infinite = torch.full_like(outcome.beta, torch.inf)
-    f, _ = problem.latent_objective("projected", state.x, infinite)
-    return replace(
-        outcome, state=replace(state, objective=f.value(state.z).to(state.objective.dtype))
-    )
-
-
-def _first_beta(problem: Problem) -> float:
-    return 0.1 * precision(problem)
 
 
 def _least_and_largest(name: str, growth: Any) -> None:
@@ -87,7 +73,7 @@ class MAPz(JointMAP):
 
     alpha: float = setting(1.0, positive)
     rho: float | None = setting(None, positive)
-    beta0: Any = setting(None, positive_numbers, per_image=True, of_problem=_first_beta)
+    beta0: Any = setting(None, positive_numbers, per_image=True, of_problem=first_penalty)
     growth: tuple[float, float] = setting((1.5, 4.0), _least_and_largest)
     coupling: Coupling = setting("projected", one_of("projected", "alternating"))
     z_solver: LatentSolver | str = setting(GaussNewton(), as_solver)
@@ -116,7 +102,7 @@ class MAPz(JointMAP):
         ceiling = torch.finfo(self.beta0.dtype).max ** 0.5
         schedule = self._schedule(math.prod(problem.image_shape), ceiling)
         outcome = descend(problem, start, self.beta0, self.settings(), schedule, monitor)
-        return _with_latent_objective(outcome, problem)
+        return with_latent_objective(outcome, problem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,4 +158,4 @@ class MAPzSplitting(JointMAP):
             z = torch.where(start.encoder[:, None], code, z)
         first = row[:1].expand(problem.batch).clone()
         outcome = descend(problem, Start(z), first, self.settings(), advance, monitor)
-        return _with_latent_objective(outcome, problem)
+        return with_latent_objective(outcome, problem)

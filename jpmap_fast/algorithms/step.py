@@ -7,7 +7,7 @@ done on the images that it concerns alone: the device is asked which they are.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from jpmap_fast.solvers import GaussNewton, LatentSolver
 from jpmap_fast.solvers.plan import told
 
 Selection = Literal["adaptive", "exhaustive"]
+_Work = TypeVar("_Work", bound="Work")
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class Work:
     stage: Tensor  # [B] how often beta has changed
     candidates: Tensor  # [B, 3]
 
-    def select(self, keep: Tensor) -> Work:
+    def select(self: _Work, keep: Tensor) -> _Work:
         """The images ``keep`` alone."""
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             held = isinstance(value, (Problem, State))
             chosen[field.name] = value.select(keep) if held else value[keep]
-        return Work(**chosen)
+        return replace(self, **chosen)
 
 
 def begin(problem: Problem, start: Start, beta: Tensor, *, asks: bool) -> Work:

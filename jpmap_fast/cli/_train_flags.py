@@ -14,15 +14,29 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Weights file to wr
 Key = Annotated[str | None, typer.Option(help="Array of an .npz file.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
 LatentDim = Annotated[int, typer.Option(help="Size of the latent code.")]
-Hidden = Annotated[str, typer.Option(help="Widths of the encoder's layers.")]
+Hidden = Annotated[
+    str | None,
+    typer.Option(help="Widths of the encoder's layers: 512,512, or 96,96 of a second stage."),
+]
+SecondStage = Annotated[
+    str | None,
+    typer.Option(
+        help="Name or file of a prior: leave it as it is and train a second autoencoder, of its "
+        "codes, so that these become N(0, I)."
+    ),
+]
 SigmaDvae = Annotated[float, typer.Option(help="Noise on the encoder's input, in 255ths.")]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Images a step: 128, or 48 crops of photographs by default.")
+    int | None,
+    typer.Option(
+        help="Images a step: 128 by default, 48 crops of photographs, 512 of a second stage."
+    ),
 ]
 LearningRate = Annotated[
     float | None,
     typer.Option(
-        help="Of Adam: 1e-4 by default, for photographs 7e-4, for hierarchical-photos 5e-4."
+        help="Of Adam: 1e-4 by default, for photographs 7e-4, for hierarchical-photos 5e-4, for a "
+        "second stage 2e-3."
     ),
 ]
 Schedule = Annotated[str, typer.Option(help="Learning rate over the epochs: constant or cosine.")]
@@ -39,7 +53,7 @@ Steps = Annotated[
     int | None,
     typer.Option(
         help="For photographs: steps of Adam, in all; 112000 by default, 60000 for "
-        "hierarchical-photos."
+        "hierarchical-photos. For a second stage: 20000 by default."
     ),
 ]
 Crop = Annotated[

@@ -11,6 +11,7 @@ from jpmap_fast.cli import _train_flags as flags
 from jpmap_fast.cli._common import BAD_USAGE, fail, told_in_one_line
 from jpmap_fast.cli._train_patches import train_on_patches
 from jpmap_fast.cli._train_photos import PHOTOS, PhotoPaths, PhotoRun, train_on_photographs
+from jpmap_fast.cli._train_stages import FirstStage, SecondStage, check_used
 from jpmap_fast.jobs.device import pick_device
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ FITTED = 20_000
 
 
 def train(
+    context: typer.Context,
     data: flags.Data,
     output: flags.Output,
     key: flags.Key = None,
     epochs: flags.Epochs = 200,
     latent_dim: flags.LatentDim = 8,
-    hidden: flags.Hidden = "512,512",
+    hidden: flags.Hidden = None,
     sigma_dvae: flags.SigmaDvae = 15.0,
     batch_size: flags.BatchSize = None,
     learning_rate: flags.LearningRate = None,
@@ -59,24 +61,31 @@ def train(
     components: flags.Components = 200,
     patch_size: flags.PatchSize = 8,
     patches: flags.Patches = 1_000_000,
+    second_stage: flags.SecondStage = None,
 ) -> None:
     """Train a prior: a variational autoencoder with the denoising criterion and learned gamma."""
     with told_in_one_line():
         _check(output, checkpoint, resume)
         where = pick_device(device, kernels=False)
         paths = PhotoPaths(data, output, validation, initial, checkpoint, card)
+        common = {"batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+        keys = (key, validation_key)
+        if second_stage is not None:
+            check_used(context)
+            own = {"hidden": hidden and _widths("--hidden", hidden), "steps": steps, **common}
+            second = SecondStage(second_stage, own, where, progress)
+            return _train_on_images(paths, keys, second, residuals, half, terms)
         if network == "patches":
             sizes = {"patch_size": patch_size, "components": components, "patches": patches}
-            return train_on_patches(paths, {**sizes, "seed": seed}, minutes, terms, where)
+            return train_on_patches(paths, sizes | {"seed": seed}, minutes, terms, where)
         if network in PHOTOS:
-            given: dict[str, Any] = {"steps": steps, "crop": crop, "seed": seed}
-            given |= {"batch_size": batch_size, "learning_rate": learning_rate}
+            given: dict[str, Any] = {"steps": steps, "crop": crop, **common}
             run = PhotoRun(network, paths, given, resume, minutes, terms, progress)
             return train_on_photographs(run, where)
         recipe: dict[str, Any] = {
             "epochs": epochs,
             "latent_dim": latent_dim,
-            "hidden": _widths("--hidden", hidden),
+            "hidden": _widths("--hidden", hidden or "512,512"),
             "sigma_dvae": sigma_dvae / 255,
             "batch_size": 128 if batch_size is None else batch_size,
             "learning_rate": 1e-4 if learning_rate is None else learning_rate,
@@ -91,32 +100,30 @@ def train(
             "patience": patience,
             "precision": precision,
         }
-        keys = key, validation_key
         options = {"device": where, "resume": resume, "progress": progress}
-        _train_on_images(paths, keys, recipe, options, residuals, half, terms)
+        stage = FirstStage(recipe, options | {"checkpoint": checkpoint})
+        _train_on_images(paths, keys, stage, residuals, half, terms)
 
 
 def _train_on_images(
     paths: PhotoPaths,
     keys: tuple[str | None, str | None],
-    recipe: dict[str, Any],
-    options: dict[str, Any],
+    stage: FirstStage | SecondStage,
     residuals: int,
     half: bool,
     terms: str,
 ) -> None:
     """Train on images of one size, and write weights with their card."""
     from jpmap_fast.priors.weights import save_prior
-    from jpmap_fast.training import train as train_prior
 
     images, judged = _read(paths.data, keys[0], paths.validation, keys[1])
-    prior = train_prior(images, **recipe, checkpoint=paths.checkpoint, validation=judged, **options)
+    prior = stage.train(images, judged)
     _fit_residuals(prior, images, residuals)
     figures = _figures(prior, images, judged)
-    save_prior(prior, paths.output, recipe | {"images": len(images)}, half=half)
+    save_prior(prior, paths.output, stage.recipe | {"images": len(images)}, half=half)
     _tell(figures, paths.output)
     data = f"{len(images)} images of `{paths.data.name}`"
-    _write_card(paths.card, paths.output, data, recipe, figures, terms)
+    _write_card(paths.card, paths.output, data, stage, figures, terms)
 
 
 def _fit_residuals(prior: Network, images: Tensor, rank: int) -> None:
@@ -182,12 +189,11 @@ def _write_card(
     path: Path | None,
     output: Path,
     data: str,
-    recipe: dict[str, Any],
+    stage: FirstStage | SecondStage,
     figures: dict[str, Any],
     terms: str,
 ) -> None:
     """Write the model card, in Markdown."""
-    settings = {**recipe, "sigma_dvae": f"{recipe['sigma_dvae'] * 255:g}/255"}
     lines = [
         f"# Prior `{output.stem}`",
         "",
@@ -199,10 +205,9 @@ def _write_card(
         "",
         "## Recipe",
         "",
-        "Negative evidence lower bound with the denoising criterion (noisy input to the encoder, "
-        "clean target), minimised by AdamW; `jpmap-fast train` with:",
+        stage.told,
         "",
-        *(f"- {key}: {value}" for key, value in settings.items()),
+        *(f"- {key}: {value}" for key, value in stage.shown.items()),
         "",
         "## Figures",
         "",

@@ -90,7 +90,7 @@ class GreyValueOperator(OverWhite):
     def coupling_term(self, beta: Tensor) -> Tensor:
         raise ValueError(
             "coupling: expected 'projected' with a variance by grey value, which is not the same "
-            "for all z, got 'alternating'"
+            "for all z, got a step in z at a given x, as of 'alternating' and the method 'admm'"
         )
 
     def _data_term(self) -> DataTerm:

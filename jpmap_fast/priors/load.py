@@ -37,11 +37,12 @@ def load_prior(
     """A trained prior, ready for ``restore``.
 
     Args:
-        name_or_path: the name of a bundled prior ("mnist", "fashion", "faces"); a safetensors file
-            written by ``save_prior`` or ``jpmap-fast train``, or a folder that holds one; the same
-            on the Hugging Face hub, as "hf://owner/name", "hf://owner/name@revision" or
-            "hf://owner/name@revision/file.safetensors" (extra ``hub``); a checkpoint of a training
-            run; or a folder of the original research code (``model`` and ``training_args.json``).
+        name_or_path: the name of a bundled prior ("mnist", "mnist-two-stage", "fashion", "faces");
+            a safetensors file written by ``save_prior`` or ``jpmap-fast train``, or a folder that
+            holds one; the same on the Hugging Face hub, as "hf://owner/name",
+            "hf://owner/name@revision" or "hf://owner/name@revision/file.safetensors" (extra
+            ``hub``); a checkpoint of a training run; or a folder of the original research code
+            (``model`` and ``training_args.json``).
         device: where to; the CPU by default.
         dtype: precision; float32 by default.
 

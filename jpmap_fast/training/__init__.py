@@ -11,6 +11,7 @@ from jpmap_fast.training.photo_evaluation import denoising_psnr
 from jpmap_fast.training.photo_recipe import PhotoRecipe
 from jpmap_fast.training.photo_trainer import train_photos
 from jpmap_fast.training.recipe import Recipe
+from jpmap_fast.training.second_stage import train_second_stage
 from jpmap_fast.training.trainer import train
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "train_hierarchical_photos",
     "train_patches",
     "train_photos",
+    "train_second_stage",
 ]
