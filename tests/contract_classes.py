@@ -18,7 +18,7 @@ from jpmap_fast.priors.weights import NETWORKS
 
 # Commands, and scripts that a machine without their extras cannot import.
 LEFT_OUT = ("jpmap_fast.cli", "jpmap_fast.experiments")
-EXTRAS = ("deepinv", "jinja2", "matplotlib", "torchmetrics", "ray", "fastapi")
+EXTRAS = ("deepinv", "jinja2", "matplotlib", "napari", "torchmetrics", "ray", "fastapi")
 
 
 @cache
