@@ -1,14 +1,13 @@
 // Student-t mixtures of images at many codes each (student_mixture, student_mixture_sums): the
-// proposals of a sampler. A thread owns a code, a block of the sums a component of an image, so that
-// its sums have one order.
-#include "student_mixture.h"
-
+// proposals of a sampler. A thread owns a code, a block of the sums a component of an image, so
+// that its sums have one order.
 #include <torch/csrc/stable/library.h>
 
 #include <cmath>
 
 #include "arguments.h"
 #include "cuda/launch.cuh"
+#include "student_mixture.h"
 
 namespace jpmap {
 namespace {
