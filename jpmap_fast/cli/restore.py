@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -20,7 +19,7 @@ def restore(
     inputs: flags.Inputs,
     operator: flags.OperatorName,
     sigma: flags.Sigma,
-    output: flags.Output = Path("restored"),
+    output: flags.Output = "restored",
     simulate: flags.Simulate = False,
     seed: flags.Seed = 0,
     prior: flags.Prior = None,
