@@ -93,6 +93,22 @@ Resume = Annotated[
     typer.Option("--resume", help="Go on with the run in --output that was interrupted."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="local|auto|HOST:PORT",
+        help="Restore by workers on a Ray cluster: one of this run's own, the one that runs here, "
+        "or one elsewhere. Needs the extra ray.",
+    ),
+]
+Workers = Annotated[int | None, typer.Option(help="With --ray: processes that restore, 1.")]
+WorkerCpus = Annotated[
+    int | None, typer.Option(help="With --ray: processors and threads of each, 1.")
+]
+WorkerGpus = Annotated[
+    float | None,
+    typer.Option(help="With --ray: GPUs of each, or a share of one; 1 with --device cuda."),
+]
 Progress = Annotated[
     bool | None,
     typer.Option("--progress/--no-progress", help="Progress bar; by default on a terminal."),
