@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,16 @@ def named(title: bytes, root: int) -> list[int]:
         except OSError:  # it has just ended
             continue
     return sorted(found)
+
+
+def cpu_seconds(pid: int) -> float:
+    """That a process has worked until now; 0 of one that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def ancestors(pid: int) -> Iterator[int]:

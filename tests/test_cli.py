@@ -250,7 +250,8 @@ def test_arrays_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
 def test_inputs_are_never_overwritten(pictures: Path) -> None:
     before = {path: path.read_bytes() for path in pictures.iterdir()}
     arguments = ("--operator", "denoising", *SIGMA, "-o", pictures)
-    assert "overwritten" in _run("restore", pictures, *arguments, code=2).stderr
+    for more in ((), ("--resume",)):
+        assert "overwritten" in _run("restore", pictures, *arguments, *more, code=2).stderr
     assert {path: path.read_bytes() for path in pictures.iterdir()} == before
 
 

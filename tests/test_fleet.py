@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 import jpmap_fast as jf
 from jpmap_fast.cli import app
 from jpmap_fast.fleet import FleetSettings, cluster, run_fleet
-from jpmap_fast.fleet.worker import Worker
+from jpmap_fast.fleet.run import cut
+from jpmap_fast.fleet.worker import Picture, Worker
 from jpmap_fast.jobs import RestoreRequest, run
 from jpmap_fast.jobs._journal import FOLDER
 
@@ -192,6 +193,14 @@ def test_a_picture_that_ends_its_workers_is_told_and_the_others_are_done(
     assert names == [Path(file).name for file in files if not file.endswith("05.png")]
 
 
+def test_batches_are_cut_by_number_and_by_size() -> None:
+    sizes = [1, 1, 1, 1 << 26, 1 << 24, 1 << 24, 1, None]
+    pictures = [Picture(str(i), f"{i}.png", [size, 0]) for i, size in enumerate(sizes)]
+    batches = [[picture.name for picture in batch] for batch in cut(pictures, 2)]
+    assert batches == [["0", "1"], ["2"], ["3"], ["4", "5"], ["6", "7"]]
+    assert cut([], 2) == []
+
+
 def test_what_stands_in_the_way_of_a_worker_is_told(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray.data", reason="needs Ray Data, the extra ray")
     request = RestoreRequest(
@@ -248,3 +257,15 @@ def test_a_bucket_is_restored_into_a_bucket(
                 assert store.cat(f"bucket/out/{path.name}") == path.read_bytes(), path.name
     finally:
         server.stop()
+
+
+def test_the_benchmark_counts_and_compares(tmp_path: Path) -> None:
+    pytest.importorskip("ray.data", reason="needs Ray Data, the extra ray")
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "fleet.py"
+    output = tmp_path / "fleet.json"
+    small = ["--pictures", "8", "--size", "32", "--batch", "1", "--rounds", "1", "--workers", "1,2"]
+    subprocess.run([sys.executable, str(script), *small, "--output", str(output)], check=True)
+    document = json.loads(output.read_text())
+    assert [row["workers"] for row in document["rows"]] == [1, 2]
+    assert all(row["same_bits"] and row["per_second"] > 0 for row in document["rows"])
+    assert document["table"]["rows"][0][2] == 1

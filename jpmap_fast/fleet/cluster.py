@@ -106,7 +106,6 @@ def restored(
     """What became of batches, as workers are done with them; those given up are missing."""
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     rows = [{"pictures": pickle.dumps(list(batch))} for batch in batches]
     # A block for each: what is done is then given back at once.
     data: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -128,8 +127,14 @@ def restored(
             max_restarts=-1,
             max_task_retries=how.tries - 1,
         )
-    for row in data.iter_rows():
-        yield pickle.loads(row["found"])
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # tracebacks of workers that end
+    try:
+        for row in data.iter_rows():
+            yield pickle.loads(row["found"])
+    finally:
+        logger.setLevel(level)
 
 
 def _check_installed() -> None:

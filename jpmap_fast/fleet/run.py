@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from jpmap_fast.jobs.request import RestoreRequest
 
 # Batches of a worker at least, where there are pictures enough: the last ones are done together.
 SHARE = 4
+# Of the files of a batch: what is lost with a worker, and waits at one to be given back.
+MOST_BYTES = 1 << 25
 
 
 def run_fleet(
@@ -87,13 +89,14 @@ class FleetJob(RestoreJob):
         progress: Callable[[int], None],
     ) -> Journal | None:
         """As of ``Job``, in the order in which workers are done."""
+        progress(0)
         gpus = gpus_of(self.fleet, self.device)
         check_room(self.fleet, gpus)
         errand = self._errand(gpus)
         waiting = {str(number): source for number, source in enumerate(left)}
         share = -(-len(left) // (SHARE * self.fleet.workers))
         for how, size in ((FIRST, max(1, min(self.inputs.size, share))), (LAST, 1)):
-            batches = _cut([_picture(*known) for known in waiting.items()], size)
+            batches = cut([_picture(*known) for known in waiting.items()], size)
             for found in restored(errand, batches, self.fleet, gpus, how) if batches else ():
                 if found.error is not None:
                     raise found.error
@@ -144,5 +147,15 @@ def _picture(name: str, source: Source) -> Picture:
     return Picture(name, path, source.stamp)
 
 
-def _cut(pictures: list[Picture], size: int) -> list[list[Picture]]:
-    return [pictures[i : i + size] for i in range(0, len(pictures), size)]
+def cut(pictures: Iterable[Picture], size: int) -> list[list[Picture]]:
+    """Batches of so many pictures at most, fewer where their files are large."""
+    batches: list[list[Picture]] = []
+    numbers = 0
+    for picture in pictures:
+        own = picture.stamp[0] or 0
+        if not batches or len(batches[-1]) == size or numbers + own > MOST_BYTES:
+            batches.append([])
+            numbers = 0
+        batches[-1].append(picture)
+        numbers += own
+    return batches

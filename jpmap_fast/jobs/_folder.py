@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from jpmap_fast.jobs._journal import FOLDER
-from jpmap_fast.jobs._places import as_file, asked, is_elsewhere, put, remove
+from jpmap_fast.jobs._places import as_file, asked, is_elsewhere, look_again, put, remove
 from jpmap_fast.jobs._summary import NAME
 
 # Of the pieces in which what a run has finished goes elsewhere.
@@ -64,6 +64,7 @@ class FolderElsewhere(Folder):
             remove(unfinished)
             return
         with asked(self.place):
+            look_again(self.place)
             finished = (self.place / NAME).exists()
             left = sorted(unfinished.iterdir()) if unfinished.exists() else []
         if finished:

@@ -11,7 +11,7 @@ from torch import Tensor
 from jpmap_fast._messages import FieldError
 from jpmap_fast.data.picture import with_channels
 from jpmap_fast.data.writing import TIFF_SUFFIXES, answer_suffix
-from jpmap_fast.jobs._places import is_same
+from jpmap_fast.jobs._places import full_name, is_same
 from jpmap_fast.jobs._sources import Item
 
 # What a file may turn out to hold: one picture that PNG can hold, or anything.
@@ -87,15 +87,23 @@ class Targets:
         own = TIFF_SUFFIXES if self._kind == "tiff" else (".png",)
         return file.suffix if file.suffix.lower() in own else own[0]
 
-    def check_inputs(self, output: Path, inputs: Sequence[Path]) -> None:
-        """Raise ValueError where a picture would be written over in a folder of inputs."""
+    def check_inputs(self, output: Path, inputs: Sequence[Path], resume: bool) -> None:
+        """Raise ValueError where a picture would be written over in a folder of inputs.
+
+        Args:
+            output: folder that is written to.
+            inputs: files and folders.
+            resume: whether what is in the output may be of this run, unless it is an input.
+        """
         folders = (path if path.is_dir() else path.parent for path in inputs)
         if not any(is_same(output, folder) for folder in folders):
             return
+        own = {full_name(file) for file, _ in self._names} if resume else None
         for name in self._names.values():
-            if (output / name).exists():
+            path = output / name
+            if (own is None or full_name(path) in own) and path.exists():
                 raise FieldError(
                     "{output}: {path} is in the folder of the inputs and would be overwritten; "
                     "choose another folder",
-                    {"path": output / name},
+                    {"path": path},
                 )

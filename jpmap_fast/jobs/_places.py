@@ -60,6 +60,12 @@ def is_same(path: Path, other: Path) -> bool:
     return full_name(path) == full_name(other)
 
 
+def look_again(path: Path) -> None:
+    """Forget what was in a store when this process looked before."""
+    if is_elsewhere(path):
+        _of_store(path)[0].invalidate_cache()
+
+
 def stamp(path: Path) -> list[Any]:
     """What tells whether a file is still the same.
 

@@ -78,8 +78,7 @@ def prepared(
     output, targets = place(request.output), None
     if not inputs.rows:
         targets = Targets(inputs.files, request.format, request.bits)
-        if not request.resume:
-            targets.check_inputs(output, [place(path) for path in request.inputs])
+        targets.check_inputs(output, [place(path) for path in request.inputs], request.resume)
     kept = settings(inputs.ready.request, arrays or {})
     return inputs, kept, targets, folder_at(output)
 

@@ -74,10 +74,9 @@ def run_sampling(
     output, targets = place(request.restore.output), None
     if not inputs.rows:
         targets = _targets(request, inputs.files, PICTURES[0])
-        if not request.restore.resume:
-            paths = [place(path) for path in request.restore.inputs]
-            for name in (*PICTURES, "std", "std-picture", "draws"):
-                _targets(request, inputs.files, name).check_inputs(output / name, paths)
+        paths, resume = [place(path) for path in request.restore.inputs], request.restore.resume
+        for name in (*PICTURES, "std", "std-picture", "draws"):
+            _targets(request, inputs.files, name).check_inputs(output / name, paths, resume)
     job = _SampleJob(inputs, kept, targets, folder_at(output), request, calibration)
     return job.run(progress)
 

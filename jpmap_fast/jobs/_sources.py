@@ -21,7 +21,7 @@ from jpmap_fast.data.arrays import (
 from jpmap_fast.data.idx import is_idx, read_idx
 from jpmap_fast.data.picture import TURNED_GREY, Array, loses_colour, with_channels
 from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
-from jpmap_fast.jobs._places import as_file, asked, full_name, stamp
+from jpmap_fast.jobs._places import as_file, asked, full_name, look_again, stamp
 
 # Images of an array in one source, and worked on at a time.
 BATCH = 64
@@ -128,6 +128,7 @@ def unfolded(paths: Sequence[Path]) -> list[Path]:
 def _files(path: Path) -> list[Path]:
     """The file, or those of the folder that are named like pictures."""
     with asked(path):
+        look_again(path)
         return picture_files(path) if path.is_dir() else [path]
 
 
