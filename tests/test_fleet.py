@@ -211,6 +211,18 @@ def test_what_stands_in_the_way_of_a_worker_is_told(folder: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nothing"])
+def test_a_cluster_that_is_not_there_is_told_at_once(
+    folder: Path, tmp_path: Path, address: str
+) -> None:
+    pytest.importorskip("ray.data", reason="needs Ray Data, the extra ray")
+    arguments = ["restore", str(folder), *OPTIONS, "-o", str(tmp_path / "out"), "--ray", address]
+    begin = time.monotonic()
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and f"no Ray cluster answers at {address}" in result.stderr
+    assert time.monotonic() - begin < 60
+
+
 def test_a_bucket_is_restored_into_a_bucket(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

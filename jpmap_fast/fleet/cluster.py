@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from typing import Any
 from jpmap_fast._messages import FieldError
 from jpmap_fast.fleet.settings import FleetSettings
 from jpmap_fast.fleet.worker import Errand, Found, Picture, Worker
+
+# Seconds until somebody answers at the address of a cluster.
+CONNECT = 10
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ def joined(settings: FleetSettings) -> Iterator[None]:
         # One processor for Ray's own actors.
         cpus = settings.workers * settings.worker_cpus + 1
         own |= {"num_cpus": cpus, "include_dashboard": False}
+    elif settings.ray != "auto":
+        _check_answers(settings.ray)
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -135,6 +141,18 @@ def restored(
             yield pickle.loads(row["found"])
     finally:
         logger.setLevel(level)
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nobody listens: Ray would ask for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise OSError(
+            f"no Ray cluster answers at {address} ({error}); expected HOST:PORT as ray start says"
+        ) from error
 
 
 def _check_installed() -> None:
