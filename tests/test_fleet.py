@@ -193,6 +193,35 @@ def test_a_picture_that_ends_its_workers_is_told_and_the_others_are_done(
     assert names == [Path(file).name for file in files if not file.endswith("05.png")]
 
 
+def test_an_error_that_is_no_pictures_own_ends_the_run_which_goes_on_later(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle, with workers busy: the process lives, and so does what was done."""
+    pytest.importorskip("ray.data", reason="needs Ray Data, the extra ray")
+
+    class Failing(Worker):
+        def _restored(self, pictures: Sequence[Any]) -> Any:
+            if any(picture.path.endswith("20.png") for picture in pictures):
+                raise MemoryError("of a test")
+            return super()._restored(pictures)
+
+    request = RestoreRequest(
+        operator="denoising",
+        sigma=0.1,
+        inputs=[str(folder)],
+        output=str(tmp_path / "out"),
+        device="cpu",
+        chunk_size=2,
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster, "Worker", Failing)
+        with pytest.raises(RuntimeError, match="MemoryError: of a test"):
+            run_fleet(request, FleetSettings(workers=2))
+    assert 0 < _done(tmp_path / "out") < COUNT
+    report = run_fleet(replace(request, resume=True), FleetSettings(workers=2))
+    assert len(report.restored) == COUNT
+
+
 def test_batches_are_cut_by_number_and_by_size() -> None:
     sizes = [1, 1, 1, 1 << 26, 1 << 24, 1 << 24, 1, None]
     pictures = [Picture(str(i), f"{i}.png", [size, 0]) for i, size in enumerate(sizes)]

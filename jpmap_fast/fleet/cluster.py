@@ -7,7 +7,7 @@ import os
 import pickle
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -108,9 +108,10 @@ def restored(
     settings: FleetSettings,
     gpus: float,
     how: Pass,
-) -> Iterator[Found]:
+) -> Generator[Found, None, None]:
     """What became of batches, as workers are done with them; those given up are missing."""
     import ray.data
+    from ray.data.block import BlockAccessor
 
     rows = [{"pictures": pickle.dumps(list(batch))} for batch in batches]
     # A block for each: what is done is then given back at once.
@@ -136,10 +137,16 @@ def restored(
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # tracebacks of workers that end
+    # Not by rows or batches: these are read ahead by threads that go on when a run is interrupted,
+    # and the process ends where the cluster is no more then.
+    bundles = iter(data.iter_internal_ref_bundles())
     try:
-        for row in data.iter_rows():
-            yield pickle.loads(row["found"])
+        for bundle in bundles:
+            for block in map(ray.get, bundle.block_refs):
+                for content in BlockAccessor.for_block(block).to_arrow()["found"].to_pylist():
+                    yield pickle.loads(content)
     finally:
+        del bundles  # ends what hands out batches
         logger.setLevel(level)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from jpmap_fast._versions import versions
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.fleet.cluster import FIRST, LAST, check_room, gpus_of, joined, restored
 from jpmap_fast.fleet.settings import FleetSettings
-from jpmap_fast.fleet.worker import Errand, Picture
+from jpmap_fast.fleet.worker import Errand, Found, Picture
 from jpmap_fast.jobs._job import Failures
 from jpmap_fast.jobs._journal import Journal
 from jpmap_fast.jobs._places import is_elsewhere
@@ -97,21 +98,36 @@ class FleetJob(RestoreJob):
         share = -(-len(left) // (SHARE * self.fleet.workers))
         for how, size in ((FIRST, max(1, min(self.inputs.size, share))), (LAST, 1)):
             batches = cut([_picture(*known) for known in waiting.items()], size)
-            for found in restored(errand, batches, self.fleet, gpus, how) if batches else ():
-                if found.error is not None:
-                    raise found.error
-                for name, failure in found.failures.items():
-                    failures[waiting.pop(name).name] = failure
-                sources = [waiting.pop(name) for name in found.answers]
-                if sources:
-                    journal = journal or self.journal([])
-                    answers = list(found.answers.values())
-                    self.note(journal, self.write(sources, answers, journal))
-                progress(len(left) - len(waiting))
+            if not batches:
+                break
+            # Closed at once where something is raised: workers must not outlive their cluster.
+            with closing(restored(errand, batches, self.fleet, gpus, how)) as results:
+                for found in results:
+                    journal = self._note(found, waiting, failures, journal)
+                    progress(len(left) - len(waiting))
         for source in waiting.values():
             assert source.file is not None
             reason = f"{LAST.tries} workers ended while they restored it alone; out of memory?"
             failures[source.name] = (source.file.name, reason)
+        return journal
+
+    def _note(
+        self,
+        found: Found,
+        waiting: dict[str, Source],
+        failures: Failures,
+        journal: Journal | None,
+    ) -> Journal | None:
+        """Write and note what was found of some pictures, which wait no more."""
+        if found.error is not None:
+            raise found.error
+        for name, failure in found.failures.items():
+            failures[waiting.pop(name).name] = failure
+        sources = [waiting.pop(name) for name in found.answers]
+        if sources:
+            journal = journal or self.journal([])
+            answers = list(found.answers.values())
+            self.note(journal, self.write(sources, answers, journal))
         return journal
 
     def _errand(self, gpus: float) -> Errand:
