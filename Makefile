@@ -6,7 +6,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc jpmap_fast/cmake -typ
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.26" ninja
 CXX_FILES := $(shell find csrc jpmap_fast/include benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo test browser service napari cpp lint docs format bench clean
+.PHONY: setup demo test browser service fleet napari cpp lint docs format bench clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,11 @@ napari: setup
 # Restorations without Python: packages, and the program that runs them.
 cpp: setup
 	$(BIN)/python -m pytest -q -m cpp
+
+# A folder restored by workers on two nodes, some of them killed; a bucket served by moto.
+fleet: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[ray]" s3fs "moto[s3,server]"
+	$(BIN)/python -m pytest -q -m fleet
 
 lint: setup
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from processes import named
 
 import jpmap_fast as jf
 from jpmap_fast.data import photograph
@@ -79,22 +80,7 @@ def service(*flags: str, log: Path | None = None) -> Iterator[tuple[str, int]]:
 
 def replicas(service_pid: int) -> list[int]:
     """Process ids of the replicas of a service on this machine."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(REPLICA):
-                if service_pid in _ancestors(int(folder.name)):
-                    found.append(int(folder.name))
-        except OSError:  # it has just ended
-            continue
-    return sorted(found)
-
-
-def _ancestors(pid: int) -> Iterator[int]:
-    while pid > 1:
-        text = Path(f"/proc/{pid}/stat").read_text()
-        pid = int(text.rpartition(")")[2].split()[1])
-        yield pid
+    return named(REPLICA, service_pid)
 
 
 def cases(each: int = 8, priors: Sequence[str] = ("mnist", "fashion", "photos-grey")) -> list[Case]:

@@ -26,6 +26,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """A file of a content, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_bytes(content)
+
+
 def plain(value: Any) -> Any:
     """The same as JSON can hold it: keys are text, tensors and arrays lists, NaN and infinity None.
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import jpmap_fast as jf
 from jpmap_fast.cli import app
-from jpmap_fast.jobs import _job, _restore_job
+from jpmap_fast.jobs import _job, _opened, _restore_job
 from jpmap_fast.jobs._journal import FOLDER, Journal
 from jpmap_fast.jobs._rows import Rows
 
@@ -103,7 +103,7 @@ def test_results_do_not_depend_on_the_batch(tmp_path, monkeypatch):
     arguments = ("--operator", "inpainting", "--sigma", 10, "--simulate", "--missing", 0.7)
     found = []
     for batch in (64, 3, 1):
-        monkeypatch.setattr(_job, "BATCH", batch)
+        monkeypatch.setattr(_opened, "BATCH", batch)
         out = tmp_path / f"out{batch}"
         _run("restore", source, *arguments, "--starts", 3, "-o", out)
         with np.load(out / "restored.npz") as a, np.load(out / "measured.npz") as b:
@@ -117,11 +117,11 @@ def test_results_do_not_depend_on_the_batch(tmp_path, monkeypatch):
 def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
     """No more images are read ahead than a batch holds, however many there are."""
     source, out = _folder(tmp_path / "in", 12), tmp_path / "out"
-    monkeypatch.setattr(_job, "BATCH", 4)
+    monkeypatch.setattr(_opened, "BATCH", 4)
     alive, most = [0], [0]
     read = _job.Source.read if hasattr(_job.Source, "read") else None
     assert read is None  # a field: counted where the job asks for it
-    ask, write = _job.Job._read, _restore_job._RestoreJob._write
+    ask, write = _job.Job._read, _restore_job.RestoreJob._write
 
     def reading(self, source_, failures):
         alive[0] += 1
@@ -133,7 +133,7 @@ def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
         return write(self, source_, *rest)
 
     monkeypatch.setattr(_job.Job, "_read", reading)
-    monkeypatch.setattr(_restore_job._RestoreJob, "_write", writing)
+    monkeypatch.setattr(_restore_job.RestoreJob, "_write", writing)
     _run("restore", source, *COMMON, "-o", out)
     assert most[0] == 4 and alive[0] == 0
 
@@ -141,8 +141,8 @@ def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from jpmap_fast.cli import main
-from jpmap_fast.jobs import _job, _journal, _restore_job, _sample_job
-_job.BATCH = _job.DRAWN = 2
+from jpmap_fast.jobs import _journal, _opened, _restore_job, _sample_job
+_opened.BATCH = _opened.DRAWN = 2
 stage, at = sys.argv[1], int(sys.argv[2])
 sys.argv = ["jpmap-fast", *sys.argv[3:]]
 count = 0
@@ -155,7 +155,8 @@ def dying(function):
         return function(*arguments, **options)
     return call
 if stage == "write":
-    _restore_job.write_pictures = _sample_job.write_pictures = dying(_restore_job.write_pictures)
+    _restore_job.write_whole = dying(_restore_job.write_whole)
+    _sample_job.write_pictures = dying(_sample_job.write_pictures)
 elif stage == "rows":
     _journal.Rows.append = dying(_journal.Rows.append)
 elif stage == "line":
@@ -252,9 +253,9 @@ def test_a_finished_run_is_made_again_with_the_same_settings_alone(tmp_path):
 
 def test_what_draws_left_unfinished_is_no_restoration(tmp_path):
     settings = {"operator": "denoising", "draws": 3}
-    Journal(tmp_path, settings, resume=False)
+    Journal(tmp_path, tmp_path, settings, resume=False)
     with pytest.raises(ValueError, match="had draws = 3, now it is None"):
-        Journal(tmp_path, {"operator": "denoising"}, resume=True)
+        Journal(tmp_path, tmp_path, {"operator": "denoising"}, resume=True)
 
 
 def test_a_changed_picture_is_noticed(tmp_path):
@@ -284,7 +285,7 @@ def test_a_mask_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
     common = ("--operator", "inpainting", "--sigma", 10)
     first, again = tmp_path / "first", tmp_path / "again"
     _run("restore", tmp_path / "clean.npy", *common, "--simulate", "--missing", 0.6, "-o", first)
-    monkeypatch.setattr(_job, "BATCH", 5)
+    monkeypatch.setattr(_opened, "BATCH", 5)
     measured = first / "measured.npz"
     _run("restore", measured, *common, "--mask", measured, "-o", again)
     with np.load(first / "restored.npz") as a, np.load(again / "restored.npz") as b:
@@ -309,7 +310,7 @@ def test_a_kernel_for_each_image_goes_with_its_image(tmp_path, monkeypatch):
     np.savez(tmp_path / "k.npz", kernel=kernels.numpy())
     y = jf.Blur(kernels).A(torch.from_numpy(DIGITS)[:, None])
     np.save(tmp_path / "y.npy", y.numpy())
-    monkeypatch.setattr(_job, "BATCH", 5)
+    monkeypatch.setattr(_opened, "BATCH", 5)
     arguments = ("--operator", "blur", "--kernel", tmp_path / "k.npz", "--sigma", 5)
     _run("restore", tmp_path / "y.npy", *arguments, "-o", tmp_path / "out")
     expected = jf.restore(y, jf.Blur(kernels), "mnist", 5 / 255)

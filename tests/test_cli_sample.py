@@ -17,7 +17,7 @@ from test_cli import _run, _summary
 from test_cli_folders import KILLED
 
 import jpmap_fast as jf
-from jpmap_fast.jobs import RestoreRequest, SampleRequest, _job, _sample_job, run_sampling
+from jpmap_fast.jobs import RestoreRequest, SampleRequest, _opened, _sample_job, run_sampling
 
 COMMON = ("--operator", "denoising", "--sigma", "80")
 
@@ -123,7 +123,7 @@ def test_a_calibration_gives_the_intervals(tmp_path):
 
 
 def test_an_interrupted_run_goes_on(folder, sampled, tmp_path, monkeypatch):
-    monkeypatch.setattr(_job, "DRAWN", 1)
+    monkeypatch.setattr(_opened, "DRAWN", 1)
     real, calls = _sample_job._SampleJob.worked, []
 
     def failing(self, items):
@@ -175,7 +175,7 @@ def test_images_with_more_draws_are_done_fewer_at_a_time(tmp_path, monkeypatch):
         return real(y, *rest, **{**options, "method": few})
 
     monkeypatch.setattr(jf, "sample", quick)
-    monkeypatch.setattr(_job, "MOST_NUMBERS", 3 * 5 * 784)
+    monkeypatch.setattr(_opened, "MOST_NUMBERS", 3 * 5 * 784)
     values = jf.mnist_test_digits(4)[0].numpy()
     np.save(tmp_path / "y.npy", values)
     tifffile.imwrite(tmp_path / "0.tif", values[0, 0])

@@ -82,7 +82,8 @@ def _check_own_command(name: str, *arguments: str) -> None:
     inputs = [word for word in arguments if Path(word).suffix or word.endswith("/")]
     outputs = {arguments[i + 1] for i, word in enumerate(arguments) if word == "--output"}
     absent = [word for word in inputs if word not in outputs and not Path(word).exists()]
-    if name in RUNNABLE and not absent and SLOW not in arguments:
+    elsewhere = any("://" in word for word in arguments)
+    if name in RUNNABLE and not absent and not elsewhere and SLOW not in arguments:
         result = CliRunner().invoke(app, [name, *arguments])
         assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
         return

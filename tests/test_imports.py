@@ -17,7 +17,7 @@ PACKAGE = Path(jpmap_fast.__file__).parent
 # From top to bottom; rooms of one floor may know each other. A room is a module or a folder; a
 # module that stands elsewhere than its folder is named with it, as in "deepinv/operator".
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("cli", "app", "napari", "serve", "ray"),
+    ("cli", "app", "fleet", "napari", "serve"),
     ("jobs",),
     ("experiments",),
     ("demo",),

@@ -138,7 +138,7 @@ def test_pictures_of_one_size_are_restored_together(folder, prior, tmp_path, mon
     run(request)
     first = ["a.png", "a0.png", "a1.png", "a2.png"]
     assert sizes == [first, ["b.png"], ["c.png"], ["d.png"]]
-    monkeypatch.setattr("jpmap_fast.jobs._job.MOST_NUMBERS", 2 * 20 * 26)
+    monkeypatch.setattr("jpmap_fast.jobs._opened.MOST_NUMBERS", 2 * 20 * 26)
     sizes.clear()
     run(request)
     assert sizes[:2] == [first[:2], first[2:]]

@@ -21,6 +21,7 @@ PUBLIC = (
     ".data",
     ".denoisers",
     ".deepinv",
+    ".fleet",
     ".jobs",
     ".operators.registry",
     ".priors",

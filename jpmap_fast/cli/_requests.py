@@ -16,10 +16,10 @@ from jpmap_fast.operators.registry import all_options, owners
 
 
 def request_of(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path],
     operator: str,
     sigma: str,
-    output: Path,
+    output: str | Path,
     prior: str | None,
     options: dict[str, Any],
     **fields: Any,

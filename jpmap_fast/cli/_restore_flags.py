@@ -13,13 +13,22 @@ import typer
 from jpmap_fast.cli._common import flag
 from jpmap_fast.operators.registry import Option, all_options, operator_names, owners
 
+
+def _input(text: str) -> str:
+    """A path of this machine that is there, or a URL, which is looked at later."""
+    if "://" not in text and not Path(text).exists():
+        raise typer.BadParameter(f"Path '{text}' does not exist.")
+    return text
+
+
 Inputs = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
         metavar="INPUT...",
-        exists=True,
-        help="Picture files and folders, or one .npz, .npy or IDX file. For compressed-sensing "
-        "an .npz or .npy file with y [N, m], unless --simulate.",
+        parser=_input,
+        help="Picture files and folders, here or by URLs such as s3://bucket/folder, or one .npz, "
+        ".npy or IDX file. For compressed-sensing an .npz or .npy file with y [N, m], unless "
+        "--simulate.",
     ),
 ]
 OperatorName = Annotated[str, typer.Option(help="How the measurements were made.")]
@@ -31,7 +40,9 @@ Sigma = Annotated[
         metavar="NUMBER|auto",
     ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for what is written.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", help="Folder for what is written; may be a URL.")
+]
 Simulate = Annotated[
     bool,
     typer.Option(
@@ -82,6 +93,22 @@ Resume = Annotated[
     typer.Option("--resume", help="Go on with the run in --output that was interrupted."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="local|auto|HOST:PORT",
+        help="Restore by workers on a Ray cluster: one of this run's own, the one that runs here, "
+        "or one elsewhere. Needs the extra ray.",
+    ),
+]
+Workers = Annotated[int | None, typer.Option(help="With --ray: processes that restore, 1.")]
+WorkerCpus = Annotated[
+    int | None, typer.Option(help="With --ray: processors and threads of each, 1.")
+]
+WorkerGpus = Annotated[
+    float | None,
+    typer.Option(help="With --ray: GPUs of each, or a share of one; 1 with --device cuda."),
+]
 Progress = Annotated[
     bool | None,
     typer.Option("--progress/--no-progress", help="Progress bar; by default on a terminal."),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from jpmap_fast.cli import _restore_flags as flags
-from jpmap_fast.cli._common import FAILED_INPUTS, told_in_one_line
+from jpmap_fast.cli._common import FAILED_INPUTS, flag, told_in_one_line
 from jpmap_fast.cli._requests import bars, request_of
+from jpmap_fast.fleet.settings import FleetSettings
 from jpmap_fast.jobs import RestoreReport, RestoreRequest, run
 from jpmap_fast.priors import pinned_name
 
@@ -20,7 +20,7 @@ def restore(
     inputs: flags.Inputs,
     operator: flags.OperatorName,
     sigma: flags.Sigma,
-    output: flags.Output = Path("restored"),
+    output: flags.Output = "restored",
     simulate: flags.Simulate = False,
     seed: flags.Seed = 0,
     prior: flags.Prior = None,
@@ -33,6 +33,10 @@ def restore(
     background: flags.Background = 1.0,
     resume: flags.Resume = False,
     device: flags.Device = "auto",
+    ray: flags.Ray = None,
+    workers: flags.Workers = None,
+    worker_cpus: flags.WorkerCpus = None,
+    worker_gpus: flags.WorkerGpus = None,
     progress: flags.Progress = None,
     **options: Any,
 ) -> None:
@@ -43,10 +47,12 @@ def restore(
     frames stay together. With --simulate also measured.npz. With a prior for pictures of any size
     each file may have its own: restored.npz then has no x, z and decoded, and measured/NAME.npz
     stands for each file in place of measured.npz. Files are read, restored and written in turn, and
-    a run that was stopped goes on with --resume. Exit status: 0 all restored, 1 some inputs failed
+    a run that was stopped goes on with --resume. With --ray all of this is the work of several
+    processes, on one machine or many. Exit status: 0 all restored, 1 some inputs failed
     (named, the others are done), 2 bad usage.
     """
     with told_in_one_line():
+        fleet = _fleet(ray, workers=workers, worker_cpus=worker_cpus, worker_gpus=worker_gpus)
         request = request_of(
             inputs,
             operator,
@@ -69,11 +75,26 @@ def restore(
             files,
             passes,
         ):
-            report = run(request, progress=files, passes=passes)
+            if fleet is None:
+                report = run(request, progress=files, passes=passes)
+            else:
+                from jpmap_fast.fleet import run_fleet
+
+                report = run_fleet(request, fleet, progress=files)
     chosen = request.prior if request.prior not in (prior, RestoreRequest.prior) else None
     tell(report, chosen)
     if report.failures:
         raise typer.Exit(FAILED_INPUTS)
+
+
+def _fleet(ray: str | None, **given: Any) -> FleetSettings | None:
+    """The workers that were asked for; None where none were."""
+    named = {name: value for name, value in given.items() if value is not None}
+    if ray is not None:
+        return FleetSettings(ray=ray, **named)
+    for name, value in named.items():
+        raise ValueError(f"{flag(name)}: only with --ray, got {value}")
+    return None
 
 
 def _settings(method: str | None, starts: int | None, alpha: float | None) -> dict[str, Any]:

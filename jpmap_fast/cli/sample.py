@@ -35,7 +35,7 @@ def sample(
     inputs: flags.Inputs,
     operator: flags.OperatorName,
     sigma: flags.Sigma,
-    output: flags.Output = Path("sampled"),
+    output: flags.Output = "sampled",
     simulate: flags.Simulate = False,
     draws: Draws = SampleRequest.draws,
     level: Level = SampleRequest.level,

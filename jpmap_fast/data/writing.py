@@ -1,14 +1,15 @@
-"""Pictures written in the kind they were read in, whole or not at all."""
+"""Pictures in the kind they were read in, as files that are written whole or not at all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from jpmap_fast._files import written_whole
+from jpmap_fast._files import write_whole
 from jpmap_fast.data.picture import Array
 
 # Files that keep every number of a picture; others are answered by PNG, or by TIFF for several.
@@ -36,23 +37,31 @@ def answer_suffix(suffix: str, stored: Sequence[str]) -> str:
 
 
 def write_pictures(path: Path, images: Sequence[Tensor], stored: Sequence[str]) -> None:
-    """Images [C, H, W] as one file, each in the type it was read in.
+    """The file of ``encoded`` images, whole or not at all.
 
-    Integers are clipped to [0, 1] and rounded to their full range; floats are written as they are,
+    Args:
+        path: ends in a suffix that ``encoded`` takes.
+        images, stored: as ``encoded`` takes them.
+    """
+    write_whole(path, encoded(path.suffix, images, stored))
+
+
+def encoded(suffix: str, images: Sequence[Tensor], stored: Sequence[str]) -> bytes:
+    """Images [C, H, W] as the content of one file, each in the type it was read in.
+
+    Integers are clipped to [0, 1] and rounded to their full range; floats are kept as they are,
     which only TIFF can hold.
 
     Args:
-        path: ends in .tif or .tiff, or for one image of at most 16 bits in .png.
+        suffix: .tif or .tiff, or for one image of at most 16 bits .png.
         images: C = 1 or 3.
         stored: ``Picture.stored`` of each.
     """
     arrays = [_as(image, kind) for image, kind in zip(images, stored, strict=True)]
-    with written_whole(path) as part:
-        if path.suffix.lower() in TIFF_SUFFIXES:
-            _write_tiff(part, arrays)
-        else:
-            (array,) = arrays
-            _write_png(part, array)
+    if suffix.lower() in TIFF_SUFFIXES:
+        return _tiff(arrays)
+    (array,) = arrays
+    return _png(array)
 
 
 def _as(image: Tensor, stored: str) -> Array:
@@ -66,21 +75,24 @@ def _as(image: Tensor, stored: str) -> Array:
     return np.rint(np.clip(np.nan_to_num(values), 0, 1) * top).astype(dtype)
 
 
-def _write_tiff(path: Path, arrays: list[Array]) -> None:
+def _tiff(arrays: list[Array]) -> bytes:
     import tifffile
 
-    with tifffile.TiffWriter(path) as writer:
+    content = BytesIO()
+    with tifffile.TiffWriter(content) as writer:
         for array in arrays:
             kind = "rgb" if array.ndim == 3 else "minisblack"
             writer.write(np.ascontiguousarray(array), photometric=kind, metadata=None)
+    return content.getvalue()
 
 
-def _write_png(path: Path, array: Array) -> None:
+def _png(array: Array) -> bytes:
     if array.dtype == np.uint8:
         from PIL import Image
 
-        Image.fromarray(np.ascontiguousarray(array)).save(path)
-        return
+        content = BytesIO()
+        Image.fromarray(np.ascontiguousarray(array)).save(content, "png")
+        return content.getvalue()
     import imagecodecs
 
-    path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
+    return bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))

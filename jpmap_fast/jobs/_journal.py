@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jpmap_fast._files import written_whole
+from jpmap_fast._files import write_whole
 from jpmap_fast._messages import FieldError
 from jpmap_fast.jobs._rows import Rows
 
@@ -41,6 +41,7 @@ class Journal:
 
     Args:
         output: folder of the run; the journal is in a folder of its own below it until the end.
+        place: the folder as it is told to people.
         settings: all that results depend on; a run goes on with the same ones alone.
         resume: go on, if there is something to go on with; otherwise begin anew.
         finished: settings of a run that has finished in the folder, and of this one in the same
@@ -54,24 +55,24 @@ class Journal:
     def __init__(
         self,
         output: Path,
+        place: Path,
         settings: dict[str, Any],
         resume: bool,
         finished: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
     ) -> None:
-        self._folder = output / FOLDER
+        self._folder, self._place = output / FOLDER, place
         self._lines = self._folder / "journal.jsonl"
         kept = self._folder / "settings.json"
         self.done: dict[str, Entry] = {}
         if resume and kept.exists():
-            check_same(output, json.loads(kept.read_text()), settings)
+            check_same(place, json.loads(kept.read_text()), settings)
             self._read()
         else:
             if finished is not None:
-                check_same(output, *finished)
+                check_same(place, *finished)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
-            with written_whole(kept) as part:
-                part.write_text(json.dumps(settings))
+            write_whole(kept, json.dumps(settings).encode())
         rows = sum(len(entry.images) for entry in self.done.values())
         self.results = Rows(self._folder / "results", rows)
         self.measured = Rows(self._folder / "measured", rows)
@@ -88,6 +89,20 @@ class Journal:
     def finish(self) -> None:
         """Everything is written: nothing is left to go on with."""
         shutil.rmtree(self._folder)
+
+    def sort(self, sources: Sequence[str]) -> None:
+        """What is done stands in the order of these sources, whatever the one it was done in."""
+        place = {source: number for number, source in enumerate(sources)}
+        ordered = sorted(self.done.values(), key=lambda entry: place[entry.source])
+        if ordered == list(self.done.values()):
+            return
+        rows, count = {}, 0
+        for entry in self.done.values():
+            rows[entry.source] = range(count, count + len(entry.images))
+            count += len(entry.images)
+        order = [row for entry in ordered for row in rows[entry.source]]
+        self.results.order = self.measured.order = order
+        self.done = {entry.source: entry for entry in ordered}
 
     def check_unchanged(self, source: str, stamp: list[Any]) -> bool:
         """Whether a source is done already.
@@ -112,7 +127,7 @@ class Journal:
             raise FieldError(
                 "{resume}: the run in {folder} has restored {source}, which is not among the "
                 "inputs now; begin anew, without {resume}",
-                {"folder": self._folder.parent, "source": source},
+                {"folder": self._place, "source": source},
             )
 
     def _read(self) -> None:

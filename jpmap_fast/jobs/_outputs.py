@@ -11,6 +11,7 @@ from torch import Tensor
 from jpmap_fast._messages import FieldError
 from jpmap_fast.data.picture import with_channels
 from jpmap_fast.data.writing import TIFF_SUFFIXES, answer_suffix
+from jpmap_fast.jobs._places import full_name, is_same
 from jpmap_fast.jobs._sources import Item
 
 # What a file may turn out to hold: one picture that PNG can hold, or anything.
@@ -30,7 +31,6 @@ class Targets:
     become "photo_2.png" and "photo.png".
 
     Args:
-        output: their folder.
         files: picture files that may be restored.
         kind: "png" or "tiff"; None for that of the file where it can hold the answer.
         bits: of a pixel, 8, 16 or 32; None for as many as the picture had.
@@ -38,14 +38,13 @@ class Targets:
 
     def __init__(
         self,
-        output: Path,
         files: Sequence[Path],
         kind: str | None = None,
         bits: int | None = None,
     ) -> None:
-        self._output, self._kind, self._bits = output, kind, bits
+        self._kind, self._bits = kind, bits
         self._names: dict[tuple[Path, str], str] = {}
-        wanted = [(file, self._suffix(file, stored)) for stored in (_ONE, _MORE) for file in files]
+        wanted = [(file, self.suffix(file, stored)) for stored in (_ONE, _MORE) for file in files]
         taken: set[str] = set()
         # What is inside is not known yet: every name a file may get is taken, its own ones first.
         for file, suffix in sorted(wanted, key=lambda pair: pair[0].suffix != pair[1]):
@@ -58,9 +57,9 @@ class Targets:
             taken.add(name.lower())
             self._names[file, suffix] = name
 
-    def of(self, file: Path, stored: Sequence[str]) -> Path:
-        """Where the restored pages of a file go, by the types that they were stored in."""
-        return self._output / self._names[file, self._suffix(file, stored)]
+    def of(self, file: Path, stored: Sequence[str]) -> str:
+        """The name of what the restored pages of a file go to, by the types they were stored in."""
+        return self._names[file, self.suffix(file, stored)]
 
     def written(self, stored: Sequence[str]) -> list[str]:
         """The types that pages are written in, by the types that they were stored in.
@@ -81,22 +80,30 @@ class Targets:
     def _types(self, stored: Sequence[str]) -> list[str]:
         return list(stored) if self._bits is None else [_TYPES[self._bits]] * len(stored)
 
-    def _suffix(self, file: Path, stored: Sequence[str]) -> str:
+    def suffix(self, file: Path, stored: Sequence[str]) -> str:
         """Of the answer to a file."""
         if self._kind is None:
             return answer_suffix(file.suffix, self._types(stored))
         own = TIFF_SUFFIXES if self._kind == "tiff" else (".png",)
         return file.suffix if file.suffix.lower() in own else own[0]
 
-    def check_inputs(self, inputs: Sequence[Path]) -> None:
-        """Raise ValueError where a picture would be written over in a folder of inputs."""
-        folders = {(path if path.is_dir() else path.parent).resolve() for path in inputs}
-        if self._output.resolve() not in folders:
+    def check_inputs(self, output: Path, inputs: Sequence[Path], resume: bool) -> None:
+        """Raise ValueError where a picture would be written over in a folder of inputs.
+
+        Args:
+            output: folder that is written to.
+            inputs: files and folders.
+            resume: whether what is in the output may be of this run, unless it is an input.
+        """
+        folders = (path if path.is_dir() else path.parent for path in inputs)
+        if not any(is_same(output, folder) for folder in folders):
             return
+        own = {full_name(file) for file, _ in self._names} if resume else None
         for name in self._names.values():
-            if (self._output / name).exists():
+            path = output / name
+            if (own is None or full_name(path) in own) and path.exists():
                 raise FieldError(
                     "{output}: {path} is in the folder of the inputs and would be overwritten; "
                     "choose another folder",
-                    {"path": self._output / name},
+                    {"path": path},
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jpmap_fast.data.picture import loses_colour
 from jpmap_fast.data.pictures import read_pictures
+from jpmap_fast.jobs._places import as_file, place
 from jpmap_fast.jobs._sources import Shape, is_array, unfolded
 from jpmap_fast.jobs.pictures import Restoring
 from jpmap_fast.jobs.request import RestoreRequest
@@ -28,8 +29,8 @@ def with_prior(request: RestoreRequest) -> RestoreRequest:
     size of a digit. One that cannot be is passed over: it fails later, with its reason.
     """
     named = replace(request, prior=DIGITS)
-    paths = unfolded([Path(name) for name in request.inputs])
-    if any(path.is_file() and is_array(path) for path in paths):
+    paths = unfolded([place(name) for name in request.inputs])
+    if any(map(is_array, paths)):
         return named
     try:
         size: Shape = Restoring(named).shape[1:]
@@ -50,7 +51,8 @@ def _shapes(paths: Sequence[Path]) -> Iterator[tuple[Path, tuple[int, ...]]]:
     """Pictures with their (C, H, W), C = 1 for a grey one."""
     for path in paths:
         try:
-            yield path, _shape_of(path)
+            with as_file(path) as here:
+                yield here, _shape_of(here)
         except (ValueError, TypeError, OSError):
             continue
 

@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,11 +26,15 @@ class Rows:
     Args:
         folder: made where it is not there.
         count: rows known to be whole.
+
+    Attributes:
+        order: of the rows where they are read and written; None for that in which they came.
     """
 
     def __init__(self, folder: Path, count: int = 0) -> None:
         self._folder = folder
         self.count = count
+        self.order: Sequence[int] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if count == 0:
             for path in folder.iterdir():
@@ -59,7 +63,8 @@ class Rows:
         found = {}
         for rows in sorted(self._folder.glob("*.rows")):
             shape, dtype = self._layout(rows)
-            found[rows.stem] = np.fromfile(rows, dtype).reshape(self.count, *shape)
+            array = np.fromfile(rows, dtype).reshape(self.count, *shape)
+            found[rows.stem] = array if self.order is None else array[np.array(self.order)]
         return found
 
     def write(self, path: Path, more: Mapping[str, Array]) -> None:
@@ -77,7 +82,11 @@ class Rows:
                         },
                     )
                     with rows.open("rb") as file:
-                        shutil.copyfileobj(file, member, 1 << 20)
+                        if self.order is None:
+                            shutil.copyfileobj(file, member, 1 << 20)
+                        else:
+                            size = dtype.itemsize * int(np.prod(shape))
+                            member.writelines(_ordered(file, size, self.order))
             for name, array in more.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
@@ -85,3 +94,10 @@ class Rows:
     def _layout(self, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
         layout = json.loads(path.with_suffix(".json").read_text())
         return tuple(layout["shape"]), np.dtype(layout["dtype"])
+
+
+def _ordered(file: BinaryIO, size: int, order: Sequence[int]) -> Iterator[bytes]:
+    """The rows of a file, each of so many bytes, in another order."""
+    for row in order:
+        file.seek(row * size)
+        yield file.read(size)

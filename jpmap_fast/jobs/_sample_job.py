@@ -16,9 +16,12 @@ import jpmap_fast as jf
 from jpmap_fast._metrics import psnr
 from jpmap_fast.algorithms import Progress
 from jpmap_fast.data.writing import write_pictures
-from jpmap_fast.jobs._job import Job, opened
+from jpmap_fast.jobs._folder import folder_at
+from jpmap_fast.jobs._job import Job
 from jpmap_fast.jobs._journal import Entry, Journal
+from jpmap_fast.jobs._opened import opened
 from jpmap_fast.jobs._outputs import Targets
+from jpmap_fast.jobs._places import place
 from jpmap_fast.jobs._settings import settings
 from jpmap_fast.jobs._sources import Item, Source
 from jpmap_fast.jobs._summary import told_settings, write_summary
@@ -68,15 +71,14 @@ def run_sampling(
     named = replace(request.restore, prior=inputs.ready.request.prior)
     request = replace(request, restore=named)
     kept = settings(request.restore, arrays or {}, own=_own(request))
-    targets = None
+    output, targets = place(request.restore.output), None
     if not inputs.rows:
         targets = _targets(request, inputs.files, PICTURES[0])
-        if not request.restore.resume:
-            for name in (*PICTURES, "std", "std-picture", "draws"):
-                _targets(request, inputs.files, name).check_inputs(
-                    [Path(path) for path in request.restore.inputs]
-                )
-    return _SampleJob(inputs, kept, targets, request, calibration).run(progress)
+        paths, resume = [place(path) for path in request.restore.inputs], request.restore.resume
+        for name in (*PICTURES, "std", "std-picture", "draws"):
+            _targets(request, inputs.files, name).check_inputs(output / name, paths, resume)
+    job = _SampleJob(inputs, kept, targets, folder_at(output), request, calibration)
+    return job.run(progress)
 
 
 def _own(request: SampleRequest) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _targets(request: SampleRequest, files: list[Path], name: str) -> Targets:
         kind, bits = "tiff", 32
     elif name == "std-picture":
         kind, bits = None, 8
-    return Targets(Path(request.restore.output) / name, files, kind, bits)
+    return Targets(files, kind, bits)
 
 
 @dataclass(frozen=True)
@@ -212,17 +214,17 @@ class _SampleJob(Job):
         )
         for name, values in (*shown.items(), ("std", std), ("std-picture", std / brightest)):
             targets = _targets(self.request, self.inputs.files, name)
-            target = targets.of(source.file, stored)
+            target = self.output / name / targets.of(source.file, stored)
             target.parent.mkdir(parents=True, exist_ok=True)
             write_pictures(target, list(values), targets.written(stored))
-        target = self.targets.of(source.file, stored)
+        answer = Path(self.targets.of(source.file, stored))
         if self.request.write_draws and found.x is not None:
-            folder = self.output / "draws" / target.name
+            folder = self.output / "draws" / answer
             folder.mkdir(parents=True, exist_ok=True)
             for number, x in enumerate(found.x[rows].unbind(1), 1):
-                own = folder / f"{number:0{len(str(self.request.draws))}d}{target.suffix}"
+                own = folder / f"{number:0{len(str(self.request.draws))}d}{answer.suffix}"
                 write_pictures(own, list(x), self.targets.written(stored))
-        return target.name
+        return answer.name
 
     def close(self, journal: Journal, report: RestoreReport) -> None:
         journal.results.write(self.output / "posterior.npz", {})

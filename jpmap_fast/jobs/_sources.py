@@ -21,6 +21,7 @@ from jpmap_fast.data.arrays import (
 from jpmap_fast.data.idx import is_idx, read_idx
 from jpmap_fast.data.picture import TURNED_GREY, Array, loses_colour, with_channels
 from jpmap_fast.data.readers import USUAL_KEYS, fitting_pictures, page_names, picture_files
+from jpmap_fast.jobs._places import as_file, asked, full_name, look_again, stamp
 
 # Images of an array in one source, and worked on at a time.
 BATCH = 64
@@ -95,7 +96,7 @@ def sources(
         ValueError: inputs that do not go together, or an array of another shape.
         TypeError: an array of no numbers. OSError: nothing there.
     """
-    arrays = [path for path in paths if path.is_file() and is_array(path)]
+    arrays = [path for path in paths if is_array(path)]
     if arrays and len(paths) > 1:
         raise FieldError(
             "{inputs}: expected picture files and folders, or one {suffixes} file, got {count} "
@@ -109,15 +110,26 @@ def sources(
     if arrays:
         (path,) = arrays
         array = _content(path, key)
-        names = str(path.resolve()), path.name, path.stem
-        return list(_slices(array, names, _stamp(path), shape, batch)), True
-    return [_pictures(file, shape, background) for file in unfolded(paths)], False
+        names = full_name(path), path.name, path.stem
+        return list(_slices(array, names, stamp(path), shape, batch)), True
+    found = [
+        picture_source(file, shape, background, name=full_name(file), stamp=stamp(file))
+        for file in unfolded(paths)
+    ]
+    return found, False
 
 
 def unfolded(paths: Sequence[Path]) -> list[Path]:
     """Files, and those of folders that are named like pictures, each once."""
-    files = [file for path in paths for file in (picture_files(path) if path.is_dir() else [path])]
-    return list({file.resolve(): file for file in files}.values())
+    files = [file for path in paths for file in _files(path)]
+    return list({full_name(file): file for file in files}.values())
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those of the folder that are named like pictures."""
+    with asked(path):
+        look_again(path)
+        return picture_files(path) if path.is_dir() else [path]
 
 
 def array_sources(array: Array, shape: Shape, batch: int = BATCH) -> list[Source]:
@@ -132,7 +144,7 @@ def array_sources(array: Array, shape: Shape, batch: int = BATCH) -> list[Source
 
 def check_vectors(paths: Sequence[Path], operator: str) -> None:
     """Raise ValueError where files cannot be measurements [N, m] of such an operator."""
-    if len(paths) != 1 or not paths[0].is_file() or not is_array(paths[0]):
+    if len(paths) != 1 or not is_array(paths[0]):
         raise FieldError(
             "{inputs}: {name} restores measurements y [N, m] from one .npz or .npy file; "
             "to try it on images, add {simulate}",
@@ -151,18 +163,26 @@ def check_shape(got: tuple[int, ...], wanted: Shape) -> None:
 
 
 def is_array(path: Path) -> bool:
-    """Whether a file holds one array of images."""
-    return path.suffix.lower() in ARRAY_SUFFIXES or is_idx(path)
+    """Whether it is a file that holds one array of images."""
+    with asked(path):
+        return path.is_file() and (path.suffix.lower() in ARRAY_SUFFIXES or is_idx(path))
 
 
-def _stamp(path: Path) -> list[Any]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+def picture_source(
+    file: Path, shape: Shape, background: float, *, name: str, stamp: list[Any]
+) -> Source:
+    """The source of one picture file.
 
+    Args:
+        file: that is read.
+        shape: of one image or its measurements.
+        background: grey level behind transparent pixels.
+        name, stamp: of the source.
+    """
 
-def _pictures(file: Path, shape: Shape, background: float) -> Source:
     def read() -> list[Item]:
-        pages = list(fitting_pictures(file, shape, background))
+        with as_file(file) as here:
+            pages = list(fitting_pictures(here, shape, background))
         names = page_names(file.name, len(pages))
         any_size = None in shape
         return [
@@ -170,13 +190,14 @@ def _pictures(file: Path, shape: Shape, background: float) -> Source:
             for row, (name, page) in enumerate(zip(names, pages, strict=True))
         ]
 
-    return Source(str(file.resolve()), file, _stamp(file), read)
+    return Source(name, file, stamp, read)
 
 
 def _content(path: Path, key: str | None) -> Array:
-    if path.suffix.lower() not in ARRAY_SUFFIXES:
-        return read_idx(path)
-    return read_array(path, key, ("y", "measurements", *USUAL_KEYS))
+    with as_file(path) as here:
+        if path.suffix.lower() not in ARRAY_SUFFIXES:
+            return read_idx(here)
+        return read_array(here, key, ("y", "measurements", *USUAL_KEYS))
 
 
 def _slices(

@@ -55,8 +55,9 @@ class RestoreRequest:
             of each picture, see ``estimate_sigma``.
         options: what the operator is made of, by name, such as {"kernel": "gaussian:2"}; the page
             of the command line lists them. Files are named by their path. Defaults are filled in.
-        inputs: paths of picture files and folders, or of one .npz, .npy or IDX file; none where an
-            array is given beside the request.
+        inputs: paths of picture files and folders, or of one .npz, .npy or IDX file, or URLs of
+            them that fsspec knows, such as "s3://bucket/folder"; none where an array is given
+            beside the request.
         simulate: the inputs are clean images: they are measured first, and the PSNR is known.
         prior: name of a bundled prior, a path, or "hf://owner/name", of which summary.json keeps
             the commit, see ``pinned_name``. With one for pictures of any size, such as "photos",
@@ -73,7 +74,7 @@ class RestoreRequest:
             they are large. Results do not depend on it.
         key: name of the array in an .npz file of ``inputs``.
         background: grey level behind transparent pixels, 0 black to 1 white.
-        output: folder for what a run writes.
+        output: folder for what a run writes, or its URL.
         format: of restored pictures, "png" or "tiff"; None for that of their files where it can
             hold them.
         bits: of a restored pixel, 8, 16 or 32 (floating point, TIFF alone); None for as many as

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from jpmap_fast._messages import one_line
-from jpmap_fast.data.writing import answer_suffix, write_pictures
+from jpmap_fast.data.writing import answer_suffix, encoded
 from jpmap_fast.jobs._outputs import as_stored
 from jpmap_fast.jobs._sources import Item, Shape, sources
 from jpmap_fast.operators.registry import named_operator
@@ -75,11 +76,9 @@ def written(x: Tensor, item: Item) -> tuple[bytes, str]:
 
     Integers are clipped and rounded; an .npy file is answered by one of [C, H, W] float32.
     """
-    suffix = answer_suffix("", [item.stored]) if item.stored else ".npy"
-    with TemporaryDirectory(prefix="jpmap-fast-") as folder:
-        path = Path(folder) / f"picture{suffix}"
-        if item.stored:
-            write_pictures(path, [as_stored(x, item)], [item.stored])
-        else:
-            np.save(path, x.cpu().numpy(), allow_pickle=False)
-        return path.read_bytes(), MEDIA_TYPES[suffix]
+    if item.stored:
+        suffix = answer_suffix("", [item.stored])
+        return encoded(suffix, [as_stored(x, item)], [item.stored]), MEDIA_TYPES[suffix]
+    content = BytesIO()
+    np.save(content, x.cpu().numpy(), allow_pickle=False)
+    return content.getvalue(), MEDIA_TYPES[".npy"]
