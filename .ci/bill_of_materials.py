@@ -1,8 +1,8 @@
 """The bill of materials of a wheel: python .ci/bill_of_materials.py ENVIRONMENT WHEEL.
 
-ENVIRONMENT is what ``cyclonedx-py environment`` says of one in which the wheel was installed. What
-the wheel does not need is left out, the weights and data within it are added with their hashes and
-licences, and the bill is written beside the wheel, CycloneDX in a file that ends in .cdx.json.
+ENVIRONMENT is what ``cyclonedx-py environment`` says of one that holds the wheel and what it needs,
+nothing else. The weights and data within the wheel are added with their hashes and licences. The
+bill is written beside the wheel, CycloneDX in a file that ends in .cdx.json.
 """
 
 from __future__ import annotations
@@ -16,21 +16,7 @@ from zipfile import ZipFile
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from terms import DATA, terms
-
-
-def without_strangers(bill: dict[str, Any]) -> dict[str, Any]:
-    """What the component that it is about leads to: not pip, which installed it."""
-    needs = {entry["ref"]: entry.get("dependsOn", []) for entry in bill["dependencies"]}
-    reached, waiting = set(), [bill["metadata"]["component"]["bom-ref"]]
-    while waiting:
-        ref = waiting.pop()
-        if ref not in reached:
-            reached.add(ref)
-            waiting += needs.get(ref, [])
-    parts = [part for part in bill["components"] if part["bom-ref"] in reached]
-    edges = [entry for entry in bill["dependencies"] if entry["ref"] in reached]
-    return bill | {"components": parts, "dependencies": edges}
+from terms import DATA, metadata_of, terms
 
 
 def bundled(wheel: Path) -> list[dict[str, Any]]:
@@ -56,12 +42,15 @@ def bundled(wheel: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Write the bill, or say what is wrong with it."""
     environment, wheel = map(Path, sys.argv[1:])
-    bill = without_strangers(json.loads(environment.read_text(encoding="utf-8")))
+    bill = json.loads(environment.read_text(encoding="utf-8"))
     about = bill["metadata"]["component"]
+    # The tool takes an expression with terms that SPDX does not list for a name.
+    about["licenses"] = [{"expression": metadata_of(wheel)["License-Expression"]}]
     about["hashes"] = [{"alg": "SHA-256", "content": sha256(wheel.read_bytes()).hexdigest()}]
     about["components"] = bundled(wheel)
     names = {part["name"] for part in bill["components"]}
     assert {"torch", "numpy"} <= names, f"expected what the wheel needs, got {sorted(names)}"
+    assert "pip" not in names, "expected an environment without pip, which no wheel needs"
     assert about["components"], "no weights in the wheel"
     text = json.dumps(bill, indent=2) + "\n"
     version = SchemaVersion.from_version(bill["specVersion"])

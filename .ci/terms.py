@@ -1,12 +1,15 @@
-"""Whose each file of the checkout is and under which terms, by ``reuse`` from REUSE.toml."""
+"""Whose each file is and under which terms: of the checkout by REUSE.toml, of a wheel by itself."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from email.message import Message
+from email.parser import Parser
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is read by code and not written by hand: weights, digits, pictures.
@@ -33,3 +36,10 @@ def terms() -> dict[str, Terms]:
         if licences:
             found[file["path"]] = Terms(" AND ".join(licences), "; ".join(owners))
     return found
+
+
+def metadata_of(wheel: Path) -> Message:
+    """What a wheel says of itself."""
+    with ZipFile(wheel) as archive:
+        (head,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive.read(head).decode())

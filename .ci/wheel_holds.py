@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from email.parser import Parser
+from email.message import Message
 from pathlib import Path
 from zipfile import ZipFile
 
-from terms import DATA, Terms, terms
+from terms import DATA, Terms, metadata_of, terms
 
 # What a wheel may weigh beside the priors of photographs, and what each of those may.
 LIMIT, PHOTOS = 25_000_000, 25_000_000
@@ -28,13 +28,11 @@ def check_files(sizes: dict[str, int]) -> str:
     return f"{sum(sizes.values()) / 1e6:.1f} MB, {others / 1e6:.1f} without {photos}"
 
 
-def check_terms(wheel: ZipFile, stated: dict[str, Terms]) -> str:
+def check_terms(names: list[str], metadata: Message, stated: dict[str, Terms]) -> str:
     """Every licence is named and its text is there; data has a card beside it."""
-    names = wheel.namelist()
-    (head,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-    metadata = Parser().parsestr(wheel.read(head).decode())
-    folder = head.replace("METADATA", "licenses/")
-    assert f"{folder}LICENSE" in names, f"no {folder}LICENSE"
+    texts = [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
+    assert len(texts) == 1, f"expected one LICENSE of the package, got {texts}"
+    folder = texts[0].removesuffix("LICENSE")
     unknown = [name for name in names if name.endswith(DATA) and name not in stated]
     assert not unknown, f"no licence in REUSE.toml: {unknown}"
     needed = {
@@ -43,7 +41,7 @@ def check_terms(wheel: ZipFile, stated: dict[str, Terms]) -> str:
         if name in stated
         for licence in re.split(r" (?:AND|OR|WITH) ", stated[name].licence)
     }
-    told = set(re.split(r" AND ", metadata["License-Expression"]))
+    told = set(metadata["License-Expression"].split(" AND "))
     assert told == needed, f"pyproject.toml: license names {told}, its files are under {needed}"
     absent = [one for one in needed if f"{folder}LICENSES/{one}.txt" not in names]
     assert not absent, f"no text of the licences {absent}"
@@ -60,8 +58,8 @@ def main() -> None:
     for path in sys.argv[1:]:
         with ZipFile(path) as wheel:
             sizes = {entry.filename: entry.compress_size for entry in wheel.infolist()}
-            print(f"wheel: {check_files(sizes)}")
-            print(f"wheel: {check_terms(wheel, stated)}")
+        print(f"wheel: {check_files(sizes)}")
+        print(f"wheel: {check_terms(list(sizes), metadata_of(Path(path)), stated)}")
 
 
 if __name__ == "__main__":
