@@ -6,7 +6,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc jpmap_fast/cmake -typ
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.26" ninja
 CXX_FILES := $(shell find csrc jpmap_fast/include benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo test browser service fleet napari cpp lint docs format bench clean
+.PHONY: setup demo test browser service fleet napari cpp lint docs format bench release clean
 
 setup: $(STAMP)
 
@@ -57,6 +57,7 @@ lint: setup
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
 	$(BIN)/python benchmarks/pages.py --check
+	$(BIN)/reuse lint --lines
 
 # Warnings are errors: broken links, pages without a place, names that are gone. Not --quiet, by which
 # mkdocs would count no warnings.
@@ -77,6 +78,10 @@ bench: setup
 	$(BIN)/python benchmarks/bench_log_likelihood.py
 	$(BIN)/python benchmarks/bench_operators.py --device cpu
 	$(BIN)/python benchmarks/baseline.py --device cpu
+
+# Wheels, sources, bills of materials and sums into dist/: the head of the script says the settings.
+release:
+	.ci/release $(PYTHON)
 
 clean:
 	rm -rf .venv build demo site .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""README.md and docs: blocks of Python run, commands are ones that exist, names have a place."""
+"""README.md, docs and rules: blocks of Python run, commands exist, names have a place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jpmap_fast.cli import app
 from jpmap_fast.operators import registry
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = pages.pages(ROOT)
+PAGES = [*pages.pages(ROOT), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:jpmap-fast|make|pip) [^`\n]+)`")
 RUNNABLE = ("restore", "info")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -36,6 +37,10 @@ from picture_samples import (
 from PIL import Image, ImageOps
 
 from jpmap_fast.data import load_images, read_pictures
+
+# What the last imagecodecs for Python 3.10 has not: pages of a fax it cannot read, and cannot write
+# these samples of 12 bits.
+FAX, TWELVE_BITS = "fax.tif", "twelve-bits.tif"
 
 # Name of the file, how it is made, what it shows, and the type it holds.
 KINDS: dict[str, tuple[Save, Any, str]] = {
@@ -125,7 +130,7 @@ KINDS: dict[str, tuple[Save, Any, str]] = {
     "cmyk.tif": (Image.fromarray(C8).convert("CMYK").save, C8 / 255, "uint8"),
     "palette.tif": (PALETTE.save, np.asarray(PALETTE.convert("RGB")) / 255, "uint8"),
     "one-bit.tif": (Image.fromarray(U8 > 127).save, U8 > 127, "bool"),
-    "fax.tif": (
+    FAX: (
         lambda path: Image.fromarray(U8 > 127).save(path, compression="group4"),
         U8 > 127,
         "bool",
@@ -158,7 +163,7 @@ KINDS: dict[str, tuple[Save, Any, str]] = {
         np.rot90(U8, -1) / 255,
         "uint8",
     ),
-    "twelve-bits.tif": (
+    TWELVE_BITS: (
         lambda path: tifffile.imwrite(path, U16 >> 4, bitspersample=12),
         (U16 >> 4) / 4095,
         "uint16",
@@ -188,7 +193,16 @@ KINDS: dict[str, tuple[Save, Any, str]] = {
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_shows_what_was_stored(name, tmp_path):
     save, shown, stored = KINDS[name]
-    save(tmp_path / name)
+    try:
+        save(tmp_path / name)
+    except NotImplementedError as error:
+        if name == TWELVE_BITS:
+            pytest.skip(f"imagecodecs {imagecodecs.__version__}: {error}")
+        raise
+    if name == FAX and not hasattr(imagecodecs, "CCITTFAX4"):
+        with pytest.raises(ValueError, match="fax.tif: not a readable picture"):
+            list(read_pictures(tmp_path / name))
+        return
     (found,) = read_pictures(tmp_path / name)
     np.testing.assert_allclose(found.values, planes(shown), rtol=0, atol=CLOSE)
     assert found.stored == stored
