@@ -111,5 +111,8 @@ def _with_beta(work: Work, onward: Tensor, beta: Tensor) -> Work:
 def nothing_left(problem: Problem, state: State, beta: Tensor) -> Tensor:
     """Whether a Newton step on J(z) promises next to nothing [B] bool."""
     f, _ = problem.latent_objective("projected", state.x, beta)
-    promised = GaussNewton().promised(f, state.z)
-    return promised <= NOTHING_LEFT * state.objective.double().abs()
+    solver = GaussNewton()
+    # Of half its squared length, a step that the solver would not take: J may fall to 0.
+    least = 0.5 * state.z.shape[1] * solver.tolerance**2
+    wanted = NOTHING_LEFT * state.objective.double().abs()
+    return solver.promised(f, state.z) <= wanted.clamp_min(least)
