@@ -66,7 +66,10 @@ def _network() -> nn.Module:
 
 # Arguments that a method cannot do without, of those that have any.
 METHODS: dict[str, Callable[[], dict[str, Any]]] = {
+    # Some hundred iterations to their own tolerance say no more of a contract than a dozen.
+    "ADMM": lambda: {"tolerance": 0.02},
     "EPLL": lambda: {"mixture": _mixture()},
+    "LinearisedADMM": lambda: {"tolerance": 0.02},
     "PnPADMM": lambda: {"denoiser": Shrink()},
     "Supervised": lambda: {"network": _network()},
     "TotalVariation": lambda: {"weight": 2.0},

@@ -117,6 +117,7 @@ RESERVED = (
     *("device", "chunk_size", "key", "background", "output", "format", "bits", "resume"),
     *("residual", "estimate", "version", "starts", "alpha", "progress", "help"),
     *("restore", "draws", "sampler", "level", "calibration", "write_draws"),
+    *("ray", "workers", "worker_cpus", "worker_gpus"),
 )
 
 _REGISTERED: dict[str, NamedOperator] = {}
