@@ -26,6 +26,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast._metrics import psnr
 from jpmap_fast._versions import device_name
+from jpmap_fast.sampling.weighted import MALA_DRAWS
 
 DRAWS = 99
 SIGMA = {"denoising": 0.2, "inpainting": 10 / 255, "blur": 10 / 255}
@@ -65,7 +66,7 @@ def measured(
     seconds = time.perf_counter() - begin
     best = jf.restore(y, whole, prior, sigma, residual=model, generator=g)
     gain = (psnr(p.mean, x) - psnr(best.x, x)).double()
-    chains = p.sampler == 2
+    chains = p.sampler == MALA_DRAWS
     below = (p.x < x[:, None]).sum(dim=1)
     found = {
         "problem": name,

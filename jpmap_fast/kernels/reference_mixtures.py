@@ -1,4 +1,4 @@
-"""Plain-torch twins of the compiled operators for weighted draws, which a GPU takes as well.
+"""Plain-torch twins of the compiled operators for weighted draws, for what no kernel takes.
 
 Sums of whole tensors, one after the other: an image has the same bits alone and in any batch.
 """
