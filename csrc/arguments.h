@@ -216,9 +216,9 @@ inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vec
 }
 
 // Layers in rows (CUDA), all sizes but the latent one padded to a multiple of 32: weights [out,
-// in], adjoints [in, out]. `tangents` are first those of every layer, [out, in] in float16 (that of
-// the first layer is not used), then the power of two [1] that each of them, and of the first layer
-// its float32 weights, is multiplied by.
+// in], adjoints [in, out]. `tangents` are, of every layer but the first, W split in two parts of
+// float16, [out, 2 in], then W^T likewise, [in, 2 out], both times 2^13 s and in the order of
+// kernels/mlp_network.py; then of every layer the power of two s [1].
 inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vector<Tensor>& weights,
                                const std::vector<Tensor>& adjoints,
                                const std::vector<Tensor>& tangents,
@@ -226,9 +226,10 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
                                const std::vector<int64_t>& activations, const MlpMeasurement& m,
                                bool draws = false) {
   const MlpSizes sizes = check_mlp(op, z, weights, adjoints, biases, activations, m, draws);
-  STD_TORCH_CHECK(tangents.size() == 2 * weights.size(), op,
-                  ": expected tangents and their scale for every layer, ", 2 * weights.size(),
-                  ", got ", tangents.size());
+  const size_t split = weights.size() - 1;
+  STD_TORCH_CHECK(tangents.size() == 3 * split + 1, op,
+                  ": expected tangents, adjoints and a scale of the layers, ", 3 * split + 1,
+                  " in all, got ", tangents.size());
   int64_t inputs = sizes.latent;
   for (size_t l = 0; l < weights.size(); ++l) {
     STD_TORCH_CHECK(biases[l].dim() == 1 && biases[l].size(0) % 32 == 0, op,
@@ -241,12 +242,15 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
          {std::pair{"weights", &weights[l]}, {"adjoints", &adjoints[l]}, {"biases", &biases[l]}}) {
       check_aligned(op, name, *tensor);
     }
-    check_typed(op, "the scale of tangents", tangents[weights.size() + l],
+    check_typed(op, "the scale of tangents", tangents[2 * split + l],
                 torch::headeronly::ScalarType::Float, z, {1});
     if (l > 0) {
-      check_typed(op, "tangents", tangents[l], torch::headeronly::ScalarType::Half, z,
-                  {outputs, inputs});
-      check_aligned(op, "tangents", tangents[l]);
+      const Tensor &split_rows = tangents[l - 1], &split_columns = tangents[split + l - 1];
+      const auto half = torch::headeronly::ScalarType::Half;
+      check_typed(op, "tangents", split_rows, half, z, {outputs, 2 * inputs});
+      check_typed(op, "tangents", split_columns, half, z, {inputs, 2 * outputs});
+      check_aligned(op, "tangents", split_rows);
+      check_aligned(op, "tangents", split_columns);
     }
     inputs = outputs;
   }

@@ -12,8 +12,9 @@ namespace jpmap {
 constexpr int kMlpImages = 32;       // at most, a tile
 constexpr int kMlpTangentRows = 64;  // at most, that pass through the network together
 constexpr int kMlpReserved = 4096;   // bytes of shared memory the kernels use beside a layout
-// What rows in shared memory are longer than their numbers, at most.
-constexpr int kFloatPad = 16, kHalfPad = 32;
+// What rows in shared memory are longer than their numbers: floats that are read 16 bytes a lane, and
+// split rows and halves, read in fragments.
+constexpr int kFloatPad = 16, kSplitPad = 4, kHalfPad = 8;
 
 // Sizes of a network for a GPU: latent dimensions, and every layer's outputs padded to a multiple
 // of 32.
@@ -60,7 +61,7 @@ struct MlpLayout {
     hessian = take((k * k + 3) / 4 * 4);
     slot = static_cast<int>(at);
     const auto area_of = [&](int64_t tile, int64_t tangents) {
-      const int64_t values = 4 * ((tile + 15) / 16 * 16) * (widest + kFloatPad);
+      const int64_t values = 4 * ((tile + 15) / 16 * 16) * (widest + kSplitPad);
       const int64_t wide = std::max(values, 2 * tangents * (hidden + kHalfPad));
       return (std::max(wide, 8 * k * (k + 1)) + 127) / 128 * 128;
     };

@@ -9,7 +9,7 @@ import torch
 
 from jpmap_fast import _C, kernels
 from jpmap_fast.kernels import mlp as mlp_kernels
-from jpmap_fast.kernels.mlp_network import scaled_half
+from jpmap_fast.kernels.mlp_network import SPLIT_SCALE, scale_of, split
 
 # The least that a device of compute capability 8.0 or higher offers a block.
 LEAST_SHARED_MEMORY = 99 * 1024
@@ -89,21 +89,36 @@ def test_systems_of_every_size_fit_on_every_device():
     assert sizes == sorted(sizes) and sizes[-1] <= LEAST_SHARED_MEMORY
 
 
+def parts_of(split_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """High and low parts of ``split``, [out, in] each in the order of the inputs."""
+    outputs, twice = split_weight.shape
+    inputs = range(twice // 2)
+    places = [64 * (i // 32) + 8 * (i % 8 // 2) + 2 * (i % 32 // 8) + i % 2 for i in inputs]
+    high = split_weight[:, places]
+    low = split_weight[:, [place + 32 for place in places]]
+    return high.double(), low.double()
+
+
 @pytest.mark.parametrize("units", [1e-30, 1e-9, 1e-3, 1.0, 1e5, 1e30])
-def test_weights_keep_their_digits_in_float16_in_any_units(units):
+def test_weights_keep_their_digits_in_two_parts_in_any_units(units):
     g = torch.Generator().manual_seed(0)
-    weight = torch.randn(40, 500, generator=g) * units
-    half, scale = scaled_half(weight)
-    assert half.dtype == torch.float16 and scale.shape == (1,)
-    assert float(torch.frexp(scale).mantissa) == 0.5  # a power of two
-    restored = half.double() / scale.double()
-    assert (restored - weight).norm() <= 2**-11 * weight.double().norm()
-    assert 0.5 <= float(half.double().norm(dim=1).max()) < 1.001
+    weight = torch.randn(40, 512, generator=g) * units
+    scale = scale_of(weight)
+    assert scale.shape == (1,) and float(torch.frexp(scale).mantissa) == 0.5  # a power of two
+    found = split(weight, scale)
+    assert found.dtype == torch.float16
+    high, low = parts_of(found)
+    by = SPLIT_SCALE * scale.double()
+    error = ((high + low) / by - weight).abs()
+    least = 2.0**-37 * weight.double().norm(dim=1).max()
+    assert (error <= torch.maximum(2.0**-22 * weight.double().abs(), least)).all()
+    assert 0.5 <= float((high / SPLIT_SCALE).norm(dim=1).max()) < 1.001
 
 
 def test_scales_of_weights_that_have_none():
-    for weight in (torch.zeros(3, 4), torch.full((3, 4), torch.inf), torch.full((3, 4), torch.nan)):
-        half, scale = scaled_half(weight)
-        assert float(scale) == 1.0 and half.isinf().sum() == 0
-    _, scale = scaled_half(torch.full((3, 4), 1e-44))
+    for weight in (torch.zeros(3, 32), torch.full((3, 32), torch.inf)):
+        scale = scale_of(weight)
+        assert float(scale) == 1.0 and split(weight, scale).isinf().sum() == 0
+    assert float(scale_of(torch.full((3, 4), torch.nan))) == 1.0
+    scale = scale_of(torch.full((3, 4), 1e-44))
     assert 0 < float(scale) < torch.inf

@@ -18,7 +18,8 @@ constexpr int kMlpThreads = 256, kMlpWarps = kMlpThreads / 32;
 
 // Strides of rows in shared memory for which the eight rows a load touches lie in other banks.
 __device__ inline int float_row(int depth) { return depth + kFloatPad; }
-__device__ inline int half_row(int depth) { return depth % 64 == 0 ? depth + kHalfPad : depth; }
+__device__ inline int split_stride(int depth) { return depth + kSplitPad; }
+__device__ inline int half_row(int depth) { return depth + kHalfPad; }
 
 // c [16][8] += a [16][8] b [8][8]
 __device__ inline void mma_tf32(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
@@ -31,13 +32,31 @@ __device__ inline void mma_tf32(float (&c)[4], uint32_t a0, uint32_t a1, uint32_
 }
 
 // c [16][8] += a [16][16] b [16][8]
-__device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                uint32_t b0, uint32_t b1) {
+__device__ inline void mma_half(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The same with a half of what a lane holds of 32 inputs of b.
+__device__ inline void mma_half(float (&c)[4], const uint32_t (&a)[4], const uint4& b, int half) {
+  mma_half(c, a, half == 0 ? b.x : b.z, half == 0 ? b.y : b.w);
+}
+
+// Where a lane reads from for `load_fragment`: of sixteen rows in shared memory from 16 m on.
+__device__ inline uint32_t fragment_address(const __half* rows, int stride, int m) {
+  const int lane = threadIdx.x % 32;
+  return static_cast<uint32_t>(
+      __cvta_generic_to_shared(rows + (16 * m + lane % 16) * stride + 8 * (lane / 16)));
+}
+
+// a [16][16] of sixteen rows.
+__device__ inline void load_fragment(uint32_t (&a)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
+               : "r"(address));
 }
 
 // The matrix unit reads the upper 19 bits of a tf32 operand: half a unit more rounds to nearest.
@@ -90,13 +109,12 @@ __device__ inline float4 as_floats(uint4 v) {
 // Hands the tiles on in pairs of neighbouring columns. What `prepare` reads for sixteen rows is on
 // its way before `finish` writes the first of their results.
 template <int kTiles, int kWide, class Prepare, class Finish>
-__device__ __forceinline__ void finish_columns(const float (&sum)[kTiles][kWide][4], int tiles,
-                                               int begin, int end, const Prepare& prepare,
+__device__ __forceinline__ void finish_columns(const float (&sum)[kTiles][kWide][4], int begin,
+                                               int end, const Prepare& prepare,
                                                const Finish& finish) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
-    if (m >= tiles) break;
     decltype(prepare(0, 0)) ready[kWide][2];
 #pragma unroll
     for (int n = 0; n < kWide; ++n) {
@@ -185,25 +203,29 @@ __device__ void float_columns(const float* x, int x_stride, const float* w, int 
       }
     }
   }
-  finish_columns<kTiles, kWide>(sum, kTiles, begin, end, prepare, finish);
+  finish_columns<kTiles, kWide>(sum, begin, end, prepare, finish);
 }
 
-// One warp: kWide tiles of eight columns of x [16 tiles][depth], float16 factors, float32 sums.
+// One warp: kWide tiles of eight columns of x [16 kTiles][depth], float16 factors, float32 sums; w
+// has the high parts of split rows.
 template <int kTiles, int kWide, class Prepare, class Finish>
-__device__ void half_columns(const __half* x, int x_stride, const __half* w, int depth, int tiles,
-                             int begin, int end, const Prepare& prepare, const Finish& finish) {
+__device__ void half_columns(const __half* x, int x_stride, const __half* w, int depth, int begin,
+                             int end, const Prepare& prepare, const Finish& finish) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const __half* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
-    row[n] = w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * depth + 8 * t;
+    row[n] = w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * (2 * depth) + 8 * t;
   }
+  uint32_t at[kTiles];
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) at[m] = fragment_address(x, x_stride, m);
   constexpr int kAhead = 2;
-  uint4 coming[kAhead][kWide];
+  uint4 coming[kAhead][kWide] = {};
   const int steps = depth / 32;
   const auto fetch = [&](uint4(&into)[kWide], int q) {
 #pragma unroll
-    for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 32 * q);
+    for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 64 * q);
   };
 #pragma unroll
   for (int a = 0; a < kAhead; ++a) {
@@ -216,25 +238,26 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
       const int q = pair + i;
       if (q >= steps) break;
       const uint4(&b)[kWide] = coming[i];
+      uint32_t a[2][kTiles][4];
 #pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-        if (m >= tiles) break;
-        const __half* at = x + (16 * m + g) * x_stride + 32 * q + 8 * t;
-        const uint4 top = *reinterpret_cast<const uint4*>(at);
-        const uint4 low = *reinterpret_cast<const uint4*>(at + 8 * x_stride);
+      for (int half = 0; half < 2; ++half) {
 #pragma unroll
-        for (int n = 0; n < kWide; ++n) {
-          mma_half(sum[m][n], top.x, low.x, top.y, low.y, b[n].x, b[n].y);
+        for (int m = 0; m < kTiles; ++m) {
+          load_fragment(a[half][m], at[m] + 2 * (32 * q + 16 * half));
         }
+      }
 #pragma unroll
-        for (int n = 0; n < kWide; ++n) {
-          mma_half(sum[m][n], top.z, low.z, top.w, low.w, b[n].z, b[n].w);
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+          for (int n = 0; n < kWide; ++n) mma_half(sum[m][n], a[half][m], b[n], half);
         }
       }
       if (q + kAhead < steps) fetch(coming[i], q + kAhead);
     }
   }
-  finish_columns<kTiles, kWide>(sum, tiles, begin, end, prepare, finish);
+  finish_columns<kTiles, kWide>(sum, begin, end, prepare, finish);
 }
 
 // Shares column tiles [begin, end) among the warps: body(width, first, end), width at most four and
@@ -275,14 +298,19 @@ __device__ void float_product(const float* x, int x_stride, const float* w, int 
   });
 }
 
-// The same in float16 for rows <= 64 and columns [begin, end).
+// The same in float16 for rows <= 64 and columns [begin, end): 16, 32 or 64 rows are computed,
+// whatever those beyond hold.
 template <class Prepare, class Finish>
 __device__ void half_product(const __half* x, int x_stride, const __half* w, int depth, int begin,
                              int end, int rows, const Prepare& prepare, const Finish& finish) {
-  const int tiles = (rows + 15) / 16;
   share_columns(begin / 8, end / 8, [&](auto width, int first, int last) {
-    half_columns<4, decltype(width)::value>(x, x_stride, w, depth, tiles, first, last, prepare,
-                                            finish);
+    if (rows <= 16) {
+      half_columns<1, decltype(width)::value>(x, x_stride, w, depth, first, last, prepare, finish);
+    } else if (rows <= 32) {
+      half_columns<2, decltype(width)::value>(x, x_stride, w, depth, first, last, prepare, finish);
+    } else {
+      half_columns<4, decltype(width)::value>(x, x_stride, w, depth, first, last, prepare, finish);
+    }
   });
 }
 

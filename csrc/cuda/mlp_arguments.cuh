@@ -17,7 +17,7 @@ using Integers = std::vector<int64_t>;
 struct Network {
   const Tensors& rows;          // per layer [stride, in]
   const Tensors& columns;       // per layer [in, stride]
-  const Tensors& half;          // per layer in float16, then their scales
+  const Tensors& tangents;      // of all but the first split rows, then split columns; all scales
   const Tensors& biases;        // per layer [stride]
   const Integers& activations;  // per layer
 };
@@ -33,11 +33,13 @@ inline MlpNetwork network_of(const Network& given, const MlpSizes& sizes) {
   net.count = static_cast<int>(given.rows.size());
   net.latent = static_cast<int>(sizes.latent);
   net.outputs = static_cast<int>(sizes.outputs);
+  const int split = net.count - 1;
   for (int l = 0; l < net.count; ++l) {
     net.layers[l] = {read<float>(given.rows[l]),
                      read<float>(given.columns[l]),
-                     l == 0 ? nullptr : read<__half>(given.half[l]),
-                     read<float>(given.half[net.count + l]),
+                     l == 0 ? nullptr : read<__half>(given.tangents[l - 1]),
+                     l == 0 ? nullptr : read<__half>(given.tangents[split + l - 1]),
+                     read<float>(given.tangents[2 * split + l]),
                      read<float>(given.biases[l]),
                      static_cast<int>(given.rows[l].size(1)),
                      static_cast<int>(given.rows[l].size(0)),

@@ -1,9 +1,9 @@
 // The way back through a tile: gradients, and what the curvature needs of every neuron.
 #pragma once
 
-#include "cuda/matrix_product.cuh"
 #include "cuda/mlp_data.cuh"
 #include "cuda/mlp_tile.cuh"
+#include "cuda/split_product.cuh"
 
 namespace jpmap {
 
@@ -15,8 +15,17 @@ constexpr float kLeastHalf = 5.9604645e-8f;  // 2^-24
 __device__ inline float settle(Activation kind, float pull, float& pre, float& value) {
   const Derivatives d = derivatives(kind, pre, value);
   pre = d.slope;
-  value = fabsf(d.slope) < kLeastHalf ? 0.0f : pull * (d.bend / d.slope) / d.slope;
+  const float inverse = __frcp_rn(d.slope);
+  value = fabsf(d.slope) < kLeastHalf ? 0.0f : pull * (d.bend * inverse) * inverse;
   return pull * d.slope;
+}
+
+// One warp: df/da of a row to what the layer below takes, the gradient's first layer as it is.
+__device__ __forceinline__ void pass_down(const MlpTileView& tile, int l, int row, float* x,
+                                          float largest) {
+  if (l == 0) return;
+  const float factor = split_row(x, tile.net.layers[l].stride, largest);
+  if (threadIdx.x % 32 == 0) tile.factors[row] = factor;
 }
 
 // The residuals of the accepted slots: df/da, slopes, weights and precisions of the last layer.
@@ -32,7 +41,8 @@ __device__ __forceinline__ void settle_outputs(const MlpTileView& tile, const Ml
     const long long image = images[accepted[row]];
     const Law law = law_of(data, image);
     float* mine = tile.slot(accepted[row]);
-    float* x = tile.floats(last % 2) + row * float_row(top.stride);
+    float* x = tile.floats(last % 2) + row * split_stride(top.stride);
+    float largest = 0;
     // Reads in fours ahead of the writes, which the compiler may not move them past.
     for (int begin = lane; begin < top.stride; begin += 128) {
       float pull[4], precision[4], pre[4], value[4];
@@ -51,13 +61,56 @@ __device__ __forceinline__ void settle_outputs(const MlpTileView& tile, const Ml
       for (int i = 0; i < 4; ++i) {
         const int j = begin + 32 * i;
         if (j >= top.stride) continue;
-        x[j] = settle(top.activation, pull[i], pre[i], value[i]);
+        const float down = settle(top.activation, pull[i], pre[i], value[i]);
+        x[j] = down;
+        largest = fmaxf(largest, fabsf(down));
         mine[at.precision + j] = precision[i];
         mine[at.pre[last] + j] = pre[i];
         mine[at.value[last] + j] = value[i];
       }
     }
+    pass_down(tile, last, row, x, largest);
   }
+}
+
+// A warp a row: from df/dh of layer l, its slopes and weights, and df/da in the place of df/dh.
+__device__ __forceinline__ void settle_rows(const MlpTileView& tile, const int* accepted, int count,
+                                            int l) {
+  const auto& at = tile.at;
+  const auto& layer = tile.net.layers[l];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  with_activation(layer.activation, [&](auto activation) {
+    for (int row = warp; row < count; row += kMlpWarps) {
+      float* x = tile.floats(l % 2) + row * split_stride(layer.stride);
+      float* slopes = tile.slot(accepted[row]) + at.pre[l];
+      float* weights = tile.slot(accepted[row]) + at.value[l];
+      float largest = 0;
+      // Reads ahead of the writes, which the compiler may not move them past.
+      for (int begin = 2 * lane; begin < layer.stride; begin += 256) {
+        float2 pull[4], pre[4], value[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int j = begin + 64 * i;
+          if (j >= layer.stride) break;
+          pull[i] = load2(x + j);
+          pre[i] = load2(slopes + j);
+          value[i] = load2(weights + j);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int j = begin + 64 * i;
+          if (j >= layer.stride) break;
+          const float d0 = settle(activation.value, pull[i].x, pre[i].x, value[i].x);
+          const float d1 = settle(activation.value, pull[i].y, pre[i].y, value[i].y);
+          store2(x + j, d0, d1);
+          store2(slopes + j, pre[i].x, pre[i].y);
+          store2(weights + j, value[i].x, value[i].y);
+          largest = fmaxf(largest, fmaxf(fabsf(d0), fabsf(d1)));
+        }
+      }
+      pass_down(tile, l, row, x, largest);
+    }
+  });
 }
 
 // The network's part of the gradients of the accepted slots, from df/da of layer 0, and z.
@@ -66,7 +119,7 @@ __device__ __forceinline__ void add_gradients(const MlpTileView& tile, const int
   const int k = tile.net.latent, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const auto& first = tile.net.layers[0];
   for (int row = warp; row < count; row += kMlpWarps) {
-    const float* x = tile.floats(0) + row * float_row(first.stride);
+    const float* x = tile.floats(0) + row * split_stride(first.stride);
     const int slot = accepted[row];
     for (int c0 = 0; c0 < k; c0 += 8) {
       float sum[8] = {};
@@ -93,33 +146,17 @@ __device__ __forceinline__ void add_gradients(const MlpTileView& tile, const int
 __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData& data,
                                          const long long* images, const int* accepted, int count) {
   const auto& net = tile.net;
-  const auto& at = tile.at;
   const int last = net.count - 1;
   settle_outputs(tile, data, images, accepted, count);
   __syncthreads();  // backward(last)
   for (int l = last; l > 0; --l) {
     const auto& layer = net.layers[l];
-    const auto& below = net.layers[l - 1];
-    float* y = tile.floats((l + 1) % 2);
-    const int y_stride = float_row(below.stride);
-    float_product(
-        tile.floats(l % 2), float_row(layer.stride), layer.columns, layer.stride, layer.inputs,
-        count,
-        [&](int row, int column) {
-          const float* mine = tile.slot(accepted[min(row, count - 1)]) + column;
-          const float2 pre = load2(mine + at.pre[l - 1]);
-          const float2 value = load2(mine + at.value[l - 1]);
-          return make_float4(pre.x, pre.y, value.x, value.y);
-        },
-        [&](int row, int column, float v0, float v1, float4 here) {
-          if (row >= count) return;
-          float* mine = tile.slot(accepted[row]);
-          v0 = settle(below.activation, v0, here.x, here.z);
-          v1 = settle(below.activation, v1, here.y, here.w);
-          store2(mine + at.pre[l - 1] + column, here.x, here.y);
-          store2(mine + at.value[l - 1] + column, here.z, here.w);
-          store2(y + row * y_stride + column, v0, v1);
-        });
+    split_product(
+        {tile.floats(l % 2), tile.factors, tile.floats((l + 1) % 2), layer.split_columns,
+         unscale_of(layer), split_stride(layer.stride), split_stride(layer.inputs), layer.stride, count},
+        layer.inputs);
+    __syncthreads();  // pulled
+    settle_rows(tile, accepted, count, l - 1);
     __syncthreads();  // backward(l - 1)
   }
   add_gradients(tile, accepted, count);

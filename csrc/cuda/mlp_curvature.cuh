@@ -70,7 +70,7 @@ __device__ __forceinline__ void next_tangents(const MlpTileView& tile, const flo
                                               int width, __half* out, int out_stride) {
   const auto& layer = tile.net.layers[l];
   half_product(
-      in, in_stride, layer.half, layer.inputs, column, column + width, rows,
+      in, in_stride, layer.split_rows, layer.inputs, column, column + width, rows,
       [&](int row, int j) {
         return load2(slopes + (min(row, rows - 1) >> tile.at.latent_shift) * width + j - column);
       },
@@ -105,8 +105,8 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
       __half* out = tile.halves(l % 2);
       for (int column = 0; column < layer.stride; column += piece) {
         const int width = min(piece, layer.stride - column);
-        stage(tile, accepted + begin, images, l, column, width, last, l == 0 ? scale : 1.0f,
-              unscale);
+        stage(tile, accepted + begin, images, l, column, width, last,
+              l == 0 ? scale : 1.0f / kSplitScale, unscale);
         __syncthreads();  // staged
         if (l == 0) {
           first_tangents(tile, slopes, rows, column, width, out, out_stride);

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "cuda/launch.cuh"
-#include "cuda/matrix_product.cuh"
 #include "cuda/mlp_data.cuh"
 #include "cuda/mlp_tile.cuh"
+#include "cuda/split_product.cuh"
 
 namespace jpmap {
 
@@ -35,39 +35,54 @@ __device__ __forceinline__ void first_layer(const MlpNetwork& net, const float* 
   }
 }
 
+// A warp a row: from the sums of layer l over its inputs, pre-activations and outputs, which are
+// left in the sums' place, split, where a layer follows.
+__device__ __forceinline__ void activate_rows(const MlpTileView& tile, int l) {
+  const auto& at = tile.at;
+  const auto& layer = tile.net.layers[l];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const bool last = l + 1 == tile.net.count;
+  with_activation(layer.activation, [&](auto activation) {
+    for (int row = warp; row < at.images; row += kMlpWarps) {
+      float* y = tile.floats(l % 2) + row * split_stride(layer.stride);
+      float* mine = tile.slot(row);
+      float largest = 0;
+#pragma unroll 4
+      for (int j = 2 * lane; j < layer.stride; j += 64) {
+        const float2 sum = load2(y + j), bias = l == 0 ? make_float2(0, 0) : load2(layer.bias + j);
+        const float a0 = sum.x + bias.x, a1 = sum.y + bias.y;
+        const float h0 = activate(activation.value, a0), h1 = activate(activation.value, a1);
+        store2(mine + at.pre[l] + j, a0, a1);
+        store2(mine + at.value[l] + j, h0, h1);
+        if (last) continue;
+        store2(y + j, h0, h1);
+        largest = fmaxf(largest, fmaxf(fabsf(h0), fabsf(h1)));
+      }
+      if (last) continue;
+      const float factor = split_row(y, layer.stride, largest);
+      if (lane == 0) tile.factors[row] = factor;
+    }
+  });
+}
+
 // The network at the trial codes of all slots: pre-activations and outputs of every layer.
 __device__ __forceinline__ void forward(const MlpTileView& tile) {
   const auto& net = tile.net;
-  const auto& at = tile.at;
   const auto& first = net.layers[0];
   float* bottom = tile.floats(0);
-  first_layer(net, tile.trial, at.images, [&](int row, int j, float a) {
-    const float h = activate(first.activation, a);
-    float* mine = tile.slot(row);
-    mine[at.pre[0] + j] = a;
-    mine[at.value[0] + j] = h;
-    bottom[row * float_row(first.stride) + j] = h;
-  });
+  first_layer(net, tile.trial, tile.at.images,
+              [&](int row, int j, float a) { bottom[row * split_stride(first.stride) + j] = a; });
+  __syncthreads();  // summed
+  activate_rows(tile, 0);
   __syncthreads();  // forward(0)
   for (int l = 1; l < net.count; ++l) {
     const auto& layer = net.layers[l];
-    const bool last = l + 1 == net.count;
-    float* y = tile.floats(l % 2);
-    const int y_stride = float_row(layer.stride);
-    float_product(
-        tile.floats((l + 1) % 2), float_row(layer.inputs), layer.rows, layer.inputs, layer.stride,
-        at.images, [&](int, int column) { return load2(layer.bias + column); },
-        [&](int row, int column, float v0, float v1, float2 bias) {
-          if (row >= at.images) return;
-          v0 += bias.x;
-          v1 += bias.y;
-          const float h0 = activate(layer.activation, v0);
-          const float h1 = activate(layer.activation, v1);
-          float* mine = tile.slot(row);
-          store2(mine + at.pre[l] + column, v0, v1);
-          store2(mine + at.value[l] + column, h0, h1);
-          if (!last) store2(y + row * y_stride + column, h0, h1);
-        });
+    split_product({tile.floats((l + 1) % 2), tile.factors, tile.floats(l % 2), layer.split_rows,
+                   unscale_of(layer), split_stride(layer.inputs), split_stride(layer.stride),
+                   layer.inputs, tile.at.images},
+                  layer.stride);
+    __syncthreads();  // summed
+    activate_rows(tile, l);
     __syncthreads();  // forward(l)
   }
 }

@@ -4,20 +4,24 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "mlp_network.h"
 
 namespace jpmap {
 
+constexpr float kSplitScale = 8192.0f;
+
 struct MlpNetwork {
   struct Layer {
-    const float* rows;     // W [stride][inputs]
-    const float* columns;  // W^T [inputs][stride]
-    const __half* half;    // W times `scale` in float16; not of the first layer
-    const float* scale;    // [1], a power of two: of the tangents that this layer makes
-    const float* bias;     // [stride]
-    int inputs;            // the stride of the layer before; of the first, the latent dimension
-    int stride;            // outputs, padded to a multiple of 32
+    const float* rows;            // W [stride][inputs]
+    const float* columns;         // W^T [inputs][stride]
+    const __half* split_rows;     // W times kSplitScale `scale` in two parts, see split_product.cuh
+    const __half* split_columns;  // W^T likewise; neither of the first layer
+    const float* scale;           // [1], a power of two: of the tangents that this layer makes
+    const float* bias;            // [stride]
+    int inputs;  // the stride of the layer before; of the first, the latent dimension
+    int stride;  // outputs, padded to a multiple of 32
     Activation activation;
   };
   Layer layers[kMaxLayers];
@@ -75,6 +79,27 @@ __device__ inline Derivatives derivatives(Activation kind, float a, float h) {
     }
     default:
       return {1.0f, 0.0f};
+  }
+}
+
+// body(integral_constant) of an activation, so that a loop inside asks for it once.
+template <class Body>
+__device__ __forceinline__ void with_activation(Activation kind, const Body& body) {
+  switch (kind) {
+    case Activation::kElu:
+      return body(std::integral_constant<Activation, Activation::kElu>{});
+    case Activation::kRelu:
+      return body(std::integral_constant<Activation, Activation::kRelu>{});
+    case Activation::kSilu:
+      return body(std::integral_constant<Activation, Activation::kSilu>{});
+    case Activation::kSoftplus:
+      return body(std::integral_constant<Activation, Activation::kSoftplus>{});
+    case Activation::kTanh:
+      return body(std::integral_constant<Activation, Activation::kTanh>{});
+    case Activation::kSigmoid:
+      return body(std::integral_constant<Activation, Activation::kSigmoid>{});
+    default:
+      return body(std::integral_constant<Activation, Activation::kIdentity>{});
   }
 }
 

@@ -24,16 +24,18 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   __shared__ MlpSlot slots[kMlpImages];
   __shared__ long long images[kMlpImages];
   __shared__ int accepted[kMlpImages];
+  __shared__ float factors[kMlpImages];
   __shared__ int count;
   float* staged = reinterpret_cast<float*>(memory + int64_t{2} * at.area);
   float* codes = staged + 3 * at.staged;
-  const MlpBlock block{{net, at, memory, staged, codes, codes + at.codes,
-                        workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot},
-                       slots,
-                       images,
-                       codes + 2 * at.codes,
-                       accepted,
-                       &count};
+  const MlpBlock block{
+      {net, at, memory, staged, codes, codes + at.codes,
+       workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot, factors},
+      slots,
+      images,
+      codes + 2 * at.codes,
+      accepted,
+      &count};
   for (int i = threadIdx.x; i < at.bytes / 4; i += kMlpThreads) {
     reinterpret_cast<float*>(memory)[i] = 0.0f;
   }

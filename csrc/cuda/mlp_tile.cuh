@@ -4,10 +4,12 @@
 //   barrier     after it
 //   cleared     memory is zero, all slots are empty: once a launch
 //   filled      empty slots have images from the queue, or stay empty
-//   forward     once a layer: pre-activations and outputs
+//   summed      + once a layer: its sums over the inputs,
+//   forward     | pre-activations and outputs
 //   judged      f of all trials
 //   chosen      the slots whose trial is accepted; without any, on to `advanced`
-//   backward    once a layer, from the last: slopes and Hessian weights
+//   pulled      + once a layer, from the last but one: df/dh,
+//   backward    | slopes and Hessian weights, these of the last layer too
 //   gradient    gradients
 //   staged      + once a piece of a layer: its slopes and weights in shared memory,
 //   tangents    | its tangents,
@@ -36,8 +38,10 @@ struct MlpTileView {
   // Shared, two. Rows of layer l are in area l % 2; those of its neighbour, which they come from,
   // in the other. The next writer of an area comes two layers on, after the barrier of the layer
   // that read it. In turn:
-  //   outputs, float [images][stride]: forward -> forward(l) -> forward of layer l + 1;
-  //   df/da, float [accepted][stride]: settle_outputs, backward -> backward(l) -> backward of layer
+  //   sums over the inputs, float [images][stride]: forward -> summed -> activate_rows, which puts
+  //   outputs in their place, split rows: -> forward(l) -> forward of layer l + 1;
+  //   df/dh, float [accepted][stride]: backward -> pulled -> settle_rows, which puts df/da in their
+  //   place, as does settle_outputs, split rows but of layer 0: -> backward(l) -> backward of layer
   //   l - 1, add_gradients;
   //   tangents, half [rows][stride, or a piece]: first_tangents, next_tangents -> tangents ->
   //   next_tangents of layer l + 1, add_piece; next piece of the last layer: after `added`;
@@ -57,12 +61,16 @@ struct MlpTileView {
   float* gradient;
 
   // Device memory [images][at.slot], no other block's; mlp_layout.h says what a slot holds.
-  //   pre, value: forward -> forward(l) -> objective, settle_outputs, backward, the latter two in
-  //   place -> backward(l) -> stage;
+  //   pre, value: activate_rows -> forward(l) -> objective, settle_outputs, settle_rows, the latter
+  //   two in place -> backward(l) -> stage;
   //   precision: settle_outputs -> backward(last) -> stage;
   //   matrix, hessian: add_piece, eight columns by one warp, always the same -> added -> advance,
   //   write_systems.
   float* slots;
+
+  // Shared [images]: the 2^-e of split rows, which the warp of a row writes where it splits it:
+  // activate_rows, settle_outputs, settle_rows -> forward(l), backward(l) -> the next product.
+  float* factors;
 
   __device__ float* slot(int index) const { return slots + static_cast<int64_t>(index) * at.slot; }
   __device__ float* floats(int area) const {

@@ -11,6 +11,9 @@ from torch import Tensor
 from jpmap_fast.kernels.activations import ACTIVATION_CODES
 from jpmap_fast.kernels.products import RowProduct
 
+# kSplitScale of csrc/cuda/mlp_network.cuh.
+SPLIT_SCALE = 2.0**13
+
 
 @dataclass(frozen=True)
 class PackedNetwork:
@@ -20,8 +23,8 @@ class PackedNetwork:
         weights: W of each layer; on the CPU ``kernels.pack_linear(W)``, on a GPU rows padded to
             multiples of 32.
         adjoints: the same of W^T.
-        tangents: nothing on the CPU; on a GPU ``scaled_half(W)`` of each layer, first all in
-            float16 (that of the first layer is not used), then all scales.
+        tangents: nothing on the CPU; on a GPU ``split(W, s)`` of every layer but the first, then
+            ``split(W^T, s)``, then s = ``scale_of(W)`` of every layer.
         biases: b of each layer, padded with zeros as the outputs of W are.
         codes: ``ACTIVATION_CODES`` of each layer.
     """
@@ -67,39 +70,63 @@ def pack_network(layers: list[RowProduct], activations: list[str]) -> PackedNetw
     if first.weight.device.type != "cuda":
         packed = [layer.packed for layer in layers]
         return PackedNetwork(packed, [layer.adjoint.packed for layer in layers], [], biases, codes)
-    halves = [_scaled_half(layer) for layer in layers]
+    splits = [_split_layer(layer) for layer in layers]
+    rows, columns, _ = zip(*splits[1:], strict=True) if rest else ((), (), ())
     return PackedNetwork(
         [first.first_rows, *(layer.rows for layer in rest)],
         [first.first_columns, *(layer.columns for layer in rest)],
-        [*(half for half, _ in halves), *(scale for _, scale in halves)],
+        [*rows, *columns, *(scale for _, _, scale in splits)],
         biases,
         codes,
     )
 
 
-def scaled_half(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """W s in float16 and s [1] in float32, of W [out, in].
+def scale_of(weight: Tensor) -> Tensor:
+    """The power of two s [1], in float32, of a layer's W [out, in].
 
-    s is the power of two that brings the largest norm of a row of W to [1/2, 1), within 2^-126 to
-    2^126: a layer then neither shrinks nor enlarges tangents by much, in whatever units its inputs
-    and outputs are. 1 for a matrix of zeros, or with numbers that are not finite.
+    s brings the largest norm of a row of W to [1/2, 1), within 2^-126 to 2^126: a layer W s then
+    neither shrinks nor enlarges tangents by much, in whatever units its inputs and outputs are. 1
+    for a matrix of zeros, or with numbers that are not finite.
     """
     norm = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float64).max()
     # An exact division: a power of two by construction, which pow need not be.
     scale = torch.frexp(norm).mantissa / norm
     scale = torch.where(norm.isfinite() & (norm > 0), scale, 1.0).clamp(2.0**-126, 2.0**126)
-    scale = scale.to(torch.float32)
+    return scale.to(torch.float32).reshape(1)
+
+
+def split(weight: Tensor, scale: Tensor) -> Tensor:
+    """W 2^13 s = high + low in float16, in the order that the CUDA kernels read.
+
+    Numbers are split to 2^-22 of their size, or to 2^-37 of the largest norm of a row where that is
+    more; the high parts alone are W s for tangents.
+
+    Args:
+        weight: W [out, in] in float32, in a multiple of 32.
+        scale: s [1].
+
+    Returns:
+        [out, 2 in]: of every 32 inputs their high parts, then their low ones, input 8 i + 2 t + e
+        at 8 t + 2 i + e (i, t < 4, e < 2). So 16 consecutive bytes are what a lane holds of a
+        matrix unit's factor [16][8], twice.
+    """
+    outputs, inputs = weight.shape
     largest = torch.finfo(torch.float16).max
-    return (weight * scale).clamp(-largest, largest).half(), scale.reshape(1)
+    scaled = (weight * scale * SPLIT_SCALE).clamp(-largest, largest)
+    high = scaled.half()
+    parts = torch.stack([high, (scaled - high.float()).half()], dim=1)
+    ordered = parts.reshape(outputs, 2, inputs // 32, 4, 4, 2).permute(0, 2, 1, 4, 3, 5)
+    return ordered.reshape(outputs, 2 * inputs)
 
 
 # Kept as long as their layers live, and beside them: no part of a layer's copies and pickles.
-_scaled_halves: WeakKeyDictionary[RowProduct, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+_splits: WeakKeyDictionary[RowProduct, tuple[Tensor, Tensor, Tensor]] = WeakKeyDictionary()
 
 
-def _scaled_half(layer: RowProduct) -> tuple[Tensor, Tensor]:
-    """``scaled_half`` of a layer's padded rows."""
-    found = _scaled_halves.get(layer)
+def _split_layer(layer: RowProduct) -> tuple[Tensor, Tensor, Tensor]:
+    """``split`` of a layer's padded rows and of their transpose, and its scale."""
+    found = _splits.get(layer)
     if found is None:
-        found = _scaled_halves[layer] = scaled_half(layer.rows)
+        scale = scale_of(layer.rows)
+        found = _splits[layer] = (split(layer.rows, scale), split(layer.columns, scale), scale)
     return found

@@ -1,0 +1,155 @@
+// Products of a tile's rows with a weight matrix in float32 accuracy, on the matrix units.
+//
+// A number is two of float16: x 2^e = high + low, to 2^-22 of x, and so are the weights; the
+// product of the low parts is left out. e belongs to a row and brings its largest number to [2^13,
+// 2^14), so that low parts are no subnormals but of numbers below 2^-16 of the largest: there the
+// error is 2^-38 of the largest. Rows are split where they are made, by one warp each; the
+// products, which every warp reads them for, then convert nothing.
+#pragma once
+
+#include "cuda/matrix_product.cuh"
+#include "cuda/mlp_network.cuh"
+
+namespace jpmap {
+
+// 2^e that brings `largest` >= 0 to [2^13, 2^14), at most 2^100; finite for what is not.
+__device__ inline float row_scale(float largest) {
+  return __uint_as_float(min(267u - (__float_as_uint(largest) >> 23), 227u) << 23);
+}
+
+// One warp: splits a row of `width` floats in shared memory in its place, in blocks of 32 numbers:
+// first their high parts, then their low ones. `largest` is that of what the lane has seen. Returns
+// 2^-e.
+__device__ __forceinline__ float split_row(float* row, int width, float largest) {
+  const int lane = threadIdx.x % 32;
+  const float scale =
+      row_scale(__uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(largest))));
+  __syncwarp();  // the other lanes' numbers are there
+  const int blocks = width / 32;
+#pragma unroll 4
+  for (int first = 0; first < blocks; first += 2) {
+    const int block = first + lane / 16;
+    const bool mine = block < blocks;
+    float* at = row + 32 * block;
+    const float2 v = mine ? reinterpret_cast<const float2*>(at)[lane % 16] : make_float2(0, 0);
+    const float2 x = make_float2(v.x * scale, v.y * scale);
+    const __half2 high = __floats2half2_rn(x.x, x.y);
+    const float2 rounded = __half22float2(high);
+    const __half2 low = __floats2half2_rn(x.x - rounded.x, x.y - rounded.y);
+    __syncwarp();  // the block is read
+    if (!mine) continue;
+    reinterpret_cast<__half2*>(at)[lane % 16] = high;
+    reinterpret_cast<__half2*>(at)[16 + lane % 16] = low;
+  }
+  return __frcp_rn(scale);
+}
+
+// What a product is of: y [rows][columns] = x w^T of split rows x [rows][depth], with 2^-e of each
+// in `factors`, and split weights w [columns][depth], whose scale `unscale` undoes.
+struct SplitProduct {
+  const float *x, *factors;  // shared
+  float* y;                  // shared
+  const __half* w;
+  float unscale;
+  int x_stride, y_stride, depth, rows;
+};
+
+// One warp: kWide tiles of eight columns from `begin` of 16 kTiles rows. The matrix unit rounds its
+// running sum towards zero, so that it is emptied into rounded sums every 64 inputs.
+template <int kTiles, int kWide>
+__device__ __forceinline__ void split_columns(const SplitProduct& of, int begin, int end) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, depth = of.depth;
+  const __half* row[kWide];
+#pragma unroll
+  for (int n = 0; n < kWide; ++n) {
+    row[n] = of.w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * (2 * depth) + 8 * t;
+  }
+  uint32_t x[kTiles];
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+    x[m] = fragment_address(reinterpret_cast<const __half*>(of.x), 2 * of.x_stride, m);
+  }
+  constexpr int kAhead = 2, kHigh = 0, kLow = 1;
+  uint4 coming[kAhead][2][kWide] = {};
+  const int steps = depth / 32;
+  const auto fetch = [&](uint4(&into)[2][kWide], int q) {
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+#pragma unroll
+      for (int n = 0; n < kWide; ++n) into[part][n] = read_once(row[n] + 64 * q + 32 * part);
+    }
+  };
+#pragma unroll
+  for (int a = 0; a < kAhead; ++a) {
+    if (a < steps) fetch(coming[a], a);
+  }
+  float sum[kTiles][kWide][4] = {};
+  for (int chunk = 0; chunk < steps; chunk += kAhead) {
+    float part[kTiles][kWide][4] = {};
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int q = chunk + i;
+      if (q >= steps) break;
+      uint32_t a[2][2][kTiles][4];
+#pragma unroll
+      for (int of_x = 0; of_x < 2; ++of_x) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+          for (int m = 0; m < kTiles; ++m) {
+            load_fragment(a[of_x][half][m], x[m] + 2 * (64 * q + 32 * of_x + 16 * half));
+          }
+        }
+      }
+      // The small products first, each element's sum always in the same order.
+      constexpr int kFactors[3][2] = {{kLow, kHigh}, {kHigh, kLow}, {kHigh, kHigh}};
+#pragma unroll
+      for (int f = 0; f < 3; ++f) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+          for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+            for (int n = 0; n < kWide; ++n) {
+              mma_half(part[m][n], a[kFactors[f][0]][half][m], coming[i][kFactors[f][1]][n], half);
+            }
+          }
+        }
+      }
+      if (q + kAhead < steps) fetch(coming[i], q + kAhead);
+    }
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kWide; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum[m][n][e] += part[m][n][e];
+      }
+    }
+  }
+  finish_columns<kTiles, kWide>(
+      sum, begin, end, [&](int row, int) { return of.factors[min(row, of.rows - 1)] * of.unscale; },
+      [&](int row, int column, float v0, float v1, float by) {
+        if (row >= of.rows) return;
+        *reinterpret_cast<float2*>(of.y + row * of.y_stride + column) =
+            make_float2(v0 * by, v1 * by);
+      });
+}
+
+// What undoes the scale of a layer's split weights.
+__device__ inline float unscale_of(const MlpNetwork::Layer& layer) {
+  return __frcp_rn(*layer.scale) * (1.0f / kSplitScale);
+}
+
+// One block: all columns of a product of up to 32 rows.
+__device__ __forceinline__ void split_product(const SplitProduct& of, int columns) {
+  share_columns(0, columns / 8, [&](auto width, int begin, int end) {
+    if (of.rows <= 16) {
+      split_columns<1, decltype(width)::value>(of, begin, end);
+    } else {
+      split_columns<2, decltype(width)::value>(of, begin, end);
+    }
+  });
+}
+
+}  // namespace jpmap
