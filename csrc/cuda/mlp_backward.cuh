@@ -113,29 +113,42 @@ __device__ __forceinline__ void settle_rows(const MlpTileView& tile, const int* 
   });
 }
 
-// The network's part of the gradients of the accepted slots, from df/da of layer 0, and z.
+// The network's part of the gradients of the accepted slots, from df/da of layer 0, and z. A warp
+// has up to four rows, so that it reads the weights once for all of them.
 __device__ __forceinline__ void add_gradients(const MlpTileView& tile, const int* accepted,
                                               int count) {
+  constexpr int kRows = kMlpImages / kMlpWarps;
   const int k = tile.net.latent, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const auto& first = tile.net.layers[0];
-  for (int row = warp; row < count; row += kMlpWarps) {
-    const float* x = tile.floats(0) + row * split_stride(first.stride);
-    const int slot = accepted[row];
-    for (int c0 = 0; c0 < k; c0 += 8) {
-      float sum[8] = {};
-      for (int j = lane; j < first.stride; j += 32) {
+  const float* x = tile.floats(0) + warp * split_stride(first.stride);
+  const int next = kMlpWarps * split_stride(first.stride);
+  for (int c0 = 0; c0 < k; c0 += 8) {
+    float sum[kRows][8] = {};
+    for (int j = lane; j < first.stride; j += 32) {
+      float w[8];
 #pragma unroll
-        for (int c = 0; c < 8; ++c) {
-          if (c0 + c < k) sum[c] = fmaf(x[j], first.columns[(c0 + c) * first.stride + j], sum[c]);
-        }
+      for (int c = 0; c < 8; ++c) {
+        w[c] = c0 + c < k ? first.columns[(c0 + c) * first.stride + j] : 0.0f;
       }
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        if (warp + kMlpWarps * i >= count) break;
+        const float pull = x[i * next + j];
+#pragma unroll
+        for (int c = 0; c < 8; ++c) sum[i][c] = fmaf(pull, w[c], sum[i][c]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      if (warp + kMlpWarps * i >= count) break;
+      const int slot = accepted[warp + kMlpWarps * i];
 #pragma unroll
       for (int c = 0; c < 8; ++c) {
         for (int offset = 16; offset > 0; offset /= 2) {
-          sum[c] += __shfl_xor_sync(0xffffffffu, sum[c], offset);
+          sum[i][c] += __shfl_xor_sync(0xffffffffu, sum[i][c], offset);
         }
         if (lane == 0 && c0 + c < k) {
-          tile.gradient[slot * k + c0 + c] = tile.trial[slot * k + c0 + c] + sum[c];
+          tile.gradient[slot * k + c0 + c] = tile.trial[slot * k + c0 + c] + sum[i][c];
         }
       }
     }
@@ -151,10 +164,10 @@ __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData&
   __syncthreads();  // backward(last)
   for (int l = last; l > 0; --l) {
     const auto& layer = net.layers[l];
-    split_product(
-        {tile.floats(l % 2), tile.factors, tile.floats((l + 1) % 2), layer.split_columns,
-         unscale_of(layer), split_stride(layer.stride), split_stride(layer.inputs), layer.stride, count},
-        layer.inputs);
+    split_product({tile.floats(l % 2), tile.factors, tile.floats((l + 1) % 2), layer.split_columns,
+                   unscale_of(layer), split_stride(layer.stride), split_stride(layer.inputs),
+                   layer.stride, count},
+                  layer.inputs);
     __syncthreads();  // pulled
     settle_rows(tile, accepted, count, l - 1);
     __syncthreads();  // backward(l - 1)

@@ -45,21 +45,22 @@ __device__ inline void stage(const MlpTileView& tile, const int* accepted, int i
 }
 
 // Columns [column, column + width) of the first layer's tangents past the activation, of all
-// `rows`: the columns of its matrix times the slopes [images][width].
+// `images`: the columns of its matrix times the slopes [images][width].
 __device__ __forceinline__ void first_tangents(const MlpTileView& tile, const float* slopes,
-                                               int rows, int column, int width, __half* out,
+                                               int images, int column, int width, __half* out,
                                                int out_stride) {
   const auto& layer = tile.net.layers[0];
   const int k = tile.net.latent, kp = tile.at.latent_rows;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  for (int row = warp; row < rows; row += kMlpWarps) {
-    const int c = row & (kp - 1);
-    const float* slope = slopes + (row >> tile.at.latent_shift) * width;
+  for (int c = warp; c < kp; c += kMlpWarps) {
     const float* w = layer.columns + min(c, k - 1) * layer.stride + column;
-#pragma unroll 4
     for (int j = 2 * lane; j < width; j += 64) {
-      const float2 s = load2(slope + j), v = c < k ? load2(w + j) : make_float2(0, 0);
-      store_half2(out + row * out_stride + j, v.x * s.x, v.y * s.y);
+      const float2 v = c < k ? load2(w + j) : make_float2(0, 0);
+#pragma unroll 4
+      for (int image = 0; image < images; ++image) {
+        const float2 s = load2(slopes + image * width + j);
+        store_half2(out + (image * kp + c) * out_stride + j, v.x * s.x, v.y * s.y);
+      }
     }
   }
 }
@@ -109,7 +110,7 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
               l == 0 ? scale : 1.0f / kSplitScale, unscale);
         __syncthreads();  // staged
         if (l == 0) {
-          first_tangents(tile, slopes, rows, column, width, out, out_stride);
+          first_tangents(tile, slopes, images, column, width, out, out_stride);
         } else {
           next_tangents(tile, slopes, l, in, in_stride, rows, column, width, out, out_stride);
         }
