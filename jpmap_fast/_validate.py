@@ -110,7 +110,8 @@ def checked_numbers(
                 "move both to one device"
             )
         given = given.reshape(-1)
-        seen = given.detach().double().cpu().numpy()
+        # By a list, which derivatives of torch.func let through.
+        seen = np.array(given.detach().tolist(), dtype=np.float64)
     else:
         seen = np.array([given])
     limits = torch.finfo(like.dtype)

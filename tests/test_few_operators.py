@@ -103,3 +103,17 @@ def test_a_number_is_one_for_each_image_whatever_it_is_of(number, like):
     each = torch.as_tensor(np.asarray(number).reshape(-1)).to(like).expand(2)
     assert torch.equal(found.sigma, each)
     assert torch.equal(found.x, jf.restore(y, jf.Denoising(), prior, each).x)
+
+
+def test_noise_can_be_differentiated_by_its_level():
+    """Its numbers are looked at on the host, and go on as what they are."""
+    x, level = torch.full((2, *SHAPE), 0.5), torch.tensor([0.1, 0.2])
+
+    def power(sigma):
+        return jf.Denoising().measure(x, sigma, torch.Generator().manual_seed(5)).square().sum()
+
+    by_func = torch.func.grad(power)(level)
+    level.requires_grad_()
+    power(level).backward()
+    assert torch.equal(level.grad, by_func)
+    assert bool((by_func != 0).all())
