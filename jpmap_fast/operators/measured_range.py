@@ -42,9 +42,10 @@ def quiet(y: Tensor, sigma: Tensor) -> Tensor:
 
 
 def check_noise(y: Tensor, sigma: Tensor) -> None:
-    """Raise ValueError where y is ``quiet``."""
+    """Raise ValueError where y is ``quiet``; sigma may be on the host."""
     if float(sigma.max()) <= LOUD:
         return
+    sigma = sigma.to(y.device)
     bad = quiet(y, sigma)
     if bool(bad.any()):
         image = int(bad.nonzero()[0])
