@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 _Value = TypeVar("_Value")
 
@@ -29,6 +30,18 @@ class Kept:
                 found = make()
             found = self._values.setdefault(key, found)
         return found
+
+    def get_of(self, key: Hashable, tensor: Tensor, make: Callable[[], _Value]) -> _Value:
+        """The value of ``key``, made of a tensor; anew where that holds other numbers by now.
+
+        They are compared, since not every way to write into a tensor leaves a trace: an array of
+        NumPy may share its memory, and a CUDA graph counts no versions.
+        """
+        found: tuple[Tensor, _Value] | None = self._values.get(key)
+        if found is None or not torch.equal(found[0], tensor):
+            with torch.inference_mode(False), torch.no_grad():
+                found = self._values[key] = (tensor.clone(), make())
+        return found[1]
 
     def peek(self, key: Hashable) -> Any:
         """The value of ``key``, None where it has not been asked for."""

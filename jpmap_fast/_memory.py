@@ -11,9 +11,16 @@ CHUNK_MEMORY = 1 << 30
 _BYTES_A_NUMBER = 64
 
 
-def memory_at_hand(device: torch.device) -> int:
-    """Bytes that a chunk of work may take: on a GPU a quarter of what is free, 1 GiB or more."""
-    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():  # no graph can ask
+def memory_at_hand(device: torch.device, wanted: int | None = None) -> int:
+    """Bytes that a chunk of work may take: on a GPU a quarter of what is free, 1 GiB or more.
+
+    Args:
+        device: that works.
+        wanted: bytes that all of the work takes: where 1 GiB will do nobody is asked for more.
+    """
+    if device.type != "cuda" or (wanted is not None and wanted <= CHUNK_MEMORY):
+        return CHUNK_MEMORY
+    if torch.cuda.is_current_stream_capturing():  # no graph can ask
         return CHUNK_MEMORY
     # What torch's allocator holds and nothing uses is as free as the rest.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from jpmap_fast.operators import Operator
 from jpmap_fast.operators.bound import BoundOperator, unbound
 from jpmap_fast.operators.residual import with_residual
 from jpmap_fast.priors.base import Prior
+from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
+from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.protocol import bound, default_method, has_codes, make_decoder, make_encoder
 from jpmap_fast.residuals import WHITE, Residual, checked_residual, residuals_of
 
@@ -29,10 +32,17 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Task:
-    """Checked inputs: the problem of the whole batch, and whether it came as a batch."""
+    """Checked inputs: the problem of the whole batch.
+
+    Attributes:
+        problem: of all images.
+        batched: whether they came as a batch.
+        finite: whether all measurements are known to be.
+    """
 
     problem: Problem
     batched: bool
+    finite: bool
 
 
 def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
@@ -45,7 +55,7 @@ def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
     method = default_method(prior) if method is None else method
     if isinstance(method, str):
         choice("method", method, tuple(ALGORITHMS))
-        method = ALGORITHMS[method]()
+        method = _by_default(ALGORITHMS[method])
     if not isinstance(method, Algorithm):
         raise TypeError(
             f"method: expected one of {', '.join(ALGORITHMS)} or an algorithm object such as "
@@ -58,6 +68,12 @@ def as_algorithm(method: str | Algorithm | None, prior: Prior) -> Algorithm:
             "which descends in them"
         )
     return method
+
+
+@cache
+def _by_default(kind: type[Algorithm]) -> Algorithm:
+    """An algorithm as it comes: it holds nothing that changes."""
+    return kind()
 
 
 def check_known(sigma: Any) -> None:
@@ -77,7 +93,8 @@ def prior_of(prior: Prior | str, shared: bool = False) -> Prior:
     if isinstance(prior, str):
         known = shared and prior in available_priors()
         return bundled_prior(prior) if known else load_prior(prior)
-    if not isinstance(prior, Prior):
+    # A protocol looks at every member, which takes longer than all that follows.
+    if not isinstance(prior, (MLPVAE, ConvVAE)) and not isinstance(prior, Prior):
         raise TypeError(
             "prior: expected an object with encode, decode, gamma, latent_dim and image_shape "
             f"(see load_prior), got {type(prior).__name__}"
@@ -113,16 +130,16 @@ def operator_of(operator: Any) -> Operator | BoundOperator:
 def prepare(
     y: Any,
     operator: Any,
-    prior: Prior | str,
+    prior: Prior,
     sigma: Any,
     *,
     residual: str | Residual | None = None,
     codes: bool = True,
 ) -> Task:
-    """Arguments of ``restore``, checked; without ``codes`` the decoder is not asked whether it can
-    be differentiated.
+    """Arguments of ``restore``, checked, with the prior as ``prior_of`` gives it.
+
+    Without ``codes`` the decoder is not asked whether it can be differentiated.
     """
-    prior = prior_of(prior, shared=True)
     foreign = translator_of(operator)
     if foreign is not None:
         physics = operator
@@ -159,18 +176,21 @@ def prepare(
     operator = operator.bind(image_shape, batch, like=y)
     if isinstance(sigma, str) and sigma == AUTO:
         sigma = estimate_sigma(y, operator)
-    deviation = noise_levels("sigma", sigma, batch, y)
-    operator.check_range(y, deviation)
+    levels = noise_levels("sigma", sigma, batch, y)
+    finite = operator.check_range(y, torch.from_numpy(levels.seen).expand(batch))
+    deviation = levels.like(y)
     model = checked_residual(residual, residuals_of(prior))
     if model is not None and not codes:
         raise ValueError(
             f"residual: expected {WHITE!r} for a method without latent codes, got {residual!r}"
         )
     operator = with_residual(operator, model, prior.gamma, y)
-    decoder = make_decoder(prior, y[:0]) if codes else undifferentiated(prior)
-    encoder = make_encoder(prior, y[:0])
+    none = y[:0]
+    decoder = make_decoder(prior, none) if codes else undifferentiated(prior)
+    encoder = make_encoder(prior, none)
     shapes = image_shape, code_shape_of(prior)
-    return Task(Problem(prior, encoder, decoder, operator, y, deviation, *shapes), batched)
+    problem = Problem(prior, encoder, decoder, operator, y, deviation, *shapes)
+    return Task(problem, batched, finite)
 
 
 def _image_shape(prior: Prior, operator: Operator | BoundOperator, y: Tensor) -> tuple[int, ...]:

@@ -124,7 +124,7 @@ def _most_probable(
         begin = None if z0 is None else checked_codes(z0, algorithm, problem, batched=batched)
         run = Run(problem, algorithm, generator, drawn=begin is None)
         with Monitor(record=record, progress=progress) as monitor:
-            result = run(problem.y, begin, monitor, size=size)
+            result = run(problem.y, begin, monitor, size=size, finite=task.finite)
     return result if batched else result.unbatched()
 
 

@@ -113,7 +113,7 @@ class Restorer:
         check_known(sigma)
         given, prior = prior, prior_of(prior)
         if image_shape is not None:
-            prior = bound(prior, image_shape)
+            prior = prior_of(bound(prior, image_shape))
         algorithm = with_steps(as_algorithm(method, prior), steps)
         operator, sigma = _of_physics(operator, prior, sigma, batch_size)
         # Of a physics what it was at this time: it may change.

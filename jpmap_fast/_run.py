@@ -67,6 +67,7 @@ class Run:
         monitor: Monitor,
         fixed: Fixed | None = None,
         size: int | None = None,
+        finite: bool = False,
     ) -> Result:
         """Restore y [B, ...], those images whose measurements are finite, in chunks that fit.
 
@@ -76,23 +77,33 @@ class Run:
             monitor: told of every step.
             fixed: do a fixed amount of work; None to go on until done.
             size: images at a time at most.
+            finite: whether all measurements are known to be; False to look.
         """
         problem = self.problem.at(y)
-        finite = torch.isfinite(y.flatten(1)).all(dim=1) if len(y) else y.new_zeros(0).bool()
-        good = finite.nonzero()[:, 0]
-        outcomes = []
-        if not good.numel():  # not every A takes no images at all
-            outcomes.append(Outcome.of_nothing(problem))
-        for rows in good.split(size or self._fitting()) if good.numel() else ():
-            whole = rows.numel() == problem.batch
-            part = problem if whole else problem.select(rows)
-            settings = self.algorithm if whole else self.algorithm.select(rows)
+        good = None if finite else _finite(y)
+        number = problem.batch if good is None else good.numel()
+        size = size or self._fitting()
+        if not number:  # not every A takes no images at all
+            outcome = Outcome.of_nothing(problem)
+            if good is not None:
+                outcome = joined(problem, good, [outcome])
+        elif good is None and number <= size:
             if z0 is not None:
-                outcomes.append(solve_from(settings, part, z0[rows], monitor, fixed))
-                continue
-            starts = self.starts if whole else Starts(settings, part, self.codes)
-            outcomes.append(starts.solve(part.y, monitor, fixed))
-        outcome = joined(problem, good, outcomes)
+                outcome = solve_from(self.algorithm, problem, z0, monitor, fixed)
+            else:
+                outcome = self.starts.solve(y, monitor, fixed)
+        else:
+            if good is None:
+                good = torch.arange(number, device=y.device)
+            outcomes = []
+            for rows in good.split(size):
+                part, settings = problem.select(rows), self.algorithm.select(rows)
+                if z0 is not None:
+                    outcomes.append(solve_from(settings, part, z0[rows], monitor, fixed))
+                else:
+                    starts = Starts(settings, part, self.codes)
+                    outcomes.append(starts.solve(part.y, monitor, fixed))
+            outcome = joined(problem, good, outcomes)
         return result_of(outcome, None, monitor, problem.code_shape, self._told)
 
     def on_device(self, y: Tensor, z0: Tensor | None, fixed: Fixed | None) -> Result:
@@ -118,8 +129,16 @@ class Run:
         # Four arrays the size of the Jacobian are alive at the peak of a Gauss-Newton step.
         arrays = 4 * (problem.decoder.latent_dim + 8)
         array = pixels * problem.y.element_size() * self.algorithm.number_of_starts
-        memory = memory_at_hand(problem.y.device)
+        memory = memory_at_hand(problem.y.device, problem.batch * arrays * array)
         # Where all fit in any case nobody needs to know how they run.
         if problem.batch * arrays * array > memory and self._compiled:
             arrays = ARRAYS
         return max(1, memory // (arrays * array))
+
+
+def _finite(y: Tensor) -> Tensor | None:
+    """Which measurements y [B, ...] are finite, int64; None for all of them."""
+    if not len(y):
+        return None
+    good = torch.isfinite(y.flatten(1)).all(dim=1).nonzero()[:, 0]
+    return None if good.numel() == len(y) else good

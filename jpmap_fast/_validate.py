@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -16,7 +17,9 @@ from jpmap_fast._arrays import SCALE_HINT, as_float_tensor, as_tensor
 
 __all__ = [
     "SCALE_HINT",
+    "PerImage",
     "as_float_tensor",
+    "checked_numbers",
     "choice",
     "count",
     "counts",
@@ -34,6 +37,29 @@ __all__ = [
 SMALLEST_SIGMA = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
+@dataclass(frozen=True)
+class PerImage:
+    """Numbers of images that have been checked, as they came and as the host sees them.
+
+    Attributes:
+        given: one number, or a tensor [1] or [batch].
+        seen: the same in float64 on the host [1] or [batch].
+        batch: B.
+    """
+
+    given: Tensor | float
+    seen: np.ndarray[Any, np.dtype[np.float64]]
+    batch: int
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """One for each image [B], of the type and on the device of a tensor; nobody else's."""
+        if not isinstance(self.given, Tensor):
+            return tensor.new_full((self.batch,), self.given)  # with nothing to wait for
+        out = self.given.to(tensor.device, tensor.dtype).expand(self.batch)
+        # The caller's own may change.
+        return out.clone(memory_format=torch.contiguous_format)
+
+
 def per_image(
     name: str,
     value: Any,
@@ -45,73 +71,118 @@ def per_image(
 ) -> Tensor:
     """A positive number, or one for each image, as a tensor [batch] of the type of ``like``.
 
+    See ``checked_numbers`` for what it may be.
+    """
+    found = checked_numbers(name, value, batch, like, allow_zero=allow_zero, advice=advice)
+    return found.like(like)
+
+
+def checked_numbers(
+    name: str,
+    value: Any,
+    batch: int,
+    like: Tensor,
+    *,
+    allow_zero: bool = False,
+    advice: str = "",
+) -> PerImage:
+    """A positive number, or one for each image, looked at on the host.
+
     One number is a number of Python or NumPy, or an array or tensor of one entry. One for each
     image is a list, an array or a tensor [B] or [B, 1, ..., 1]. ``advice`` ends the message about
-    a value out of range.
+    a value out of range. A device is waited for where it holds the numbers, once.
 
     Raises:
         ValueError: wrong length, zero (unless ``allow_zero``), negative, NaN or infinite, or below
             what the type of ``like`` holds.
         TypeError: not real numbers.
     """
-    tensor = _numbers(name, value, batch)
-    if tensor.numel() != 1 and (tensor.numel() != batch or tensor.shape[0] != batch):
-        raise ValueError(
-            f"{name}: expected a number or a vector of {batch} (one an image), "
-            f"got shape {list(tensor.shape)}"
-        )
-    if tensor.dim() > 0 and tensor.device != like.device and isinstance(value, Tensor):
-        raise ValueError(
-            f"{name}: expected a tensor on {like.device}, got one on {tensor.device}; "
-            "move both to one device"
-        )
-    tensor = tensor.reshape(-1)
-    good = torch.isfinite(tensor) & ((tensor >= 0) if allow_zero else (tensor > 0))
-    if not bool(good.all()):
+    given = _numbers(name, value, batch)
+    if isinstance(given, Tensor):
+        if given.numel() != 1 and (given.numel() != batch or given.shape[0] != batch):
+            raise ValueError(
+                f"{name}: expected a number or a vector of {batch} (one an image), "
+                f"got shape {list(given.shape)}"
+            )
+        if given.dim() > 0 and given.device != like.device and isinstance(value, Tensor):
+            raise ValueError(
+                f"{name}: expected a tensor on {like.device}, got one on {given.device}; "
+                "move both to one device"
+            )
+        given = given.reshape(-1)
+        # By a list, which derivatives of torch.func let through.
+        seen = np.array(given.detach().tolist(), dtype=np.float64)
+    else:
+        seen = np.array([given])
+    limits = torch.finfo(like.dtype)
+    if not (seen.size and limits.tiny <= seen.min() and seen.max() <= limits.max):
+        _check_values(name, seen, like.dtype, allow_zero, advice)
+    return PerImage(given, seen, batch)
+
+
+def _check_values(
+    name: str,
+    seen: np.ndarray[Any, np.dtype[np.float64]],
+    dtype: torch.dtype,
+    allow_zero: bool,
+    advice: str,
+) -> None:
+    """Raise ValueError unless the values are in range; which most are by their ends alone."""
+    good = np.isfinite(seen) & ((seen >= 0) if allow_zero else (seen > 0))
+    if not good.all():
         least = ">= 0" if allow_zero else "> 0"
-        bad = tensor[~good][0].item()
+        bad = float(seen[~good][0])
         raise ValueError(f"{name}: expected finite values {least}, got {bad}{advice}")
-    out = tensor.to(like.device, like.dtype).expand(batch)
-    # The caller's own may change.
-    out = out.clone(memory_format=torch.contiguous_format)
-    lost = (tensor > 0) & (tensor.to(like.dtype) == 0) | torch.isinf(tensor.to(like.dtype))
-    if bool(lost.any()):
-        bad = tensor[lost][0].item()
-        raise ValueError(f"{name}: {bad} is out of range in {like.dtype}{advice}")
-    return out
+    rounded = _rounded(seen, dtype)
+    lost = ((seen > 0) & (rounded == 0)) | np.isinf(rounded)
+    if lost.any():
+        bad = float(seen[lost][0])
+        raise ValueError(f"{name}: {bad} is out of range in {dtype}{advice}")
 
 
-def noise_levels(name: str, value: Any, batch: int, like: Tensor) -> Tensor:
-    """``per_image`` of noise deviations to restore with, which are not too small.
+def noise_levels(name: str, value: Any, batch: int, like: Tensor) -> PerImage:
+    """``checked_numbers`` of noise deviations to restore with, which are not too small.
 
     Raises:
-        ValueError, TypeError: as ``per_image``; also below ``SMALLEST_SIGMA``.
+        ValueError, TypeError: as ``checked_numbers``; also below ``SMALLEST_SIGMA``.
     """
     advice = (
         f"; measurements without noise are the limit of small {name}: pass 1e-3, which fits them "
         "to a thousandth of the range of images"
     )
-    levels = per_image(name, value, batch, like, advice=advice)
+    levels = checked_numbers(name, value, batch, like, advice=advice)
     smallest = SMALLEST_SIGMA[like.dtype]
-    if bool((levels < smallest).any()):
-        raise ValueError(
-            f"{name}: expected at least {smallest:g} in {like.dtype}, got "
-            f"{float(levels.min()):g}{advice}"
-        )
+    if levels.seen.size:
+        least = np.array([smallest, levels.seen.min()])
+        if least[1] < 2 * smallest:  # to compare them as they are computed with
+            least = _rounded(least, like.dtype)
+        if least[1] < least[0]:
+            raise ValueError(
+                f"{name}: expected at least {smallest:g} in {like.dtype}, got {least[1]:g}{advice}"
+            )
     return levels
 
 
-def _numbers(name: str, value: Any, batch: int) -> Tensor:
-    """Real numbers as a tensor; floats of Python in float64."""
+def _numbers(name: str, value: Any, batch: int) -> Tensor | float:
+    """Real numbers as a tensor; a number of Python or NumPy as one of Python."""
     expected = f"{name}: expected a number or one for each of {batch} images"
     if value is None or isinstance(value, (str, bytes, bool, np.bool_)):
         raise TypeError(f"{expected}, got {value!r}")
-    if isinstance(value, Real) and not isinstance(value, np.generic):
-        return torch.tensor(_real(name, value), dtype=torch.float64, device="cpu")
+    if isinstance(value, Real):
+        return _real(name, value)
     tensor = as_tensor(name, value)
     if tensor.dtype == torch.bool or tensor.is_complex():
         raise TypeError(f"{expected}, got values of {tensor.dtype}")
     return tensor if tensor.is_floating_point() else tensor.double()
+
+
+def _rounded(
+    values: np.ndarray[Any, np.dtype[np.float64]], dtype: torch.dtype
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The numbers that a type of real numbers has in their place."""
+    if dtype == torch.float64:
+        return values
+    return torch.from_numpy(values).to(dtype).double().numpy()
 
 
 def generator_or_none(generator: Any) -> torch.Generator | None:

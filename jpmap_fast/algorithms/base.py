@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,13 @@ class Algorithm(ABC):
         return self._replaced({name: v[index] for name, v in given.items() if v is not None})
 
     def _replaced(self, settings: dict[str, Any]) -> Algorithm:
-        return replace(self, **settings) if settings else self  # type: ignore[type-var]
+        """A copy with other settings, past the constructor: they have been checked."""
+        if not settings:
+            return self
+        new = copy.copy(self)
+        for name, value in settings.items():
+            object.__setattr__(new, name, value)
+        return new
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._key() == other._key()  # type: ignore[attr-defined]

@@ -79,14 +79,15 @@ def _advance(work: Work, still: Tensor, settings: JointSettings, schedule: Sched
         beta, verdict = schedule(work.stage, work.beta, work.state.gap)
         status = torch.where(ready, verdict, status)
         unproved = ready & (verdict == CONVERGED) & ~work.solved
-        if bool(unproved.any()):
+        onward = ready & (verdict == RUNNING)
+        any_unproved, any_onward = torch.stack((unproved.any(), onward.any())).tolist()
+        if any_unproved:
             rows = unproved.nonzero()[:, 0]
             part = work.select(rows)
             limit = torch.where(still[rows], TOLERANCE_LIMIT, ITERATION_LIMIT)
             proved = still[rows] & nothing_left(part.problem, part.state, part.beta)
             status = status.index_copy(0, rows, torch.where(proved, CONVERGED, limit))
-        onward = ready & (verdict == RUNNING)
-        if bool(onward.any()):
+        if any_onward:
             work = _with_beta(work, onward, torch.where(onward, beta, work.beta))
     failed = ~torch.isfinite(work.state.objective)
     return replace(work, status=torch.where(failed, FAILED, status))

@@ -108,7 +108,7 @@ class Problem:
 
     def at(self, y: Tensor) -> Problem:
         """The same problems of other measurements."""
-        return self._with(y=y)
+        return self if y is self.y else self._with(y=y)
 
     def _with(self, **fields: Any) -> Problem:
         new = replace(self, **fields)

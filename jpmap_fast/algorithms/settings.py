@@ -115,7 +115,8 @@ def as_solver(name: str, solver: LatentSolver | str) -> LatentSolver:
     if isinstance(solver, str):
         choice(name, solver, tuple(SOLVERS))
         return SOLVERS[solver]()
-    if not isinstance(solver, LatentSolver):
+    # A protocol looks at every method of what it is asked of.
+    if not isinstance(solver, (GaussNewton, Adam)) and not isinstance(solver, LatentSolver):
         owner, _, what = name.rpartition(": ")
         raise TypeError(
             f"{owner}: expected {what} to be GaussNewton(...), Adam(...) or a name, got {solver!r}"

@@ -31,7 +31,6 @@ class Starts:
         self._batch, self._number = problem.batch, algorithm.number_of_starts
         self._of_images, self._images, self._codes = algorithm, problem, codes
         self._decoded: Tensor | None = None
-        self._rows = torch.arange(self._batch, device=problem.y.device)
 
     def solve(self, y: Tensor, monitor: Monitor, fixed: Fixed | None = None) -> Outcome:
         """Restore measurements y [B, ...] from every start; per image the least objective wins."""
@@ -51,6 +50,10 @@ class Starts:
             chosen = _chosen(ends, best)
             history = history.select(chosen * self._batch + self._rows)
         return replace(best, history=history)
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return torch.arange(self._batch, device=self._images.y.device)
 
     @cached_property
     def _repeated(self) -> tuple[Algorithm, Problem, Start]:

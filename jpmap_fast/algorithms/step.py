@@ -170,25 +170,25 @@ class _Proposals:
 
     def encode(self, which: Tensor) -> None:
         """Ask the encoder for mu_phi(x_n) of the images ``which``."""
-        if bool(which.any()):
-            rows = _rows(which)
+        rows = _rows(which)
+        if _any(rows):
             codes = self._before.problem.encode(taken_rows(self._before.state.x, rows))
             self._encoded = codes if rows is None else self._encoded.index_copy(0, rows, codes)
 
     def encoder(self, which: Tensor) -> None:
         """The first candidate, mu_phi(x_n)."""
-        if bool(which.any()):
-            rows = _rows(which)
+        rows = _rows(which)
+        if _any(rows):
             z = taken_rows(self._encoded, rows)
             never = torch.zeros(len(z), dtype=torch.bool, device=z.device)
             self._take(which, rows, z, never, torch.ones_like(never, dtype=torch.int64))
 
     def descent(self, which: Tensor, second: Tensor | None = None) -> None:
         """The third candidate, a descent from z_n; the second, from mu_phi(x_n), of ``second``."""
-        if not bool(which.any()):
+        rows = _rows(which)
+        if not _any(rows):
             return
         before, settings = self._before, self._settings
-        rows = _rows(which)
         z, number = before.state.z, torch.full_like(self.taken, 3)
         if second is not None:
             z, number = torch.where(second[:, None], self._encoded, z), 3 - second.long()
@@ -250,6 +250,11 @@ def _rows(which: Tensor) -> Tensor | None:
     """The images of ``which``, None for all of them."""
     rows = which.nonzero()[:, 0]
     return None if rows.numel() == which.numel() else rows
+
+
+def _any(rows: Tensor | None) -> bool:
+    """Whether ``rows`` are any at all, with nothing more to ask the device."""
+    return rows is None or rows.numel() > 0
 
 
 def taken_rows(value: Tensor, rows: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,9 @@ from jpmap_fast._versions import versions
 from jpmap_fast.algorithms import Algorithm
 from jpmap_fast.export.compiling import as_torch_runs_them, options, quietly
 from jpmap_fast.export.graph import OUTPUTS, RESULT, FixedRestoration, graph_of
+
+# Told before each phase, of which any may take a minute.
+_LOG = logging.getLogger(__name__)
 
 _HELD = (
     "export: expected a restoration by work that is known before: 'jpmap' as it comes or 'csgm' "
@@ -55,11 +59,13 @@ def export_run(
     settings = options(_metadata(run))
     y, module = _probe(run), FixedRestoration(run, low_latency)
     with quietly(), as_torch_runs_them():
+        _LOG.info("records the graph")
         try:
             program = graph_of(module, y)
         except Exception as error:
             raise ValueError(f"{_HELD}, got what cannot be recorded: {_said(error)}") from error
         with written_whole(path) as part:
+            _LOG.info("compiles %d nodes", len(program.graph.nodes))
             try:
                 torch._inductor.aoti_compile_and_package(
                     program, package_path=str(part), inductor_configs=settings
@@ -69,6 +75,7 @@ def export_run(
                     "export: expected AOTInductor to compile the restoration, with the C++ "
                     f"compiler g++ or the one that CXX names, got {_said(error)}"
                 ) from error
+            _LOG.info("compares the bits of the package")
             _check_bits(part, call, y)
     return path
 

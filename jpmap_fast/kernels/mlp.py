@@ -16,6 +16,7 @@ what is accepted. Of draws the products have one tf32 part: what a sampler weigh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -108,12 +109,18 @@ def refusal(latent_dim: int, widths: list[int], activations: list[str], like: Te
         return f"on a GPU float32 is compiled, not {str(like.dtype).removeprefix('torch.')}"
     if not cuda_kernels_loaded():
         return "the CUDA kernels are not loaded"
-    properties: Any = torch.cuda.get_device_properties(like.device)
-    room = int(properties.shared_memory_per_block_optin)
+    room = _room_of_block(like.device)
     needed = int(_C.mlp_shared_memory(latent_dim, widths))
     if needed > room:
         return f"its layers need {needed} bytes of shared memory, a block has {room}"
     return ""
+
+
+@cache
+def _room_of_block(device: torch.device) -> int:
+    """Bytes of shared memory that a block of a GPU may have."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)
 
 
 def mlp_gauss_newton(

@@ -118,7 +118,7 @@ class RowProduct:
         """The outputs ``rows`` alone; the last such product is kept, with its packed weights."""
         # Read once: another thread may put its own rows there at any time.
         kept = self._restricted
-        if kept is None or not torch.equal(kept[0], rows):
+        if kept is None or not (kept[0] is rows or torch.equal(kept[0], rows)):
             kept = self._restricted = (rows, self._restrict(rows))
         return kept[1]
 

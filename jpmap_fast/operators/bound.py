@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,16 +62,12 @@ class BoundOperator(ABC):
         """Whether ``x_update`` and what is made of ``data_term`` never wait for the device."""
         return True
 
-    @property
+    @cached_property
     def measurement_shape(self) -> tuple[int, ...]:
         """Shape of one image's measurements, without the batch dimension."""
-
-        def measured() -> tuple[int, ...]:
-            dtype, device = self._place or (torch.get_default_dtype(), self.operator.device)
-            like = torch.zeros((), dtype=dtype, device=device or "cpu")
-            return self.operator.measurement_shape(self.image_shape, like)
-
-        return self._kept.get("measured", measured)
+        dtype, device = self._place or (torch.get_default_dtype(), self.operator.device)
+        like = torch.empty((), dtype=dtype, device=device or "cpu")  # with no number to be written
+        return self.operator.measurement_shape(self.image_shape, like)
 
     @property
     def seen(self) -> Tensor | None:
@@ -253,7 +250,7 @@ class BoundOperator(ABC):
         return term.log_determinant(beta, sigma, math.prod(self.measurement_shape))
 
     @steady
-    def check_range(self, y: Tensor, sigma: Tensor) -> None:
+    def check_range(self, y: Tensor, sigma: Tensor) -> bool:
         """Raise ValueError where y cannot be measurements of images with values in [0, 1].
 
         Values of 0 to 255 or of -1 to 1, and a sigma in other units than y. See
@@ -261,9 +258,12 @@ class BoundOperator(ABC):
 
         Args:
             y: measurements [B, ...].
-            sigma: noise deviations > 0 [B].
+            sigma: noise deviations > 0 [B], on the device of y or on the host.
+
+        Returns:
+            Whether all of y is finite; an image that is not is no reason to raise.
         """
-        reach.check(self.operator, y, sigma)
+        return reach.check(self.operator, y, sigma)
 
     def select(self, index: Tensor) -> BoundOperator:
         """That of the images ``index`` of a batch (an index may repeat)."""

@@ -77,7 +77,8 @@ class Whitening:
 
     def weight(self, beta: Tensor, sigma: Tensor) -> Tensor:
         """The weights of the squares, [B, p] or [B, 1], for beta [B] and sigma [B]."""
-        precision = 1 / (sigma.square()[:, None] + self.values / beta[:, None])
+        # Not 1 / t, which is a product more.
+        precision = (sigma.square()[:, None] + self.values / beta[:, None]).reciprocal()
         return precision if self.seen is None else self.seen * precision
 
     def constant(self, y: Tensor, sigma: Tensor) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -64,27 +65,35 @@ class _BoundDiagonal(BoundOperator):
         weight = self.operator._weight()
         if weight is None:
             return Whitening(1.0, lambda y: y.flatten(1))
-        unseen = weight == 0
-        rows = None
-        seen = (~unseen).to(weight.dtype)
-        if weight.dim() == 1:
-            rows = (~unseen).nonzero()[:, 0]
-            if not rows.numel():
-                rows = rows.new_zeros(1)  # nothing observed: one pixel, of weight zero
-            weight, seen = weight[rows], seen[rows]
+        if weight.dim() > 1 or self.operator._learned:
+            return _observing(weight)
+        # One mask for all is that of many calls, and which pixels it shows takes asking for.
+        return self.operator._kept.get_of("data term", weight, lambda: _observing(weight))
 
-        def coordinates(y: Tensor) -> Tensor:
-            return y.flatten(1) if rows is None else y.flatten(1)[:, rows]
 
-        return Whitening(
-            weight.square(),
-            coordinates,
-            scale=weight,
-            rows=rows,
-            seen=seen,
-            # Pixels nobody observed add |y|^2 / (2 sigma^2) to J whatever z is.
-            lost=lambda y: y.flatten(1) * unseen,
-        )
+def _observing(weight: Tensor) -> Whitening:
+    """The data term of A = diag(m), m [n] or [B, n]."""
+    unseen = weight == 0
+    rows = None
+    seen = (~unseen).to(weight.dtype)
+    if weight.dim() == 1:
+        rows = (~unseen).nonzero()[:, 0]
+        if not rows.numel():
+            rows = rows.new_zeros(1)  # nothing observed: one pixel, of weight zero
+        weight, seen = weight[rows], seen[rows]
+
+    def coordinates(y: Tensor) -> Tensor:
+        return y.flatten(1) if rows is None else y.flatten(1)[:, rows]
+
+    return Whitening(
+        weight.square(),
+        coordinates,
+        scale=weight,
+        rows=rows,
+        seen=seen,
+        # Pixels nobody observed add |y|^2 / (2 sigma^2) to J whatever z is.
+        lost=lambda y: y.flatten(1) * unseen,
+    )
 
 
 class Denoising(Diagonal):
@@ -146,8 +155,7 @@ class Inpainting(Diagonal):
         return self.mask != 0
 
     def _weight(self) -> Tensor | None:
-        first = 1 if self.mask.dim() == 4 else 0
-        return self._keep("weight", lambda: self.mask.flatten(first))
+        return self.mask.flatten(1 if self.mask.dim() == 4 else 0)
 
     @property
     def _learned(self) -> bool:  # type: ignore[override]
@@ -175,7 +183,8 @@ class Inpainting(Diagonal):
         self, image_shape: tuple[int, ...], batch: int | None = None, place: Place | None = None
     ) -> Inpainting:
         shape, mask = image_shape, self.mask
-        if mask.shape == shape or (batch is not None and mask.shape == (batch, *shape)):
+        fits = mask.shape == shape or (batch is not None and mask.shape == (batch, *shape))
+        if fits and mask.is_contiguous():
             return self
         if tuple(mask.shape[-2:]) != shape[-2:] or (
             mask.dim() > 2 and mask.shape[-3] not in (1, shape[0])
@@ -190,7 +199,9 @@ class Inpainting(Diagonal):
                 f"mask: expected one mask or one for each of {batch} images, got {mask.shape[0]}"
             )
         full = (mask.shape[0], *shape) if mask.dim() == 4 else shape
-        return self._changed(mask=mask.expand(full).contiguous())
+        new = copy.copy(self)  # with what is kept, which is compared with the mask
+        new.mask = mask.expand(full).contiguous()
+        return new
 
     @property
     def batch(self) -> int | None:

@@ -42,9 +42,10 @@ def quiet(y: Tensor, sigma: Tensor) -> Tensor:
 
 
 def check_noise(y: Tensor, sigma: Tensor) -> None:
-    """Raise ValueError where y is ``quiet``."""
+    """Raise ValueError where y is ``quiet``; sigma may be on the host."""
     if float(sigma.max()) <= LOUD:
         return
+    sigma = sigma.to(y.device)
     bad = quiet(y, sigma)
     if bool(bad.any()):
         image = int(bad.nonzero()[0])
@@ -101,10 +102,16 @@ def least(row_sums: tuple[float, float]) -> float:
 
 
 def check_sign(
-    y: Tensor, sigma: Tensor, row_sums: tuple[float, float], seen: Tensor | None
+    y: Tensor,
+    sigma: Tensor,
+    row_sums: tuple[float, float],
+    seen: Tensor | None,
+    finite: bool = False,
 ) -> None:
     """Raise ValueError where y is ``too_low``."""
-    bad = too_low(y, sigma, row_sums, seen)
+    bad = too_low(y, sigma, row_sums, seen, finite=finite)
+    if bad is None:
+        return
     advice = "bring [-1, 1] into it by (y + 1) / 2, with sigma / 2, or add what was taken"
     _refuse(y, seen, bad, advice)
 
@@ -115,8 +122,9 @@ def too_low(
     row_sums: tuple[float, float],
     seen: Tensor | None,
     asks: bool = True,
-) -> Tensor:
-    """Where pixels are negative; booleans [B].
+    finite: bool = False,
+) -> Tensor | None:
+    """Where pixels are negative; booleans [B], or None for nowhere.
 
     Args:
         y: measurements [B, C, H, W]; images with NaN or infinity are passed over.
@@ -124,24 +132,32 @@ def too_low(
         row_sums: greatest sum of the positive, and of the negative entries of a row of A.
         seen: as in ``too_large``.
         asks: whether the device may be asked if there is anything to look at.
+        finite: whether all of y is known to be; where all of it was observed as well nothing needs
+            to be counted.
     """
     height, width = y.shape[-2:]
-    rows, observed = _observed(y, seen)
-    bad = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    whole = finite and seen is None
+    rows, observed = (y.double(), None) if whole else _observed(y, seen)
+    bad: Tensor | None = None
     for size in ((min(BLOCK, height), min(BLOCK, width)), (height, width)):
         stride = tuple(max(1, side // 2) for side in size)
-        total = F.avg_pool2d(rows, size, stride)
-        share = F.avg_pool2d(observed, size, stride)
-        mean = total / share.clamp_min(1e-12)
+        share = None if observed is None else F.avg_pool2d(observed, size, stride)
+        mean = _mean(F.avg_pool2d(rows, size, stride), share)
         if asks and float(mean.min()) >= least(row_sums):
             continue
-        square = F.avg_pool2d(rows.square(), size, stride) / share.clamp_min(1e-12)
+        square = _mean(F.avg_pool2d(rows.square(), size, stride), share)
         spread = (square - mean.square()).clamp_min(0).sqrt()
         deviation = torch.maximum(sigma.double().reshape(-1, 1, 1, 1), spread)
-        count = share * size[0] * size[1]
+        count = (torch.ones_like(mean) if share is None else share) * size[0] * size[1]
         lowest = least(row_sums) - 8 * deviation / count.clamp_min(1).sqrt()
-        bad = bad | ((count > FEWEST - 0.5) & (mean < lowest)).flatten(1).any(dim=1)
+        low = ((count > FEWEST - 0.5) & (mean < lowest)).flatten(1).any(dim=1)
+        bad = low if bad is None else bad | low
     return bad
+
+
+def _mean(total: Tensor, share: Tensor | None) -> Tensor:
+    """Means over what was observed, of means over all; a share of None is all of it."""
+    return total if share is None else total / share.clamp_min(1e-12)
 
 
 def _observed(y: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:

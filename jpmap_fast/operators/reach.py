@@ -18,18 +18,28 @@ _USUAL = 8.0
 _POWER_ITERATIONS = 12
 
 
-def check(operator: Operator, y: Tensor, sigma: Tensor) -> None:
+# Numbers up to which measurements are copied to the host and looked at there: what is asked of them
+# would be launches and waits of a GPU that take longer.
+_COPIED = 1 << 16
+
+
+def check(operator: Operator, y: Tensor, sigma: Tensor) -> bool:
     """Raise ValueError where y cannot be measurements of images with values in [0, 1].
 
     Args:
         operator: of a bound one.
         y: measurements [B, ...].
-        sigma: noise deviations > 0 [B].
+        sigma: noise deviations > 0 [B], there or on the host.
+
+    Returns:
+        Whether all of y is finite.
     """
+    finite = True
     if y.numel():
         measured_range.check_noise(y, sigma)
         for part, piece, deviation in operator._measured_apart(y, sigma):
-            _check_values(part, piece, deviation)
+            finite &= _check_values(part, piece, deviation)
+    return finite
 
 
 def refused(operator: Operator, y: Tensor, sigma: Tensor) -> Tensor:
@@ -46,19 +56,27 @@ def refused(operator: Operator, y: Tensor, sigma: Tensor) -> Tensor:
         bad = bad | (large & ~(values.abs().amax(dim=0) <= _usual(part, piece, sums, norm)))
         if sums is not None and piece.dim() == 4:
             low = measured_range.too_low(piece, deviation, sums, part._seen(), asks=False)
+            assert low is not None  # who asks nothing knows of none
             bad = bad | (low & ~(values.amin(dim=0) >= measured_range.least(sums)))
     return bad
 
 
-def _check_values(operator: Operator, y: Tensor, sigma: Tensor) -> None:
-    low, high = (float(end) for end in torch.aminmax(y))
+def _check_values(operator: Operator, y: Tensor, sigma: Tensor) -> bool:
+    """See ``check``, of one of the operator's parts."""
+    seen_from = y.cpu() if y.numel() <= _COPIED else y
+    low, high = torch.stack(torch.aminmax(seen_from)).tolist()  # NaN for one among them
+    finite = -math.inf < low and high < math.inf
     sums, norm = operator._row_sums(), operator._norm()
     # Most measurements are passed by these two numbers alone; NaN is not.
     if not max(high, -low) <= _usual(operator, y, sums, norm):
         reach, top = _reach(operator, y, sums, norm), None if sums is None else sums[0]
-        measured_range.check_size(y, sigma, reach, top, operator._seen())
+        measured_range.check_size(y, sigma.to(y.device), reach, top, operator._seen())
     if sums is not None and y.dim() == 4 and not low >= measured_range.least(sums):
-        measured_range.check_sign(y, sigma, sums, operator._seen())
+        seen = operator._seen()
+        seen = seen if seen is None else seen.to(seen_from.device)
+        deviation = sigma.to(seen_from.device)
+        measured_range.check_sign(seen_from, deviation, sums, seen, finite=finite)
+    return finite
 
 
 def _usual(

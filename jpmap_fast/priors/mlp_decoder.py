@@ -209,22 +209,23 @@ def are_plain_linear(layers: Iterable[Any]) -> bool:
     return all(type(layer) is nn.Linear and is_plain(layer) for layer in layers)
 
 
-_kept: WeakKeyDictionary[Any, tuple[Any, RowProduct]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Any, tuple[Any, Any, RowProduct]] = WeakKeyDictionary()
 
 
 def _product(layer: Any) -> RowProduct:
     """The product of a layer, the one kept for it while its tensors are the same."""
-    weight, bias = layer.weight.detach(), layer.bias
-    tensors = [weight] if bias is None else [weight, bias]
-    state = [(t.data_ptr(), _version(t), t.dtype, t.device, tuple(t.shape)) for t in tensors]
+    weight, bias = layer.weight, layer.bias
+    of_weight, of_bias = _state(weight), None if bias is None else _state(bias)
     kept = _kept.get(layer)
-    if kept is None or kept[0] != state:
+    if kept is None or kept[0] != of_weight or kept[1] != of_bias:
+        weight = weight.detach()
         zeros = weight.new_zeros(weight.shape[0])
-        kept = (state, RowProduct(weight, zeros if bias is None else bias.detach()))
-        _kept[layer] = kept
-    return kept[1]
+        product = RowProduct(weight, zeros if bias is None else bias.detach())
+        kept = _kept[layer] = (of_weight, of_bias, product)
+    return kept[2]
 
 
-def _version(tensor: Tensor) -> int:
+def _state(tensor: Tensor) -> tuple[Any, ...]:
     # Tensors of inference mode count no versions.
-    return 0 if tensor.is_inference() else tensor._version
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, tensor.dtype, tensor.device, tensor.shape

@@ -117,7 +117,7 @@ def posterior_of(
     if z0 is not None:
         z0 = checked_codes(z0, JPMAP(), problem, batched=task.batched)
     seed = drawn_seed(generator)
-    begin = _restored_codes(problem, generator, size) if z0 is None else z0
+    begin = _restored_codes(task, generator, size) if z0 is None else z0
     streams = Streams.of(seed, problem.y, problem.sigma[:, None])
     finite = torch.isfinite(problem.y.flatten(1)).all(dim=1)
     good = finite.nonzero()[:, 0]
@@ -169,11 +169,10 @@ def with_codes(
     return prior
 
 
-def _restored_codes(
-    problem: Problem, generator: torch.Generator | None, size: int | None
-) -> Tensor:
+def _restored_codes(task: Task, generator: torch.Generator | None, size: int | None) -> Tensor:
     """Where a restoration ends [B, k]."""
-    result = Run(problem, JPMAP(), generator)(problem.y, None, Monitor(), size=size)
+    run = Run(task.problem, JPMAP(), generator)
+    result = run(task.problem.y, None, Monitor(), size=size, finite=task.finite)
     return result.z.flatten(1)
 
 

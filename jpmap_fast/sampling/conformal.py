@@ -77,7 +77,7 @@ def calibrate(
     level, edges = check_level(level), check_edges(edges)
     known = operator_of(operator)
     clean = _checked(images, prior, level)
-    deviation = noise_levels("sigma", sigma, len(clean), clean)
+    deviation = noise_levels("sigma", sigma, len(clean), clean).like(clean)
     y = known.measure(clean, deviation, generator)
     posterior = sample(
         y,
