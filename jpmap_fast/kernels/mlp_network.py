@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+import jpmap_fast._C as _C
 from jpmap_fast.kernels.activations import ACTIVATION_CODES
 from jpmap_fast.kernels.products import RowProduct
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,10 @@ class PackedNetwork:
         weights: W of each layer; on the CPU ``kernels.pack_linear(W)``, on a GPU rows padded to
             multiples of 32.
         adjoints: the same of W^T.
-        tangents: nothing on the CPU; on a GPU ``scaled_half(W)`` of each layer, first all in
-            float16 (that of the first layer is not used), then all scales.
+        tangents: W for the matrices of second derivatives. On the CPU ``paired(W)`` of each layer
+            but the first, in float32 where the processor has products of bfloat16 and otherwise
+            nothing; on a GPU ``scaled_half(W)`` of each layer, first all in float16 (that of the
+            first layer is not used), then all scales.
         biases: b of each layer, padded with zeros as the outputs of W are.
         codes: ``ACTIVATION_CODES`` of each layer.
     """
@@ -65,8 +73,14 @@ def pack_network(layers: list[RowProduct], activations: list[str]) -> PackedNetw
     codes = [ACTIVATION_CODES[name] for name in activations]
     first, rest = layers[0], layers[1:]
     if first.weight.device.type != "cuda":
-        packed = [layer.packed for layer in layers]
-        return PackedNetwork(packed, [layer.adjoint.packed for layer in layers], [], biases, codes)
+        narrow = first.weight.dtype == torch.float32 and _C.takes_bfloat16()
+        return PackedNetwork(
+            [layer.packed for layer in layers],
+            [layer.adjoint.packed for layer in layers],
+            [_paired(layer) for layer in rest] if narrow else [],
+            biases,
+            codes,
+        )
     halves = [_scaled_half(layer) for layer in layers]
     return PackedNetwork(
         [first.first_rows, *(layer.rows for layer in rest)],
@@ -93,13 +107,38 @@ def scaled_half(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight * scale).clamp(-largest, largest).half(), scale.reshape(1)
 
 
+def paired(weight: Tensor) -> Tensor:
+    """W [out, in] in bfloat16, [panels, ceil(in / 2), 64]: pairs of inputs of 32 outputs a panel.
+
+    Rounded to nearest, finite numbers to finite ones. What fills the last panel and the last pair
+    up is 0.
+    """
+    outputs, inputs = weight.shape
+    largest = torch.finfo(torch.bfloat16).max
+    narrow = weight.clamp(-largest, largest).bfloat16()
+    padded = F.pad(narrow, (0, inputs % 2, 0, -outputs % 32))
+    return padded.reshape(-1, 32, (inputs + 1) // 2, 2).transpose(1, 2).flatten(2).contiguous()
+
+
 # Kept as long as their layers live, and beside them: no part of a layer's copies and pickles.
 _scaled_halves: WeakKeyDictionary[RowProduct, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+_pairs: WeakKeyDictionary[RowProduct, Tensor] = WeakKeyDictionary()
 
 
 def _scaled_half(layer: RowProduct) -> tuple[Tensor, Tensor]:
     """``scaled_half`` of a layer's padded rows."""
-    found = _scaled_halves.get(layer)
+    return _kept(_scaled_halves, layer, lambda: scaled_half(layer.rows))
+
+
+def _paired(layer: RowProduct) -> Tensor:
+    return _kept(_pairs, layer, lambda: paired(layer.weight))
+
+
+def _kept(
+    known: WeakKeyDictionary[RowProduct, Made], layer: RowProduct, make: Callable[[], Made]
+) -> Made:
+    """What is made of a layer once."""
+    found = known.get(layer)
     if found is None:
-        found = _scaled_halves[layer] = scaled_half(layer.rows)
+        found = known[layer] = make()
     return found
