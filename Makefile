@@ -5,7 +5,7 @@ STAMP := .venv/.ready
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc jpmap_fast/cmake -type f) $(shell find jpmap_fast -name '*.py')
 # poetry-core for reuse, which has no wheel for most machines.
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.26" ninja poetry-core
-CXX_FILES := $(shell find csrc jpmap_fast/include benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find csrc jpmap_fast/include benchmarks/cpp tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: setup demo test browser service fleet napari cpp lint docs format bench release clean
 

@@ -188,9 +188,17 @@ inline const bool* check_active(const char* op, const std::optional<Tensor>& act
   return read<bool>(*active);
 }
 
-// Layers in panels (CPU): weights [panels, in, w], adjoints [panels, out, w], biases [panels w].
+// Whether the `tangents` of layers in panels are there. Where there are none a package has other
+// tensors in their place, since it holds no empty list.
+inline bool has_bfloat16(const std::vector<Tensor>& tangents) {
+  return !tangents.empty() && tangents[0].scalar_type() == torch::headeronly::ScalarType::BFloat16;
+}
+
+// Layers in panels (CPU): weights [panels, in, w], adjoints [panels, out, w], biases [panels w];
+// in bfloat16 tangents of every layer but the first, [panels, pairs of inputs, 2 w], with float32.
 inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vector<Tensor>& packed,
                                  const std::vector<Tensor>& adjoints,
+                                 const std::vector<Tensor>& tangents,
                                  const std::vector<Tensor>& biases,
                                  const std::vector<int64_t>& activations, const MlpMeasurement& m,
                                  bool draws = false) {
@@ -198,6 +206,11 @@ inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vec
   const int64_t bytes = z.scalar_type() == torch::headeronly::ScalarType::Float ? 4 : 8;
   const int64_t width = 128 / bytes;
   const auto panels = [&](int64_t columns) { return (columns + width - 1) / width; };
+  const bool narrow = has_bfloat16(tangents);
+  STD_TORCH_CHECK(!narrow || (bytes == 4 && tangents.size() + 1 == packed.size()), op,
+                  ": expected tangents in bfloat16 with float32 alone, of every layer but the "
+                  "first, got ",
+                  tangents.size(), " for ", packed.size(), " layers");
   int64_t inputs = sizes.latent;
   for (size_t l = 0; l < packed.size(); ++l) {
     STD_TORCH_CHECK(packed[l].dim() == 3 && adjoints[l].dim() == 3 && biases[l].dim() == 1, op,
@@ -208,6 +221,10 @@ inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vec
     check(op, "packed", packed[l], z, {panels(outputs), inputs, width});
     check(op, "adjoints", adjoints[l], z, {panels(inputs), outputs, width});
     check(op, "biases", biases[l], z, {panels(outputs) * width});
+    if (narrow && l > 0) {
+      check_typed(op, "tangents", tangents[l - 1], torch::headeronly::ScalarType::BFloat16, z,
+                  {panels(outputs), (inputs + 1) / 2, 2 * width});
+    }
     inputs = outputs;
   }
   STD_TORCH_CHECK(sizes.outputs == inputs, op, ": expected target with the network's outputs, got ",

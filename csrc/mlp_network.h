@@ -11,6 +11,9 @@ enum class Activation { kElu, kRelu, kSilu, kSoftplus, kTanh, kSigmoid, kIdentit
 constexpr int kMaxLayers = 8;
 constexpr int64_t kMaxLatent = 64;
 
+// The upper half of a float32.
+enum class BFloat16 : uint16_t {};
+
 // h = f(W x + b). W and W^T are packed in panels as for `linear`, b padded with zeros to whole
 // panels.
 template <class T>
@@ -21,6 +24,9 @@ struct MlpLayer {
   int64_t inputs, outputs;
   int64_t stride;  // outputs, padded to whole panels
   Activation activation;
+  // W [panels][pairs of inputs][panel][2], where tangents pass in bfloat16: then of every layer but
+  // the first.
+  const BFloat16* tangents = nullptr;
 };
 
 template <class T>
@@ -60,7 +66,7 @@ struct MlpTile {
   T* carried;            // df/da of one layer
   T* descent;            // what the network adds to the gradient, [latent] padded
   T* curvature;          // s^2 w
-  T* tangent[2];         // [image][latent] rows of the widest hidden layer
+  T* tangent[2];         // [image][latent] rows of the widest hidden layer, or of BFloat16
   T* block;              // [image][latent] rows of one panel
   T* sums;               // vector accumulators of one image's two matrices
 };

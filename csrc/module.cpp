@@ -85,6 +85,8 @@ PYBIND11_MODULE(_C, m) {
       },
       pybind11::arg("latent"), pybind11::arg("widths"), pybind11::arg("rows"),
       "Bytes of shared memory that mlp_log_likelihood takes for so many draws together.");
+  m.def("takes_bfloat16", &jpmap::takes_bfloat16,
+        "Whether the MLP operators of the CPU make use of tangents in bfloat16.");
   m.def("build_info", [] {
     pybind11::dict info;
     info["cuda"] = JPMAP_CUDA_VERSION[0] != '\0';

@@ -140,6 +140,16 @@ def test_one_call_is_compared_with_the_loop(run: Any) -> None:
         assert row["same"] == row["level"] == 1
 
 
+def test_descents_are_counted_by_where_they_end() -> None:
+    import bench_isa
+
+    rows = bench_isa.ends(bench_isa.degradations()[0], jf.mnist_test_digits(8)[0])
+    assert len(bench_isa.ends_table(rows)["rows"]) == 2
+    for row in rows:
+        assert row["images"] == 8 and min(row["as_low_bfloat16"], row["as_low_float32"]) >= 0.75
+        assert abs(row["steps_bfloat16"] - row["steps_float32"]) < 0.3 * row["steps_float32"]
+
+
 def test_adam_stops_when_its_time_is_up() -> None:
     import bench_faces
 

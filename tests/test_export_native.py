@@ -82,6 +82,16 @@ def test_an_image_that_is_not_finite_fails_alone(program, exported, tmp_path):
     assert torch.equal(x[0], expected.x[0]) and torch.equal(x[2], expected.x[2])
 
 
+def test_a_package_is_right_on_a_processor_without_bfloat16(
+    program, exported, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("JPMAP_ISA", "avx2")
+    found = restore(program, exported.package, exported.y, tmp_path)
+    expected = exported.restorer(exported.y)
+    assert bool(found.converged.all())
+    torch.testing.assert_close(found.objective, expected.objective.double(), rtol=1e-3, atol=0)
+
+
 def test_other_measurements_are_refused(program, exported, tmp_path):
     with pytest.raises(RuntimeError, match=r"expected \d+ bytes of measurements, got"):
         restore(program, exported.package, exported.y[1:], tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from jpmap_fast.solvers import GaussNewton
 
 # Relative errors of sums of a few hundred terms behind three layers.
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-13}
+# Of matrices from tangents in bfloat16: four roundings of eight bits, which mostly cancel in sums.
+BFLOAT16_TOLERANCE = 2.0**-7
 DTYPES = [torch.float32, torch.float64]
 
 
@@ -81,13 +84,30 @@ def in_double(f: WeightedLeastSquares) -> WeightedLeastSquares:
     )
 
 
-def agrees(f: WeightedLeastSquares, z: torch.Tensor, tolerance: float) -> None:
-    exact = in_double(f).newton_system(z.double())
-    output, *found = mlp_gauss_newton(z, fused(f))
-    assert output.shape == f.target.shape and output.dtype == z.dtype
+def in_full(form: MLPLeastSquares) -> MLPLeastSquares:
+    """Without tangents in bfloat16, which not every processor has."""
+    return replace(form, network=replace(form.network, tangents=[]))
+
+
+def agree(
+    form: MLPLeastSquares, z: torch.Tensor, exact: tuple[torch.Tensor | None, ...], tolerance: float
+) -> None:
+    """Systems are ``exact``, in the type of z and where there are tangents in bfloat16 as well."""
+    output, *found = mlp_gauss_newton(z, in_full(form))
+    assert output.shape == form.target.shape and output.dtype == z.dtype
     for a, b in zip(found, exact, strict=True):
-        assert a.shape == b.shape
+        assert b is not None and a.shape == b.shape
         assert (a - b).norm() <= tolerance * b.norm()
+    if form.network.tangents:
+        same, *narrow = mlp_gauss_newton(z, form)
+        assert torch.equal(same, output)
+        assert torch.equal(narrow[0], found[0]) and torch.equal(narrow[1], found[1])
+        for a, b in zip(narrow[2:], exact[2:], strict=True):
+            assert b is not None and (a - b).norm() <= BFLOAT16_TOLERANCE * b.norm()
+
+
+def agrees(f: WeightedLeastSquares, z: torch.Tensor, tolerance: float) -> None:
+    agree(fused(f), z, in_double(f).newton_system(z.double()), tolerance)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -223,7 +243,7 @@ def test_opcheck(dtype):
     )
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16"])
 def test_every_instruction_set_agrees(isa):
     """Each in a process of its own: the choice is made once. One the processor lacks falls back."""
     code = (

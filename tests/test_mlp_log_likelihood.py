@@ -182,7 +182,7 @@ def test_opcheck(dtype):
     torch.library.opcheck(torch.ops.jpmap.mlp_log_likelihood_kept.default, (*given, 0))
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16"])
 def test_every_instruction_set_agrees(isa):
     """Each in a process of its own: the choice is made once. One the processor lacks falls back."""
     code = (

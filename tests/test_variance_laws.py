@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_mlp_kernels import DTYPES, TOLERANCE, problem
+from test_mlp_kernels import DTYPES, TOLERANCE, agree, problem
 from test_mlp_log_likelihood import draws
 from torch import Tensor
 
@@ -89,10 +89,7 @@ def test_systems_are_those_of_plain_torch_in_float64(dtype, scale, output, batch
     f, z = dependent(batch, scale=scale, output=output, dtype=dtype)
     for codes in (z, 20 * z):
         exact = in_double(f).newton_system(codes.double())
-        output_, *found = mlp_gauss_newton(codes, fused(f))
-        assert output_.shape == f.target.shape
-        for a, b in zip(found, exact, strict=True):
-            assert b is not None and (a - b).norm() <= 3 * TOLERANCE[dtype] * b.norm()
+        agree(fused(f), codes, exact, 3 * TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -186,7 +183,7 @@ def test_restorations_with_a_variance_by_grey_value_are_compiled():
     assert restorer.path == "compiled"
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16"])
 def test_every_instruction_set_agrees(isa):
     """Each in a process of its own: the choice is made once. One the processor lacks falls back."""
     code = (

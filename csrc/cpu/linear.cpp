@@ -29,8 +29,9 @@ void multiply(const LinearSizes& sizes, const T* x, const T* packed, const T* bi
     const int64_t columns = std::min(width, sizes.outputs - column);
     T block[kRowBlock * kMaxPanel], shift[kMaxPanel] = {};
     if (bias != nullptr) std::copy_n(bias + column, columns, shift);
-    kernels.multiply_panel(x + first * sizes.inputs, sizes.inputs,
-                           packed + panel * sizes.inputs * width, sizes.inputs, rows, block, width);
+    kernels.multiply_panels(x + first * sizes.inputs, sizes.inputs,
+                            packed + panel * sizes.inputs * width, sizes.inputs, rows, 1, block,
+                            width);
     kernels.activate_panel(activation, shift, block, rows, width);
     for (int64_t row = 0; row < rows; ++row) {
       std::copy_n(block + row * width, columns, out + (first + row) * sizes.outputs + column);

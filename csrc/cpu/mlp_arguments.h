@@ -17,6 +17,7 @@ using Integers = std::vector<int64_t>;
 struct Network {
   const Tensors& packed;        // per layer [panels, in, w]
   const Tensors& adjoints;      // per layer [panels, out, w]
+  const Tensors& tangents;      // in bfloat16, or of no meaning: see check_mlp_panels
   const Tensors& biases;        // per layer [panels w]
   const Integers& activations;  // per layer
 };
@@ -36,7 +37,26 @@ Mlp<T> mlp_of(const Network& network, int64_t latent, int64_t outputs) {
                      network.biases[l].size(0),
                      static_cast<Activation>(network.activations[l])};
   }
+  if (bfloat16_curvature<T>() != nullptr && has_bfloat16(network.tangents)) {
+    for (int l = 1; l < mlp.count; ++l) {
+      mlp.layers[l].tangents = read<BFloat16>(network.tangents[l - 1]);
+    }
+  }
   return mlp;
+}
+
+// After mlp_forward: gradients and matrices of the images `which` of a tile, see cpu/isa/mlp.h and
+// cpu/isa/curvature.h. An error in a matrix costs a step at most, so its tangents pass in bfloat16
+// where there are such weights.
+template <class T>
+void mlp_system(const Mlp<T>& mlp, const int64_t* which, int64_t images, bool second_order,
+                MlpTile<T>& tile, double* const* gradient, double* const* matrix,
+                double* const* hessian) {
+  const auto& kernels = isa_kernels<T>();
+  const bool narrow = mlp.count > 1 && mlp.layers[1].tangents != nullptr;
+  const auto curvature = narrow ? bfloat16_curvature<T>() : kernels.mlp_curvature;
+  kernels.mlp_backward(mlp, which, images, tile, gradient);
+  curvature(mlp, which, images, second_order, tile, matrix, hessian);
 }
 
 template <class T>

@@ -89,8 +89,8 @@ class DescentTile {
       }
     }
     if (!accepted_.empty()) {
-      kernels.mlp_system(mlp_, accepted_.data(), accepted_.size(), settings_.second_order,
-                         workspace_.tile, gradients_.data(), matrices_.data(), hessians_.data());
+      mlp_system(mlp_, accepted_.data(), accepted_.size(), settings_.second_order, workspace_.tile,
+                 gradients_.data(), matrices_.data(), hessians_.data());
     }
     int64_t kept = 0;
     for (int64_t i = 0; i < active_; ++i) {

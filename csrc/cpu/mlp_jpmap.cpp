@@ -183,7 +183,7 @@ class JointWorker {
     double *g = gradient.data(), *m = matrix.data(), *h = hessian.data(), value = 0, decrement = 0;
     std::copy_n(held.state.z.data(), k, workspace.tile.z);
     isa_kernels<T>().mlp_forward(mlp, &target, 1, workspace.tile, &value);
-    isa_kernels<T>().mlp_system(mlp, &only, 1, true, workspace.tile, &g, &m, &h);
+    mlp_system(mlp, &only, 1, true, workspace.tile, &g, &m, &h);
     DampedSolver solver(k);
     if (!solver.solve(h, 0, g, step.data()) && !solver.solve(m, 0, g, step.data())) {
       return std::numeric_limits<double>::quiet_NaN();
@@ -256,13 +256,12 @@ void solve(const JointMeasurement& m, const JointSizes& sizes, const MlpMeasurem
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_jpmap(
     Tensor y, std::optional<Tensor> mask, std::optional<Tensor> values, std::optional<Tensor> lost,
-    Tensor beta, Tensor sigma, Tensor starts, Tensors weights, Tensors adjoints,
-    Tensors /*tangents*/, Tensors biases, Integers activations, Tensor target, Tensor weight,
-    std::optional<Tensor> scale, std::optional<Tensor> constant, Tensors decoder_weights,
-    Tensors decoder_biases, Integers decoder_activations, Tensors encoder_weights,
-    Tensors encoder_biases, Integers encoder_activations, double tolerance, int64_t max_steps,
-    double initial_damping, bool second_order, int64_t n1, int64_t n2, int64_t max_iterations,
-    double move, bool again) {
+    Tensor beta, Tensor sigma, Tensor starts, Tensors weights, Tensors adjoints, Tensors tangents,
+    Tensors biases, Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
+    std::optional<Tensor> constant, Tensors decoder_weights, Tensors decoder_biases,
+    Integers decoder_activations, Tensors encoder_weights, Tensors encoder_biases,
+    Integers encoder_activations, double tolerance, int64_t max_steps, double initial_damping,
+    bool second_order, int64_t n1, int64_t n2, int64_t max_iterations, double move, bool again) {
   constexpr const char* op = "mlp_jpmap";
   const JointMeasurement joint{y, mask, values, lost, beta, sigma, starts};
   const JointSizes sizes = check_joint(op, joint, target.dim() == 2 ? target.size(1) : 0);
@@ -271,7 +270,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
   Tensor z = torch::stable::new_empty(y, {sizes.batch, sizes.latent});
   const std::optional<Tensor> no_law;
   const MlpMeasurement measurement{target, weight, scale, constant, no_law};
-  check_mlp_panels(op, z, weights, adjoints, biases, activations, measurement);
+  check_mlp_panels(op, z, weights, adjoints, tangents, biases, activations, measurement);
   check_forward_panels(op, "decoder", y, decoder_weights, decoder_biases, decoder_activations,
                        sizes.latent, sizes.pixels);
   if (encodes) {
@@ -290,7 +289,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
   Tensor candidates = torch::stable::new_empty(y, {sizes.batch, 3}, whole);
   dispatch_floating(op, y, [&](auto zero) {
     using T = decltype(zero);
-    solve<T>(joint, sizes, measurement, {weights, adjoints, biases, activations},
+    solve<T>(joint, sizes, measurement, {weights, adjoints, tangents, biases, activations},
              {decoder_weights, decoder_biases, decoder_activations},
              {encoder_weights, encoder_biases, encoder_activations},
              {tolerance, max_steps, initial_damping, second_order}, settings,

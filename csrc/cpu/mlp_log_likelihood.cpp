@@ -169,20 +169,20 @@ Tensor evaluated(const char* op, const Draws& draws, int layer, const Tensor* ke
   return out;
 }
 
-Tensor mlp_log_likelihood(Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/,
+Tensor mlp_log_likelihood(Tensor z, Tensors packed, Tensors adjoints, Tensors tangents,
                           Tensors biases, Integers activations, Tensor target, Tensor weight,
                           std::optional<Tensor> scale, std::optional<Tensor> law) {
   const char* op = "mlp_log_likelihood";
   const std::optional<Tensor> none;
   const MlpMeasurement measurement{target, weight, scale, none, law};
   const auto sizes =
-      check_mlp_panels(op, z, packed, adjoints, biases, activations, measurement, true);
-  return evaluated(op, {z, {packed, adjoints, biases, activations}, measurement, sizes}, -1,
-                   nullptr);
+      check_mlp_panels(op, z, packed, adjoints, tangents, biases, activations, measurement, true);
+  return evaluated(op, {z, {packed, adjoints, tangents, biases, activations}, measurement, sizes},
+                   -1, nullptr);
 }
 
 std::tuple<Tensor, Tensor> mlp_log_likelihood_kept(Tensor z, Tensors packed, Tensors adjoints,
-                                                   Tensors /*tangents*/, Tensors biases,
+                                                   Tensors tangents, Tensors biases,
                                                    Integers activations, Tensor target,
                                                    Tensor weight, std::optional<Tensor> scale,
                                                    std::optional<Tensor> law, int64_t layer) {
@@ -190,13 +190,13 @@ std::tuple<Tensor, Tensor> mlp_log_likelihood_kept(Tensor z, Tensors packed, Ten
   const std::optional<Tensor> none;
   const MlpMeasurement measurement{target, weight, scale, none, law};
   const auto sizes =
-      check_mlp_panels(op, z, packed, adjoints, biases, activations, measurement, true);
+      check_mlp_panels(op, z, packed, adjoints, tangents, biases, activations, measurement, true);
   const int64_t count = packed.size();
   STD_TORCH_CHECK(layer >= 0 && layer < count, op, ": expected a layer from 0 to ", count - 1,
                   ", got ", layer);
   const Tensor kept =
       torch::stable::new_empty(z, {sizes.batch, sizes.draws, adjoints[layer].size(1)});
-  return {evaluated(op, {z, {packed, adjoints, biases, activations}, measurement, sizes},
+  return {evaluated(op, {z, {packed, adjoints, tangents, biases, activations}, measurement, sizes},
                     static_cast<int>(layer), &kept),
           kept};
 }

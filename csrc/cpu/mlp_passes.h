@@ -11,12 +11,8 @@ namespace jpmap {
 template <class T>
 void multiply_rows(const T* x, int64_t x_stride, const T* packed, int64_t depth, int64_t rows,
                    T* out, int64_t columns) {
-  const auto& kernels = isa_kernels<T>();
   constexpr int64_t width = kPanelBytes / static_cast<int64_t>(sizeof(T));
-  for (int64_t column = 0; column < columns; column += width) {
-    kernels.multiply_panel(x, x_stride, packed + column * depth, depth, rows, out + column,
-                           columns);
-  }
+  isa_kernels<T>().multiply_panels(x, x_stride, packed, depth, rows, columns / width, out, columns);
 }
 
 // The layers of a network without a way back.

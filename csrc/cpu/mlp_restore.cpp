@@ -44,8 +44,8 @@ void evaluate(const Mlp<T>& mlp, const MlpMeasurement& m, const T* z, int64_t ba
       }
       std::copy_n(z + begin * k, images * k, workspace.tile.z);
       kernels.mlp_forward(mlp, targets.data(), images, workspace.tile, out.objective + begin);
-      kernels.mlp_system(mlp, all.data(), images, true, workspace.tile, gradients.data(),
-                         matrices.data(), hessians.data());
+      mlp_system(mlp, all.data(), images, true, workspace.tile, gradients.data(), matrices.data(),
+                 hessians.data());
       for (int64_t i = 0; i < images; ++i) {
         std::copy_n(workspace.tile.value[mlp.count - 1] + i * stride, mlp.outputs,
                     out.output + (begin + i) * mlp.outputs);
@@ -109,12 +109,12 @@ void solve(const Mlp<T>& mlp, const MlpMeasurement& m, const DescentSettings& se
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
-    Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
+    Tensor z, Tensors packed, Tensors adjoints, Tensors tangents, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
     std::optional<Tensor> constant, std::optional<Tensor> law) {
   const MlpMeasurement measurement{target, weight, scale, constant, law};
-  const auto sizes =
-      check_mlp_panels("mlp_gauss_newton", z, packed, adjoints, biases, activations, measurement);
+  const auto sizes = check_mlp_panels("mlp_gauss_newton", z, packed, adjoints, tangents, biases,
+                                      activations, measurement);
   const auto wide = torch::headeronly::ScalarType::Double;
   Tensor output = torch::stable::empty_like(target);
   Tensor objective = torch::stable::new_empty(z, {sizes.batch}, wide);
@@ -124,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   dispatch_floating("mlp_gauss_newton", z, [&](auto zero) {
     using T = decltype(zero);
     const auto mlp =
-        mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
+        mlp_of<T>({packed, adjoints, tangents, biases, activations}, sizes.latent, sizes.outputs);
     evaluate<T>(mlp, measurement, read<T>(z), sizes.batch,
                 {write<T>(output), write<double>(objective), write<double>(gradient),
                  write<double>(matrix), write<double>(hessian)});
@@ -133,13 +133,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
-    Tensor z, Tensors packed, Tensors adjoints, Tensors /*tangents*/, Tensors biases,
+    Tensor z, Tensors packed, Tensors adjoints, Tensors tangents, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
     std::optional<Tensor> constant, std::optional<Tensor> law, double tolerance, int64_t max_steps,
     double initial_damping, bool second_order, std::optional<Tensor> active, bool /*low_latency*/) {
   const MlpMeasurement measurement{target, weight, scale, constant, law};
-  const auto sizes =
-      check_mlp_panels("mlp_restore", z, packed, adjoints, biases, activations, measurement);
+  const auto sizes = check_mlp_panels("mlp_restore", z, packed, adjoints, tangents, biases,
+                                      activations, measurement);
   Tensor found = torch::stable::empty_like(z);
   Tensor objective =
       torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Double);
@@ -151,7 +151,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
   dispatch_floating("mlp_restore", z, [&](auto zero) {
     using T = decltype(zero);
     const auto mlp =
-        mlp_of<T>({packed, adjoints, biases, activations}, sizes.latent, sizes.outputs);
+        mlp_of<T>({packed, adjoints, tangents, biases, activations}, sizes.latent, sizes.outputs);
     const Solution<T> out{write<T>(found), write<double>(objective), write<int64_t>(steps),
                           write<bool>(converged)};
     const int64_t capacity = tile_images(sizes.batch, sizes.latent, worker_count());

@@ -25,9 +25,9 @@ class MlpWorkspace {
       if (l + 1 < mlp.count) widest = std::max(widest, mlp.layers[l].stride);
     }
     const int64_t carried = std::max(widest, last), sums = k * (k + 1) * panel;
-    memory_.resize(images *
-                   (k + total + carried + descent + last + k * (2 * widest + panel) + sums));
-    T* at = memory_.data();
+    const int64_t each = k + total + carried + descent + last + k * (2 * widest + panel) + sums;
+    memory_.resize((images * each + kLine - 1) / kLine);
+    T* at = memory_.front().numbers;
     const auto take = [&](int64_t count) {
       T* const begin = at;
       at += images * count;
@@ -46,13 +46,19 @@ class MlpWorkspace {
     tile.tangent[1] = take(k * widest);
     tile.block = take(k * panel);
     tile.sums = take(sums);
-    tile.z = take(k);
+    tile.z = take(k);  // last, since it is not padded
   }
 
   MlpTile<T> tile;
 
  private:
-  std::vector<T> memory_;
+  // A vector of the widest instruction set, and a line of every cache: rows of whole panels that
+  // begin with one never have a vector in two.
+  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  struct alignas(64) Line {
+    T numbers[kLine];
+  };
+  std::vector<Line> memory_;
 };
 
 // Images a worker holds at a time; results do not depend on it.

@@ -133,7 +133,7 @@ def _without_empty_lists(target: OpOverload, args: list[Any]) -> list[Any]:
     found = []
     for name, value in zip(names, args, strict=False):
         if target.namespace == "jpmap" and name == "tangents" and value == []:
-            value = args[names.index("adjoints")]  # which are not looked at on a CPU
+            value = args[names.index("adjoints")]  # which count for none on a CPU
         if isinstance(value, list) and not value:
             raise ValueError(f"{target} of an empty list of {name}, which no package holds")
         found.append(value)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+import jpmap_fast._C as _C
 from jpmap_fast.kernels.activations import ACTIVATION_CODES
 from jpmap_fast.kernels.products import RowProduct
 
 # kSplitScale of csrc/cuda/mlp_network.cuh.
 SPLIT_SCALE = 2.0**13
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,10 @@ class PackedNetwork:
         weights: W of each layer; on the CPU ``kernels.pack_linear(W)``, on a GPU rows padded to
             multiples of 32.
         adjoints: the same of W^T.
-        tangents: nothing on the CPU; on a GPU ``split(W, s)`` of every layer but the first, then
-            ``split(W^T, s)``, then s = ``scale_of(W)`` of every layer.
+        tangents: W for the matrices of second derivatives. On the CPU ``paired(W)`` of each layer
+            but the first, in float32 where the processor has products of bfloat16 and otherwise
+            nothing; on a GPU ``split(W, s)`` of every layer but the first, then ``split(W^T, s)``,
+            then s = ``scale_of(W)`` of every layer.
         biases: b of each layer, padded with zeros as the outputs of W are.
         codes: ``ACTIVATION_CODES`` of each layer.
     """
@@ -68,8 +76,14 @@ def pack_network(layers: list[RowProduct], activations: list[str]) -> PackedNetw
     codes = [ACTIVATION_CODES[name] for name in activations]
     first, rest = layers[0], layers[1:]
     if first.weight.device.type != "cuda":
-        packed = [layer.packed for layer in layers]
-        return PackedNetwork(packed, [layer.adjoint.packed for layer in layers], [], biases, codes)
+        narrow = first.weight.dtype == torch.float32 and _C.takes_bfloat16()
+        return PackedNetwork(
+            [layer.packed for layer in layers],
+            [layer.adjoint.packed for layer in layers],
+            [_paired(layer) for layer in rest] if narrow else [],
+            biases,
+            codes,
+        )
     splits = [_split_layer(layer) for layer in layers]
     rows, columns, _ = zip(*splits[1:], strict=True) if rest else ((), (), ())
     return PackedNetwork(
@@ -119,14 +133,43 @@ def split(weight: Tensor, scale: Tensor) -> Tensor:
     return ordered.reshape(outputs, 2 * inputs)
 
 
+def paired(weight: Tensor) -> Tensor:
+    """W [out, in] in bfloat16, [panels, ceil(in / 2), 64]: pairs of inputs of 32 outputs a panel.
+
+    Rounded to nearest, finite numbers to finite ones. What fills the last panel and the last pair
+    up is 0.
+    """
+    outputs, inputs = weight.shape
+    largest = torch.finfo(torch.bfloat16).max
+    narrow = weight.clamp(-largest, largest).bfloat16()
+    padded = F.pad(narrow, (0, inputs % 2, 0, -outputs % 32))
+    return padded.reshape(-1, 32, (inputs + 1) // 2, 2).transpose(1, 2).flatten(2).contiguous()
+
+
 # Kept as long as their layers live, and beside them: no part of a layer's copies and pickles.
 _splits: WeakKeyDictionary[RowProduct, tuple[Tensor, Tensor, Tensor]] = WeakKeyDictionary()
+_pairs: WeakKeyDictionary[RowProduct, Tensor] = WeakKeyDictionary()
 
 
 def _split_layer(layer: RowProduct) -> tuple[Tensor, Tensor, Tensor]:
     """``split`` of a layer's padded rows and of their transpose, and its scale."""
-    found = _splits.get(layer)
-    if found is None:
+
+    def made() -> tuple[Tensor, Tensor, Tensor]:
         scale = scale_of(layer.rows)
-        found = _splits[layer] = (split(layer.rows, scale), split(layer.columns, scale), scale)
+        return split(layer.rows, scale), split(layer.columns, scale), scale
+
+    return _kept(_splits, layer, made)
+
+
+def _paired(layer: RowProduct) -> Tensor:
+    return _kept(_pairs, layer, lambda: paired(layer.weight))
+
+
+def _kept(
+    known: WeakKeyDictionary[RowProduct, Made], layer: RowProduct, make: Callable[[], Made]
+) -> Made:
+    """What is made of a layer once."""
+    found = known.get(layer)
+    if found is None:
+        found = known[layer] = make()
     return found

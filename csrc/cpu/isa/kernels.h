@@ -8,11 +8,17 @@
 
 namespace jpmap {
 
+// See cpu/isa/curvature.h.
+template <class T>
+using MlpCurvature = void (*)(const Mlp<T>& mlp, const int64_t* which, int64_t images,
+                              bool second_order, MlpTile<T>& tile, double* const* matrix,
+                              double* const* hessian);
+
 template <class T>
 struct IsaKernels {
-  // out[rows][panel width] = x[rows][depth] panel[depth][panel width]; strides in elements.
-  void (*multiply_panel)(const T* x, int64_t x_stride, const T* panel, int64_t depth, int64_t rows,
-                         T* out, int64_t out_stride);
+  // out[rows][panels w] = x[rows][depth] packed[panels][depth][w]; strides in elements.
+  void (*multiply_panels)(const T* x, int64_t x_stride, const T* packed, int64_t depth,
+                          int64_t rows, int64_t panels, T* out, int64_t out_stride);
   // values[rows][panel width] = f(values + bias[panel width]), rows `stride` elements apart
   void (*activate_panel)(Activation kind, const T* bias, T* values, int64_t rows, int64_t stride);
   // See cpu/isa/mlp.h.
@@ -20,9 +26,9 @@ struct IsaKernels {
                      const MlpDraws<T>& room, double* misfit);
   void (*mlp_forward)(const Mlp<T>& mlp, const MlpTarget<T>* targets, int64_t images,
                       MlpTile<T>& tile, double* objective);
-  void (*mlp_system)(const Mlp<T>& mlp, const int64_t* which, int64_t images, bool second_order,
-                     MlpTile<T>& tile, double* const* gradient, double* const* matrix,
-                     double* const* hessian);
+  void (*mlp_backward)(const Mlp<T>& mlp, const int64_t* which, int64_t images, MlpTile<T>& tile,
+                       double* const* gradient);
+  MlpCurvature<T> mlp_curvature;
 };
 
 struct MixtureKernels {
@@ -42,7 +48,16 @@ const IsaKernels<T>& isa_kernels();
 
 const MixtureKernels& mixture_kernels();
 
-// Its name: "avx512", "avx2" or "baseline". Seen outside of the library, by the module for Python.
+// mlp_curvature with tangents in bfloat16, for networks that have these weights; null where the
+// processor has no such products, and for double.
+template <class T>
+MlpCurvature<T> bfloat16_curvature();
+
+// Its name: "avx512bf16", "avx512", "avx2", "neon" or "baseline". This and what follows is seen
+// outside of the library, by the module for Python.
 __attribute__((visibility("default"))) const char* isa_name();
+
+// Whether weights in bfloat16 are of use to it.
+__attribute__((visibility("default"))) bool takes_bfloat16();
 
 }  // namespace jpmap
