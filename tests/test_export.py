@@ -38,6 +38,14 @@ def assert_recorded(restorer: jf.Restorer, y: Tensor) -> None:
     assert found[-1].all()
 
 
+def test_a_torch_whose_packages_mistake_types_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    restorer = jf.Restorer(jf.Denoising(), small_mlp(), 0.1)
+    with pytest.raises(RuntimeError, match=r"expected torch 2\.12 or newer, got 2\.11\.0"):
+        restorer.export(tmp_path / "a.pt2")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", CASE_NAMES)
 def test_what_is_recorded_has_the_bits_of_a_call(name, tmp_path):
     c = case(name)
