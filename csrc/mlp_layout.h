@@ -12,8 +12,8 @@ namespace jpmap {
 constexpr int kMlpImages = 32;       // at most, a tile
 constexpr int kMlpTangentRows = 64;  // at most, that pass through the network together
 constexpr int kMlpReserved = 4096;   // bytes of shared memory the kernels use beside a layout
-// What rows in shared memory are longer than their numbers: floats that are read 16 bytes a lane, and
-// split rows and halves, read in fragments.
+// What rows in shared memory are longer than their numbers: floats that are read 16 bytes a lane,
+// and split rows and halves, read in fragments.
 constexpr int kFloatPad = 16, kSplitPad = 4, kHalfPad = 8;
 
 // Sizes of a network for a GPU: latent dimensions, and every layer's outputs padded to a multiple
@@ -30,7 +30,7 @@ struct MlpLayout {
   int latent_shift;  // its logarithm
   int tangent_rows;  // of the images that are differentiated together
   int area;          // bytes of each of two areas that rows pass between
-  int piece;         // columns of the last layer's tangents that pass together
+  int piece;         // columns of the last layer that pass together
   int staged;        // floats of one of: slopes, Hessian weights, precisions of a piece
   int codes;         // floats of one of: codes, trial codes, gradients
   // One slot of the workspace, in floats. After `forward` a layer has its pre-activations in `pre`
@@ -44,7 +44,7 @@ struct MlpLayout {
     while (1 << latent_shift < k) ++latent_shift;
     latent_rows = 1 << latent_shift;
     tangent_rows = std::max(rows, std::max(16, latent_rows));
-    int64_t widest = 128, hidden = 128, at = 0;
+    int64_t widest = 128, at = 0;  // of what an area holds: the last layer is there in pieces
     const auto take = [&](int64_t floats) {
       const int64_t begin = at;
       at += floats;
@@ -53,27 +53,20 @@ struct MlpLayout {
     for (int l = 0; l < net.count; ++l) {
       pre[l] = take(net.strides[l]);
       value[l] = take(net.strides[l]);
-      widest = std::max(widest, net.strides[l]);
-      if (l + 1 < net.count) hidden = std::max(hidden, net.strides[l]);
+      if (l == 0 || l + 1 < net.count) widest = std::max(widest, net.strides[l]);
     }
     precision = take(last);
     matrix = take((k * k + 3) / 4 * 4);
     hessian = take((k * k + 3) / 4 * 4);
     slot = static_cast<int>(at);
-    const auto area_of = [&](int64_t tile, int64_t tangents) {
-      const int64_t values = 4 * ((tile + 15) / 16 * 16) * (widest + kSplitPad);
-      const int64_t wide = std::max(values, 2 * tangents * (hidden + kHalfPad));
-      return (std::max(wide, 8 * k * (k + 1)) + 127) / 128 * 128;
-    };
-    const int64_t each = area_of(images, tangent_rows);
     // Sums over the last layer are added up piece by piece: where a piece ends decides their last
-    // bits. So it is the network's, that of sixteen images and all rows of tangents, whatever tile
-    // an image is in; it fits into the area of every tile, since fewer tangents make for longer
-    // rows.
-    piece = static_cast<int>(std::min(
-        last, (area_of(16, kMlpTangentRows) / (2 * kMlpTangentRows) - kHalfPad) / 32 * 32));
-    const int64_t columns = std::max<int64_t>(hidden, piece);
-    const int64_t stage = tangent_rows / latent_rows * columns;
+    // bits. So it is the network's alone, whatever tile an image is in: pieces of nearly one size.
+    const int64_t pieces = (last + widest - 1) / widest;
+    piece = static_cast<int>((last + pieces - 1) / pieces + 31) / 32 * 32;
+    const int64_t values = 4 * ((images + 15) / 16 * 16) * (widest + kSplitPad);
+    const int64_t wide = std::max(values, 2 * tangent_rows * (widest + kHalfPad));
+    const int64_t each = (std::max(wide, 8 * k * (k + 1)) + 127) / 128 * 128;
+    const int64_t stage = tangent_rows / latent_rows * widest;
     area = static_cast<int>(each);
     staged = static_cast<int>(stage);
     codes = static_cast<int>((images * k + 3) / 4 * 4);

@@ -12,6 +12,7 @@ import torch
 from problems import CASE_NAMES, case, small_mlp
 from small_photos import small_photo_prior
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 import jpmap_fast as jf
 from jpmap_fast.export.compiling import as_torch_runs_them
@@ -39,7 +40,7 @@ def assert_recorded(restorer: jf.Restorer, y: Tensor) -> None:
 
 
 def test_a_torch_whose_packages_mistake_types_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.11.0+cu130"))
     restorer = jf.Restorer(jf.Denoising(), small_mlp(), 0.1)
     with pytest.raises(RuntimeError, match=r"expected torch 2\.12 or newer, got 2\.11\.0"):
         restorer.export(tmp_path / "a.pt2")

@@ -55,7 +55,9 @@ def test_pieces_fit_into_every_tile():
         for images, rows in ((1, 16), (16, 64), (32, 32)):
             at = _C.mlp_layout(latent, widths, images, rows)
             assert 0 < at["piece"] <= -(-widths[-1] // 32) * 32 and at["piece"] % 32 == 0
-            assert 2 * at["tangent_rows"] * (at["piece"] + 32) <= at["area"], (latent, widths)
+            assert 2 * at["tangent_rows"] * (at["piece"] + 8) <= at["area"], (latent, widths)
+            rows = -(-images // 16) * 16
+            assert 4 * rows * (at["piece"] + 4) <= at["area"], (latent, widths)
 
 
 def test_the_least_tile_takes_the_least_memory():

@@ -22,29 +22,30 @@ __device__ inline float settle(Activation kind, float pull, float& pre, float& v
 
 // One warp: df/da of a row to what the layer below takes, the gradient's first layer as it is.
 __device__ __forceinline__ void pass_down(const MlpTileView& tile, int l, int row, float* x,
-                                          float largest) {
+                                          int width, float largest) {
   if (l == 0) return;
-  const float factor = split_row(x, tile.net.layers[l].stride, largest);
+  const float factor = split_row(x, width, largest);
   if (threadIdx.x % 32 == 0) tile.factors[row] = factor;
 }
 
-// The residuals of the accepted slots: df/da, slopes, weights and precisions of the last layer.
+// The residuals of the accepted slots: df/da, slopes, weights and precisions of columns
+// [column, column + width) of the last layer.
 __device__ __forceinline__ void settle_outputs(const MlpTileView& tile, const MlpData& data,
                                                const long long* images, const int* accepted,
-                                               int count) {
+                                               int count, int column, int width) {
   const auto& net = tile.net;
   const auto& at = tile.at;
-  const int last = net.count - 1, p = net.outputs;
+  const int last = net.count - 1, p = min(net.outputs - column, width);
   const auto& top = net.layers[last];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   for (int row = warp; row < count; row += kMlpWarps) {
     const long long image = images[accepted[row]];
     const Law law = law_of(data, image);
-    float* mine = tile.slot(accepted[row]);
-    float* x = tile.floats(last % 2) + row * split_stride(top.stride);
+    float* mine = tile.slot(accepted[row]) + column;
+    float* x = tile.floats(last % 2) + row * split_stride(width);
     float largest = 0;
     // Reads in fours ahead of the writes, which the compiler may not move them past.
-    for (int begin = lane; begin < top.stride; begin += 128) {
+    for (int begin = lane; begin < width; begin += 128) {
       float pull[4], precision[4], pre[4], value[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -53,14 +54,15 @@ __device__ __forceinline__ void settle_outputs(const MlpTileView& tile, const Ml
         if (j >= p) continue;
         pre[i] = mine[at.pre[last] + j];
         value[i] = mine[at.value[last] + j];
-        const Compared found = compare(measured(data, image, p, j), law, value[i]);
+        const Compared found =
+            compare(measured(data, image, net.outputs, column + j), law, value[i]);
         pull[i] = found.pull;
         precision[i] = found.precision;
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int j = begin + 32 * i;
-        if (j >= top.stride) continue;
+        if (j >= width) continue;
         const float down = settle(top.activation, pull[i], pre[i], value[i]);
         x[j] = down;
         largest = fmaxf(largest, fabsf(down));
@@ -69,7 +71,7 @@ __device__ __forceinline__ void settle_outputs(const MlpTileView& tile, const Ml
         mine[at.value[last] + j] = value[i];
       }
     }
-    pass_down(tile, last, row, x, largest);
+    pass_down(tile, last, row, x, width, largest);
   }
 }
 
@@ -108,7 +110,7 @@ __device__ __forceinline__ void settle_rows(const MlpTileView& tile, const int* 
           largest = fmaxf(largest, fmaxf(fabsf(d0), fabsf(d1)));
         }
       }
-      pass_down(tile, l, row, x, largest);
+      pass_down(tile, l, row, x, layer.stride, largest);
     }
   });
 }
@@ -155,20 +157,36 @@ __device__ __forceinline__ void add_gradients(const MlpTileView& tile, const int
   }
 }
 
+// df/dh of layer l - 1 from df/da of columns [column, column + width) of layer l: sets them with
+// the first columns, adds those of others.
+__device__ __forceinline__ void pull(const MlpTileView& tile, int l, int count, int column,
+                                     int width) {
+  const auto& layer = tile.net.layers[l];
+  split_product({tile.floats(l % 2), tile.factors, tile.floats((l + 1) % 2),
+                 layer.split_columns + 2 * column, unscale_of(layer), split_stride(width),
+                 split_stride(layer.inputs), 2 * layer.stride, width, count, column > 0},
+                layer.inputs);
+}
+
 // Slopes and Hessian weights of every layer of the accepted slots, and their gradients.
 __device__ __forceinline__ void backward(const MlpTileView& tile, const MlpData& data,
                                          const long long* images, const int* accepted, int count) {
   const auto& net = tile.net;
+  const auto& at = tile.at;
   const int last = net.count - 1;
-  settle_outputs(tile, data, images, accepted, count);
-  __syncthreads();  // backward(last)
-  for (int l = last; l > 0; --l) {
-    const auto& layer = net.layers[l];
-    split_product({tile.floats(l % 2), tile.factors, tile.floats((l + 1) % 2), layer.split_columns,
-                   unscale_of(layer), split_stride(layer.stride), split_stride(layer.inputs),
-                   layer.stride, count},
-                  layer.inputs);
+  for (int column = 0; column < net.layers[last].stride; column += at.piece) {
+    const int width = min(at.piece, net.layers[last].stride - column);
+    settle_outputs(tile, data, images, accepted, count, column, width);
+    __syncthreads();  // backward(last)
+    if (last == 0) break;
+    pull(tile, last, count, column, width);
     __syncthreads();  // pulled
+  }
+  for (int l = last; l > 0; --l) {
+    if (l < last) {
+      pull(tile, l, count, 0, net.layers[l].stride);
+      __syncthreads();  // pulled
+    }
     settle_rows(tile, accepted, count, l - 1);
     __syncthreads();  // backward(l - 1)
   }

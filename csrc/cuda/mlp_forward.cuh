@@ -35,21 +35,23 @@ __device__ __forceinline__ void first_layer(const MlpNetwork& net, const float* 
   }
 }
 
-// A warp a row: from the sums of layer l over its inputs, pre-activations and outputs, which are
-// left in the sums' place, split, where a layer follows.
-__device__ __forceinline__ void activate_rows(const MlpTileView& tile, int l) {
+// A warp a row: from the sums of columns [column, column + width) of layer l over its inputs,
+// pre-activations and outputs, which are left in the sums' place, split, where a layer follows.
+__device__ __forceinline__ void activate_rows(const MlpTileView& tile, int l, int column,
+                                              int width) {
   const auto& at = tile.at;
   const auto& layer = tile.net.layers[l];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const bool last = l + 1 == tile.net.count;
   with_activation(layer.activation, [&](auto activation) {
     for (int row = warp; row < at.images; row += kMlpWarps) {
-      float* y = tile.floats(l % 2) + row * split_stride(layer.stride);
-      float* mine = tile.slot(row);
+      float* y = tile.floats(l % 2) + row * split_stride(width);
+      float* mine = tile.slot(row) + column;
       float largest = 0;
 #pragma unroll 4
-      for (int j = 2 * lane; j < layer.stride; j += 64) {
-        const float2 sum = load2(y + j), bias = l == 0 ? make_float2(0, 0) : load2(layer.bias + j);
+      for (int j = 2 * lane; j < width; j += 64) {
+        const float2 sum = load2(y + j);
+        const float2 bias = l == 0 ? make_float2(0, 0) : load2(layer.bias + column + j);
         const float a0 = sum.x + bias.x, a1 = sum.y + bias.y;
         const float h0 = activate(activation.value, a0), h1 = activate(activation.value, a1);
         store2(mine + at.pre[l] + j, a0, a1);
@@ -59,7 +61,7 @@ __device__ __forceinline__ void activate_rows(const MlpTileView& tile, int l) {
         largest = fmaxf(largest, fmaxf(fabsf(h0), fabsf(h1)));
       }
       if (last) continue;
-      const float factor = split_row(y, layer.stride, largest);
+      const float factor = split_row(y, width, largest);
       if (lane == 0) tile.factors[row] = factor;
     }
   });
@@ -73,17 +75,22 @@ __device__ __forceinline__ void forward(const MlpTileView& tile) {
   first_layer(net, tile.trial, tile.at.images,
               [&](int row, int j, float a) { bottom[row * split_stride(first.stride) + j] = a; });
   __syncthreads();  // summed
-  activate_rows(tile, 0);
+  activate_rows(tile, 0, 0, first.stride);
   __syncthreads();  // forward(0)
   for (int l = 1; l < net.count; ++l) {
     const auto& layer = net.layers[l];
-    split_product({tile.floats((l + 1) % 2), tile.factors, tile.floats(l % 2), layer.split_rows,
-                   unscale_of(layer), split_stride(layer.inputs), split_stride(layer.stride),
-                   layer.inputs, tile.at.images},
-                  layer.stride);
-    __syncthreads();  // summed
-    activate_rows(tile, l);
-    __syncthreads();  // forward(l)
+    const int piece = l + 1 == net.count ? tile.at.piece : layer.stride;
+    for (int column = 0; column < layer.stride; column += piece) {
+      const int width = min(piece, layer.stride - column);
+      const __half* w = layer.split_rows + static_cast<int64_t>(column) * 2 * layer.inputs;
+      split_product({tile.floats((l + 1) % 2), tile.factors, tile.floats(l % 2), w,
+                     unscale_of(layer), split_stride(layer.inputs), split_stride(width),
+                     2 * layer.inputs, layer.inputs, tile.at.images, false},
+                    width);
+      __syncthreads();  // summed
+      activate_rows(tile, l, column, width);
+      __syncthreads();  // forward(l)
+    }
   }
 }
 

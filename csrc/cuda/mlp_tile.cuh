@@ -4,12 +4,12 @@
 //   barrier     after it
 //   cleared     memory is zero, all slots are empty: once a launch
 //   filled      empty slots have images from the queue, or stay empty
-//   summed      + once a layer: its sums over the inputs,
+//   summed      + once a layer, of the last once a piece: its sums over the inputs,
 //   forward     | pre-activations and outputs
 //   judged      f of all trials
 //   chosen      the slots whose trial is accepted; without any, on to `advanced`
-//   pulled      + once a layer, from the last but one: df/dh,
-//   backward    | slopes and Hessian weights, these of the last layer too
+//   backward    once a layer, from the last, of this once a piece: slopes and Hessian weights
+//   pulled      after each but that of the first layer: df/dh below
 //   gradient    gradients
 //   staged      + once a piece of a layer: its slopes and weights in shared memory,
 //   tangents    | its tangents,

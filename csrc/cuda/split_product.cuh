@@ -44,14 +44,15 @@ __device__ __forceinline__ float split_row(float* row, int width, float largest)
   return __frcp_rn(scale);
 }
 
-// What a product is of: y [rows][columns] = x w^T of split rows x [rows][depth], with 2^-e of each
-// in `factors`, and split weights w [columns][depth], whose scale `unscale` undoes.
+// What a product is of: y [rows][columns] = x w^T, or += it, of split rows x [rows][depth], with
+// 2^-e of each in `factors`, and split weights w [columns][depth], whose scale `unscale` undoes.
 struct SplitProduct {
   const float *x, *factors;  // shared
   float* y;                  // shared
   const __half* w;
   float unscale;
-  int x_stride, y_stride, depth, rows;
+  int x_stride, y_stride, w_stride, depth, rows;
+  bool adds;
 };
 
 // One warp: kWide tiles of eight columns from `begin` of 16 kTiles rows. The matrix unit rounds its
@@ -60,12 +61,11 @@ struct SplitProduct {
 template <int kTiles, int kWide>
 __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin, int end) {
   constexpr int kAhead = 3, kHigh = 0, kLow = 1;
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, depth = of.depth;
-  const int steps = depth / 32;
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, steps = of.depth / 32;
   const __half* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
-    row[n] = of.w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * (2 * depth) + 8 * t;
+    row[n] = of.w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * of.w_stride + 8 * t;
   }
   uint4 coming[kAhead][2][kWide] = {};
   const auto fetch = [&](uint4(&into)[2][kWide], int q) {
@@ -136,8 +136,9 @@ __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin,
       sum, begin, end, [&](int row, int) { return of.factors[min(row, of.rows - 1)] * of.unscale; },
       [&](int row, int column, float v0, float v1, float by) {
         if (row >= of.rows) return;
-        *reinterpret_cast<float2*>(of.y + row * of.y_stride + column) =
-            make_float2(v0 * by, v1 * by);
+        float2& y = *reinterpret_cast<float2*>(of.y + row * of.y_stride + column);
+        const float2 before = of.adds ? y : make_float2(0, 0);
+        y = make_float2(fmaf(v0, by, before.x), fmaf(v1, by, before.y));
       });
 }
 
