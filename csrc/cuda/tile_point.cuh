@@ -68,11 +68,24 @@ __device__ __forceinline__ void update_slot(const TileJoint& joint, int slot, co
   float *x = joint.x(slot, 1), *decoded = joint.decoded(slot, 1);
   const Tie tie = tie_of(in, image);
   const bool first = held.phase == TilePhase::kBegin, given = published(held);
-  for (int j = threadIdx.x % 32; j < joint.run.at.pixels; j += 32) {
-    const bool inside = j < in.pixels;
-    const float here = g[j], before = first || !inside ? 0.0f : old[j];
-    x[j] = inside ? update_pixel(in, tie, image, j, here, before, given, sums) : 0.0f;
-    decoded[j] = here;
+  // Reads in fours ahead of the writes, which the compiler may not move them past.
+  for (int begin = threadIdx.x % 32; begin < joint.run.at.pixels; begin += 128) {
+    float found[4], here[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int j = begin + 32 * i;
+      const bool inside = j < in.pixels;
+      here[i] = j < joint.run.at.pixels ? g[j] : 0.0f;
+      const float before = first || !inside ? 0.0f : old[j];
+      found[i] = inside ? update_pixel(in, tie, image, j, here[i], before, given, sums) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int j = begin + 32 * i;
+      if (j >= joint.run.at.pixels) break;
+      x[j] = found[i];
+      decoded[j] = here[i];
+    }
   }
 }
 
