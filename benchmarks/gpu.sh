@@ -3,8 +3,8 @@
 # usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
 # JPMAP_PARTS names the parts to run, all of them if unset; each ends within nine minutes, its build
 # included, but for "reproduce", which goes on where it stopped if the folder is kept:
-#   tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole benchmarks native draws encoder
-#   restorations faces linear_solver reproduce
+#   tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole sanitizers_tiles benchmarks
+#   native draws encoder restorations faces linear_solver reproduce
 # "older" builds for 8.0 alone and tests what a newer device makes of that. JPMAP_SITE is a folder
 # where the package is built already, or will be for the next part. From "encoder" on they use
 # JPMAP_DATA, a folder with mnist.npz and faces_test.npz, and all of these but "reproduce"
@@ -19,8 +19,8 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 site=${JPMAP_SITE:-$place/site}
 export PYTHONUNBUFFERED=1 CUDAARCHS="${CUDAARCHS:-90}" PYTHONPATH="$site"
-everything="tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole benchmarks native draws"
-everything="$everything encoder restorations faces linear_solver reproduce"
+everything="tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole sanitizers_tiles"
+everything="$everything benchmarks native draws encoder restorations faces linear_solver reproduce"
 parts=" ${JPMAP_PARTS:-$everything} "
 images=()
 data=${JPMAP_DATA:+$(cd "$JPMAP_DATA" && pwd)}
@@ -49,7 +49,7 @@ if wanted older; then
   JPMAP_CUDA=ON CUDAARCHS=80 step "build for 8.0" python3 -m pip install -q --no-build-isolation \
     --no-deps --target "$place/older" "$root"
   PYTHONPATH="$place/older" step "tests of a build for 8.0" $pytest -m cuda tests/test_mlp_cuda.py \
-    tests/test_restorer.py tests/test_damped_solve.py
+    tests/test_restorer.py tests/test_damped_solve.py tests/test_jpmap_tiles_cuda.py
 fi
 sanitized() { # PART CHOICE FILES: tests under every tool, four of them in seven minutes
   if wanted "$1" && command -v compute-sanitizer >/dev/null; then
@@ -65,6 +65,7 @@ sanitized sanitizers_fused "(activation and elu) or clusters_end and (sizes0-0 o
   tests/test_mlp_cuda.py
 # Races of a cluster take minutes to look for: one problem of each kind.
 sanitized sanitizers_whole "float64 and changed0-1 or bad_image and nan" tests/test_jpmap_cuda.py
+sanitized sanitizers_tiles "float64 and changed0-1 or any_size and 12" tests/test_jpmap_tiles_cuda.py
 if wanted benchmarks; then
   step benchmarks python3 benchmarks/bench_kernels.py --device cuda --output "$out/kernels_cuda.json"
   step restorations python3 benchmarks/bench_restore.py --device cuda --output "$out/restore_cuda.json"

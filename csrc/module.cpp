@@ -12,6 +12,7 @@
 #include "damped_system.h"
 #include "jpmap_task.h"
 #include "mlp_layout.h"
+#include "mlp_task_layout.h"
 #include "student_mixture.h"
 
 #ifndef JPMAP_TORCH_VERSION
@@ -65,6 +66,18 @@ PYBIND11_MODULE(_C, m) {
       },
       pybind11::arg("latent"), pybind11::arg("widths"),
       "Bytes of shared memory a GPU must offer a block for the MLP operators.");
+  m.def(
+      "mlp_task_memory",
+      [](int64_t latent, const std::vector<int64_t>& widths, const std::vector<int64_t>& decoder,
+         const std::vector<int64_t>& encoder) {
+        const jpmap::MlpShape none{latent, 0, {}};
+        const jpmap::MlpTaskLayout at(shape_of(latent, widths), shape_of(latent, decoder),
+                                      encoder.empty() ? none : shape_of(latent, encoder), 1, 16);
+        return at.bytes + jpmap::kMlpReserved;
+      },
+      pybind11::arg("latent"), pybind11::arg("widths"), pybind11::arg("decoder"),
+      pybind11::arg("encoder"),
+      "Bytes of shared memory a GPU must offer a block for mlp_jpmap without clusters.");
   m.def(
       "mlp_layout",
       [](int64_t latent, const std::vector<int64_t>& widths, int images, int rows) {

@@ -34,7 +34,7 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "Tensor[] decoder_weights, Tensor[] decoder_biases, int[] decoder_activations, "
       "Tensor[] encoder_weights, Tensor[] encoder_biases, int[] encoder_activations, "
       "float tolerance, int max_steps, float initial_damping, bool second_order, int n1, int n2, "
-      "int max_iterations, float move, bool again) "
+      "int max_iterations, float move, bool again, bool low_latency) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "mlp_jpmap_clusters(Tensor y, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "

@@ -41,7 +41,7 @@ def assert_recorded(restorer: jf.Restorer, y: Tensor) -> None:
 
 def test_a_torch_whose_packages_mistake_types_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.11.0+cu130"))
-    restorer = jf.Restorer(jf.Denoising(), small_mlp(), 0.1)
+    restorer = jf.Restorer(jf.Denoising(), small_mlp(), 0.1, batch_size=1)
     with pytest.raises(RuntimeError, match=r"expected torch 2\.12 or newer, got 2\.11\.0"):
         restorer.export(tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""JPMAP in one launch: against float64 on the CPU, against the loop, each image on its own."""
+"""JPMAP in one launch of clusters: against float64 on the CPU and the loop, images on their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import jpmap_fast as jf
 from jpmap_fast._prepared import prepare
 from jpmap_fast.algorithms import outcome, whole
 from jpmap_fast.kernels import reference_joint
-from jpmap_fast.kernels.jpmap import JointEnd, MLPJoint, mlp_jpmap, takes
+from jpmap_fast.kernels.jpmap import JointEnd, JointLimits, MLPJoint, mlp_jpmap, takes
 from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS
 from jpmap_fast.solvers import GaussNewton
 
@@ -37,7 +37,9 @@ def clusters():
         pytest.skip("needs clusters of blocks, compute capability 9.0")
 
 
-def both(name: str, batch: int = 6, encoder: bool = True) -> tuple[MLPJoint, MLPJoint]:
+def both(
+    name: str, batch: int = 6, encoder: bool = True, latent: int = 3
+) -> tuple[MLPJoint, MLPJoint]:
     """A problem in float32 on the GPU, and the same numbers in float64 on the CPU."""
     c = case(name, batch=batch, dtype=torch.float32)
     beta = torch.linspace(20, 60, batch)
@@ -45,7 +47,7 @@ def both(name: str, batch: int = 6, encoder: bool = True) -> tuple[MLPJoint, MLP
     for move in ({"device": "cuda"}, {"dtype": torch.float64}):
         y, sigma, own = (t.to(**move) for t in (c.y, c.sigma, beta))
         operator: Any = c.operator.to(**move)
-        prior = small_mlp(dtype=torch.float32).to(**move)
+        prior = small_mlp(latent, dtype=torch.float32).to(**move)
         of_batch = prepare(y, operator, prior, sigma).problem
         joint = whole.joint_of(of_batch, GaussNewton(), encoder, own, keep=False)
         assert joint is not None
@@ -63,9 +65,13 @@ def on_cpu(end: JointEnd) -> JointEnd:
 def test_ends_where_float64_ends(name, starts, changed):
     given, exact = both(name)
     assert takes(given, starts)
-    limits = replace(FLOAT_LIMITS, **changed)
-    found = on_cpu(mlp_jpmap(given, codes(starts, torch.float32).cuda(), limits))
-    expected = mlp_jpmap(exact, codes(starts), limits)
+    ends_alike(given, exact, codes(starts), replace(FLOAT_LIMITS, **changed))
+
+
+def ends_alike(given: MLPJoint, exact: MLPJoint, z: torch.Tensor, limits: JointLimits) -> None:
+    """The GPU ends from the codes z where float64 does, and what it tells belongs together."""
+    found = on_cpu(mlp_jpmap(given, z.float().cuda(), limits))
+    expected = mlp_jpmap(exact, z, limits)
     assert torch.equal(found.status, expected.status)
     # Rounding may lead to another of several minima, rarely.
     close = (found.objective.double() - expected.objective).abs() <= 1e-3 * expected.objective
@@ -164,9 +170,12 @@ def test_digits_are_restored_as_by_the_loop(name, monkeypatch):
     assert float(close.double().mean()) >= 0.9
 
 
-def test_more_images_go_through_the_loop():
+def test_more_images_are_the_work_of_tiles():
+    """To rounding: one more start than clusters are for."""
     given, _ = both("denoising", batch=MOST + 1)
-    assert not takes(given, STARTS) and takes(given, 1)
-    with pytest.raises(RuntimeError, match="expected float32"):
-        wide = replace(given, y=given.y.double())
-        mlp_jpmap(wide, codes(STARTS).cuda(), FLOAT_LIMITS)
+    starts = codes(STARTS, torch.float32).cuda()
+    found = mlp_jpmap(given, starts, FLOAT_LIMITS)
+    few = mlp_jpmap(given.select(slice(0, MOST)), starts, FLOAT_LIMITS)
+    assert not torch.equal(found.x[:MOST], few.x)
+    close = (found.objective[:MOST] - few.objective).abs() <= 1e-3 * few.objective
+    assert float(close.double().mean()) >= 0.9

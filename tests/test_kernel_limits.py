@@ -75,6 +75,20 @@ def test_draws_fit_wherever_solves_do():
         assert needed <= room, (latent, widths)
 
 
+def test_tasks_take_more_memory_than_their_descents_and_what_passes_decides_how_much():
+    for latent, widths in networks(100):
+        whole = [*widths[:-1], widths[-1] + 50]
+        encoder = [70, latent]
+        needed = _C.mlp_task_memory(latent, widths, whole, encoder)
+        assert needed > _C.mlp_shared_memory(latent, widths)
+        assert needed >= _C.mlp_task_memory(latent, widths, whole, [])
+        wide = _C.mlp_task_memory(latent, widths, whole, [60_000, latent])
+        assert wide >= 2 * 16 * 4 * 60_000  # sixteen rows in two areas
+    # The bundled prior for digits fits on the devices with 227 kB a block.
+    mnist = _C.mlp_task_memory(8, [512, 512, 784], [512, 512, 784], [512, 512, 8])
+    assert mnist <= 227 * 1024
+
+
 def test_memory_of_networks_beyond_all_devices_is_counted_in_64_bits():
     for width in (10**7, 10**8, 10**9):
         assert _C.mlp_shared_memory(8, [width, 784]) > 64 * width

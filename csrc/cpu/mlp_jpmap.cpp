@@ -261,7 +261,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
     std::optional<Tensor> constant, Tensors decoder_weights, Tensors decoder_biases,
     Integers decoder_activations, Tensors encoder_weights, Tensors encoder_biases,
     Integers encoder_activations, double tolerance, int64_t max_steps, double initial_damping,
-    bool second_order, int64_t n1, int64_t n2, int64_t max_iterations, double move, bool again) {
+    bool second_order, int64_t n1, int64_t n2, int64_t max_iterations, double move, bool again,
+    bool /*low_latency*/) {
   constexpr const char* op = "mlp_jpmap";
   const JointMeasurement joint{y, mask, values, lost, beta, sigma, starts};
   const JointSizes sizes = check_joint(op, joint, target.dim() == 2 ? target.size(1) : 0);

@@ -12,13 +12,11 @@
 #pragma once
 
 #include "cuda/cluster_block.cuh"
-#include "cuda/joint_data.cuh"
+#include "cuda/joint_point.cuh"
 #include "cuda/warp_sums.cuh"
 
 namespace jpmap {
 namespace clusters {
-
-constexpr int kPixelSums = 3;  // of the data term, of the gap, of how far x has moved
 
 // Offsets in floats, `begin` and beyond: behind a ClusterLayout. Own pixels are those of the
 // decoder's last layer, padded as it is.
@@ -95,8 +93,8 @@ struct ClusterTask {
 
   // pool: by warp -> made; from every block -> pooled. Next writer of the same buffer: the pool
   // after the next.
-  double warps[kWarps][kPixelSums];
-  double pooled[2][kBlocks][kPixelSums];
+  double warps[kWarps][kPointSums];
+  double pooled[2][kBlocks][kPointSums];
 };
 
 static_assert(sizeof(ClusterTask) + sizeof(ClusterState) <= 4096 - 1024);  // of kMlpReserved
@@ -219,11 +217,11 @@ __device__ __forceinline__ void decode(const JointBlock& joint) {
 }
 
 // Sums over the pixels of all blocks, in the order of their ranks.
-__device__ __forceinline__ void pool(const JointBlock& joint, double (&sums)[kPixelSums]) {
+__device__ __forceinline__ void pool(const JointBlock& joint, double (&sums)[kPointSums]) {
   ClusterTask& task = joint.task;
   const ClusterBlock& block = joint.block;
 #pragma unroll
-  for (int s = 0; s < kPixelSums; ++s) {
+  for (int s = 0; s < kPointSums; ++s) {
     for (int offset = 16; offset > 0; offset /= 2) {
       sums[s] += __shfl_xor_sync(0xffffffffu, sums[s], offset);
     }
@@ -232,15 +230,15 @@ __device__ __forceinline__ void pool(const JointBlock& joint, double (&sums)[kPi
   __syncthreads();  // made
   auto& pooled = task.pooled[joint.pool_turn];
   joint.pool_turn ^= 1;
-  if (threadIdx.x < kBlocks * kPixelSums) {
-    const int to = threadIdx.x / kPixelSums, s = threadIdx.x % kPixelSums;
+  if (threadIdx.x < kBlocks * kPointSums) {
+    const int to = threadIdx.x / kPointSums, s = threadIdx.x % kPointSums;
     double sum = 0;
     for (int w = 0; w < kWarps; ++w) sum += task.warps[w][s];
     *block.cluster.map_shared_rank(&pooled[block.rank][s], to) = sum;
   }
   block.cluster.sync();  // pooled
 #pragma unroll
-  for (int s = 0; s < kPixelSums; ++s) {
+  for (int s = 0; s < kPointSums; ++s) {
     sums[s] = 0;
     for (int from = 0; from < kBlocks; ++from) sums[s] += pooled[from][s];
   }

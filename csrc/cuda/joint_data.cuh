@@ -36,13 +36,4 @@ struct JointOutput {
   int64_t *status, *iterations, *candidates;
 };
 
-// How a start ended, for the last start of its image to choose among.
-struct JointRecord {
-  double objective;
-  long long iterations, candidates[3];
-  int status;
-  float gap, z[8];
-  int published;  // whether x is still A^T y
-};
-
 }  // namespace jpmap

@@ -66,21 +66,27 @@ __device__ __forceinline__ void judge(const MlpBlock& block, const MlpData& data
   }
 }
 
+// The first warp, a lane a slot: those that are `mine` to `list`, in order; how many they are.
+__device__ __forceinline__ int list_slots(bool mine, int* list) {
+  const unsigned all = __ballot_sync(0xffffffffu, mine);
+  if (mine) list[__popc(all & ((1u << threadIdx.x) - 1u))] = threadIdx.x;
+  return __popc(all);
+}
+
 // The first warp, a lane a slot: which trials are accepted.
 __device__ __forceinline__ void choose(const MlpBlock& block) {
   if (threadIdx.x >= 32) return;
   const int i = threadIdx.x;
   const bool mine = i < block.tile.at.images && block.images[i] >= 0 &&
                     (block.slots[i].fresh || block.slots[i].trial < block.slots[i].value);
-  const unsigned all = __ballot_sync(0xffffffffu, mine);
-  if (mine) block.accepted[__popc(all & ((1u << i) - 1u))] = i;
-  if (i == 0) *block.count = __popc(all);
+  const int count = list_slots(mine, block.accepted);
+  if (i == 0) *block.count = count;
 }
 
-// A group of lanes a slot: as many groups as there is memory for the algebra.
-template <int kLanes>
-__device__ void advance_all(const MlpBlock& block, const MlpSettings& settings,
-                            const MlpResults& out) {
+// A group of lanes a slot at work, as many groups as there is memory for the algebra: body(slot,
+// where its numbers stand, memory).
+template <int kLanes, class Body>
+__device__ __forceinline__ void each_solve(const MlpBlock& block, const Body& body) {
   const int k = block.tile.net.latent, each = k * (k + 1);
   const int room = static_cast<int>(int64_t{2} * block.tile.at.area / (8 * each));
   const int groups = min(kMlpThreads / kLanes, room);
@@ -90,11 +96,20 @@ __device__ void advance_all(const MlpBlock& block, const MlpSettings& settings,
   for (int index = group; index < block.tile.at.images; index += groups) {
     if (block.images[index] < 0) continue;
     const float* slot = block.tile.slot(index);
-    advance<kLanes>({block.slots + index, block.images + index, block.z + index * k,
-                     block.tile.trial + index * k, block.tile.gradient + index * k,
-                     slot + block.tile.at.matrix, slot + block.tile.at.hessian, k, true},
-                    settings, out, scratch);
+    body(index,
+         MlpSolve{block.slots + index, block.images + index, block.z + index * k,
+                  block.tile.trial + index * k, block.tile.gradient + index * k,
+                  slot + block.tile.at.matrix, slot + block.tile.at.hessian, k, true},
+         scratch);
   }
+}
+
+template <int kLanes>
+__device__ void advance_all(const MlpBlock& block, const MlpSettings& settings,
+                            const MlpResults& out) {
+  each_solve<kLanes>(block, [&](int, const MlpSolve& solve, double* scratch) {
+    advance<kLanes>(solve, settings, out, scratch);
+  });
 }
 
 // One block: the systems of all slots to the results.

@@ -1,4 +1,5 @@
-// The whole method for an MLP prior in one launch, for a few images: see csrc/README.md.
+// The whole method for an MLP prior in one launch: see csrc/README.md. Batches are the work of
+// mlp_jpmap_tile.cu, a few images that of the kernel here.
 //
 // A cluster of sixteen blocks works on one task, an image from one start, at a time, with descents
 // as in mlp_cluster.cu. Every block keeps its part of the image, and the task's decisions, which
@@ -9,18 +10,14 @@
 #include "cuda/cluster_launch.cuh"
 #include "cuda/cluster_point.cuh"
 #include "cuda/cluster_solve.cuh"
-#include "cuda/mlp_arguments.cuh"
-#include "jpmap_arguments.h"
+#include "cuda/joint_arguments.cuh"
+#include "cuda/joint_ends.cuh"
+#include "cuda/mlp_jpmap_tile.cuh"
 
 namespace jpmap {
 namespace {
 
 using namespace clusters;
-
-struct JointCounters {
-  JointRecord* records;  // [B][K]
-  unsigned* ended;       // [B] starts that have ended, zeros at first
-};
 
 #ifdef JPMAP_HAS_CLUSTERS
 
@@ -69,28 +66,15 @@ __device__ __forceinline__ void descend_task(const JointBlock& joint, const MlpD
 __device__ __forceinline__ void prove(const JointBlock& joint) {
   const ClusterBlock& block = joint.block;
   auto& state = block.state;
-  const int k = block.net.latent;
   begin_descent(block, joint.task.z, 0);
   __syncthreads();  // fetched
   forward(block);
   backward(block);
   sum_system(block, true);
   if (threadIdx.x < kCodes) {
-    const LaneGroup<kCodes> group;
-    DampedSystem<kCodes> system{group, k, state.scratch};
-    system.load({state.matrix, state.hessian, 1.0f});
-    bool solved = system.solve(0, state.gradient);
-    if (!solved) {
-      system.load({state.matrix, state.hessian, 0.0f});
-      solved = system.solve(0, state.gradient);
-    }
-    const double mine =
-        group.lane < k ? state.gradient[group.lane] * state.scratch[group.lane] : 0.0;
-    const double decrement = group.sum(mine);
-    if (threadIdx.x == 0) {
-      proved(joint.task.task,
-             solved ? 0.5 * decrement : __longlong_as_double(0x7ff8000000000000ll));
-    }
+    const double promised = newton_promise<kCodes>(state.matrix, state.hessian, state.gradient,
+                                                   block.net.latent, state.scratch);
+    if (threadIdx.x == 0) proved(joint.task.task, promised);
   }
   __syncthreads();  // told
 }
@@ -125,29 +109,16 @@ __device__ __forceinline__ void run_task(const JointBlock& joint, const MlpData&
   }
 }
 
-__device__ __forceinline__ void note(const ClusterTask& task, volatile JointRecord& record) {
-  record.objective = task.task.objective;
-  record.iterations = task.task.iterations;
-  record.status = task.task.status;
-  record.gap = task.gap;
-  record.published = task.published;
-  for (int i = 0; i < 3; ++i) record.candidates[i] = task.task.candidates[i];
-  for (int c = 0; c < kCodes; ++c) record.z[c] = task.z[c];
-}
-
 // Whether all starts of the image have ended: then the state is that of the best, otherwise the
 // cluster that ends last sees to it. Every thread of the cluster gets the same answer.
 __device__ __forceinline__ bool elect(const JointBlock& joint, const MlpData& data,
-                                      const JointCounters& counters, int64_t image, int64_t start) {
+                                      const JointEnds& ends, int64_t image, int64_t start) {
   ClusterTask& task = joint.task;
   const int64_t starts = joint.input.starts;
+  const int k = joint.block.net.latent;
   if (starts == 1) return true;
-  volatile JointRecord* records = counters.records + image * starts;
   if (joint.block.rank == 0 && threadIdx.x == 0) {
-    note(task, records[start]);
-    __threadfence();
-    const bool last = atomicAdd(counters.ended + image, 1u) + 1 == starts;
-    __threadfence();
+    const bool last = note_end(ends, image, start, starts, task.task, task.published, task.z, k);
     for (int to = 0; to < kBlocks; ++to) {
       *joint.block.cluster.map_shared_rank(&task.last, to) = last;
     }
@@ -155,20 +126,9 @@ __device__ __forceinline__ bool elect(const JointBlock& joint, const MlpData& da
   joint.block.cluster.sync();  // elected
   if (!task.last) return false;
   if (threadIdx.x == 0) {
-    TaskEnd best{task.task.objective, task.task.status, start};
-    for (int64_t other = 0; other < starts; ++other) {
-      const TaskEnd end{records[other].objective, records[other].status, other};
-      if (precedes(end, best)) best = end;
-    }
-    task.steps = best.start;
-    const volatile JointRecord& record = records[best.start];
-    task.published = record.published != 0;
-    for (int c = 0; c < kCodes; ++c) task.code[c] = record.z[c];
-    if (best.start != start) {
-      task.task.status = record.status;
-      task.task.iterations = record.iterations;
-      for (int i = 0; i < 3; ++i) task.task.candidates[i] = record.candidates[i];
-    }
+    bool published;
+    task.steps = best_end(ends, image, starts, task.task, published, task.code, k);
+    task.published = published;
   }
   __syncthreads();  // told
   if (task.steps == start) return true;
@@ -208,7 +168,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
                  const __grid_constant__ ForwardNetwork decoder,
                  const __grid_constant__ ForwardNetwork encoder, const MlpData data,
                  const MlpSettings descent, const TaskSettings settings, const JointInput input,
-                 const JointOutput out, const JointCounters counters) {
+                 const JointOutput out, const JointEnds ends) {
 #ifdef JPMAP_HAS_CLUSTERS
   extern __shared__ __align__(128) float memory[];
   __shared__ ClusterState state;
@@ -227,45 +187,12 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     __syncthreads();  // every thread has written what it had of the task before
     begin(joint, data, settings, image, start);
     run_task(joint, data, descent, settings, image);
-    if (elect(joint, data, counters, image, start)) write_image(joint, out, image);
+    if (elect(joint, data, ends, image, start)) write_image(joint, out, image);
   }
   cluster.sync();  // left
 #else
   __trap();  // never launched; were it, no result may look like one
 #endif
-}
-
-struct Given {
-  const Tensors& rows;
-  const Tensors& biases;
-  const Integers& activations;
-};
-
-ForwardNetwork forward_of(const char* op, const char* name, const Given& given, const Tensor& like,
-                          int64_t inputs, int64_t outputs) {
-  const size_t count = given.rows.size();
-  STD_TORCH_CHECK(
-      count <= kMaxLayers && given.biases.size() == count && given.activations.size() == count, op,
-      ": expected up to ", kMaxLayers, " layers of the ", name,
-      ", each with weight, bias and activation");
-  ForwardNetwork net{};
-  net.count = static_cast<int>(count);
-  for (size_t l = 0; l < count; ++l) {
-    check_activation(op, given.activations[l]);
-    STD_TORCH_CHECK(given.biases[l].dim() == 1 && given.biases[l].size(0) % 32 == 0, op,
-                    ": expected biases of the ", name, " padded to a multiple of 32");
-    const int64_t stride = given.biases[l].size(0);
-    check(op, name, given.rows[l], like, {stride, inputs});
-    check(op, name, given.biases[l], like, {stride});
-    check_aligned(op, name, given.rows[l]);
-    net.layers[l] = {read<float>(given.rows[l]), read<float>(given.biases[l]),
-                     static_cast<int>(inputs), static_cast<int>(stride),
-                     static_cast<Activation>(given.activations[l])};
-    inputs = stride;
-  }
-  STD_TORCH_CHECK(count == 0 || (outputs <= inputs && outputs > inputs - 32), op, ": expected a ",
-                  name, " with ", outputs, " outputs");
-  return net;
 }
 
 // A launch of the kernel for these networks, and how many of its clusters run at the same time.
@@ -284,7 +211,7 @@ struct Room {
 };
 
 // With a single layer nothing would keep a step's exchange apart from the next one's.
-bool takes(const MlpNetwork& net) { return net.latent <= kCodes && net.count >= 2; }
+bool suits_clusters(const MlpNetwork& net) { return net.latent <= kCodes && net.count >= 2; }
 
 int64_t mlp_jpmap_clusters(Tensor y, Tensors weights, Tensors adjoints, Tensors tangents,
                            Tensors biases, Integers activations, Tensor target, Tensor weight,
@@ -298,11 +225,12 @@ int64_t mlp_jpmap_clusters(Tensor y, Tensors weights, Tensors adjoints, Tensors 
   const auto sizes = check_mlp_rows(op, z, weights, adjoints, tangents, biases, activations,
                                     {target, weight, none, none, none});
   const MlpNetwork net = network_of({weights, adjoints, tangents, biases, activations}, sizes);
-  if (!takes(net)) return 0;
+  if (!suits_clusters(net)) return 0;
   const auto decoder = forward_of(
       op, "decoder", {decoder_weights, decoder_biases, decoder_activations}, y, latent, y.size(1));
-  const auto encoder = forward_of(
-      op, "encoder", {encoder_weights, encoder_biases, encoder_activations}, y, y.size(1), latent);
+  const auto encoder =
+      forward_of(op, "encoder", {encoder_weights, encoder_biases, encoder_activations}, y,
+                 padded_pixels(op, decoder), latent);
   return Room(op, net, decoder, encoder, room_of(op, y.get_device()), current_stream(y)).resident;
 }
 
@@ -313,7 +241,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
     std::optional<Tensor> constant, Tensors decoder_weights, Tensors decoder_biases,
     Integers decoder_activations, Tensors encoder_weights, Tensors encoder_biases,
     Integers encoder_activations, double tolerance, int64_t max_steps, double initial_damping,
-    bool second_order, int64_t n1, int64_t n2, int64_t max_iterations, double move, bool again) {
+    bool second_order, int64_t n1, int64_t n2, int64_t max_iterations, double move, bool again,
+    bool low_latency) {
   constexpr const char* op = "mlp_jpmap";
   STD_TORCH_CHECK(y.scalar_type() == torch::headeronly::ScalarType::Float, op,
                   ": expected float32 on CUDA");
@@ -333,11 +262,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
   const auto decoder =
       forward_of(op, "decoder", {decoder_weights, decoder_biases, decoder_activations}, y,
                  sizes.latent, sizes.pixels);
+  const int64_t pixels = padded_pixels(op, decoder);
   const auto encoder =
-      forward_of(op, "encoder", {encoder_weights, encoder_biases, encoder_activations}, y,
-                 sizes.pixels, sizes.latent);
-  STD_TORCH_CHECK(decoder.count > 0, op, ": expected a decoder");
-  const auto pixels = decoder.layers[decoder.count - 1].stride;
+      forward_of(op, "encoder", {encoder_weights, encoder_biases, encoder_activations}, y, pixels,
+                 sizes.latent);
   STD_TORCH_CHECK(!values || (net.layers[net.count - 1].inputs == pixels && !scale), op,
                   ": expected a last layer that measures the image, without a scale");
   Tensor x = torch::stable::empty_like(y), decoded = torch::stable::empty_like(y);
@@ -352,20 +280,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
   if (sizes.batch == 0) return results();
   const cudaStream_t stream = current_stream(y);
   const int room = room_of(op, y.get_device());
-  STD_TORCH_CHECK(takes(net), op, ": expected up to ", kCodes,
-                  " latent dimensions and two layers or more on CUDA");
-  Room place(op, net, decoder, encoder, room, stream);
-  STD_TORCH_CHECK(place.resident > 0, op,
-                  ": the device, or what was compiled for it, has no room for clusters of ",
-                  kBlocks, " blocks that hold this network");
   const int64_t tasks = sizes.batch * sizes.starts;
-  const bool chooses = sizes.starts > 1;
+  // Of an image with one start nobody asks how it has ended.
+  const int64_t noted = sizes.starts > 1 ? tasks : 0;
   static_assert(sizeof(JointRecord) % 8 == 0);
-  Tensor records = torch::stable::new_empty(
-      y, {chooses ? tasks * static_cast<int64_t>(sizeof(JointRecord) / 8) : 0}, whole);
-  Tensor ended = torch::stable::new_empty(y, {sizes.batch}, torch::headeronly::ScalarType::Int);
+  Tensor records =
+      torch::stable::new_empty(y, {noted * static_cast<int64_t>(sizeof(JointRecord) / 8)}, whole);
+  Tensor codes = torch::stable::new_empty(y, {noted * sizes.latent});
+  // The queue, and how many starts of each image have ended.
+  Tensor counters = torch::stable::new_empty(y, {1 + (sizes.batch + 1) / 2}, whole);
+  auto* queue = static_cast<unsigned long long*>(counters.data_ptr());
   check_cuda(op, "clear the counters",
-             cudaMemsetAsync(ended.data_ptr(), 0, sizes.batch * sizeof(unsigned), stream));
+             cudaMemsetAsync(queue, 0, sizeof(int64_t) * counters.numel(), stream));
   const auto pointer = [](const std::optional<Tensor>& tensor) {
     return tensor ? read<float>(*tensor) : nullptr;
   };
@@ -389,12 +315,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
                         write<int64_t>(status),
                         write<int64_t>(iterations),
                         write<int64_t>(candidates)};
-  const JointCounters counters{static_cast<JointRecord*>(records.data_ptr()),
-                               static_cast<unsigned*>(ended.data_ptr())};
+  const JointEnds ends{static_cast<JointRecord*>(records.data_ptr()), write<float>(codes),
+                       reinterpret_cast<unsigned*>(queue + 1)};
   const MlpSettings descent{tolerance, initial_damping, max_steps, second_order, false, nullptr};
-  place.launch.run(op, jpmap_kernel, std::min<int64_t>(place.resident, tasks), net, place.at,
-                   place.joint_at, decoder, encoder, data_of(measurement, z, mlp), descent,
-                   settings, input, out, counters);
+  const MlpData data = data_of(measurement, z, mlp);
+  if (low_latency && suits_clusters(net)) {
+    Room place(op, net, decoder, encoder, room, stream);
+    if (place.resident > 0) {
+      place.launch.run(op, jpmap_kernel, std::min<int64_t>(place.resident, tasks), net, place.at,
+                       place.joint_at, decoder, encoder, data, descent, settings, input, out, ends);
+      return results();
+    }
+  }
+  launch_tiles(op, net, data, descent, settings, decoder, encoder, input, out, ends, queue, y, room,
+               stream);
   return results();
 }
 

@@ -12,6 +12,7 @@
 #include "cuda/mlp_cluster.cuh"
 #include "cuda/mlp_curvature.cuh"
 #include "cuda/mlp_forward.cuh"
+#include "cuda/mlp_tile_launch.cuh"
 
 namespace jpmap {
 namespace {
@@ -64,22 +65,6 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   }
 }
 
-// A tile that fits, leaves no processor idle, and is of the largest size only where a block will
-// take many images from the queue: the last ones of a tile work alone.
-MlpLayout layout_for(const char* op, const MlpShape& net, int64_t batch, int processors, int room) {
-  const int largest = batch < 128 * processors ? kMlpImages / 2 : kMlpImages;
-  int images = 1;
-  while (images < largest && images * processors < batch) images *= 2;
-  for (int rows = kMlpTangentRows; rows >= 16; rows /= 2) {
-    for (int fewer = images; fewer >= 1; fewer /= 2) {
-      const MlpLayout layout(net, fewer, rows);
-      if (layout.bytes <= room) return layout;
-    }
-  }
-  STD_TORCH_CHECK(false, op, ": the network is too wide for the device's shared memory (",
-                  least_layout(net).bytes, " bytes needed, ", room, " there)");
-}
-
 void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors& columns,
             const Tensors& half, const Tensors& biases, const Integers& activations,
             const MlpSizes& sizes, const MlpMeasurement& measurement, const MlpSettings& settings,
@@ -92,7 +77,9 @@ void launch(const char* op, const Tensor& z, const Tensors& rows, const Tensors&
   const int room = room_of(op, device);
   const MlpShape shape = shape_of(rows, sizes.latent);
   // Here already: what fits has sizes far below the 32 bits that kernels count them in.
-  const MlpLayout at = layout_for(op, shape, sizes.batch, processors, room);
+  const MlpLayout at = tile_for(op, sizes.batch, processors, room, [&](int images, int tangents) {
+    return MlpLayout(shape, images, tangents);
+  });
   const MlpNetwork net = network_of({rows, columns, half, biases, activations}, sizes);
   const MlpData data = data_of(measurement, z, sizes);
   const cudaStream_t stream = current_stream(z);

@@ -60,6 +60,25 @@ __device__ inline void leave_out(const MlpResults& out, const float* start, long
   out.converged[image] = false;
 }
 
+// By how much a Newton step lowers f, if its model is right: the Hessian, or where that is not
+// positive definite the matrix. NaN where there is no step. Every lane gets it.
+template <int kLanes>
+__device__ inline double newton_promise(const float* matrix, const float* hessian, const float* g,
+                                        int k, double* scratch) {
+  const LaneGroup<kLanes> group;
+  DampedSystem<kLanes> system{group, k, scratch};
+  system.load({matrix, hessian, 1.0f});
+  bool solved = system.solve(0, g);
+  if (!solved) {
+    system.load({matrix, hessian, 0.0f});
+    solved = system.solve(0, g);
+  }
+  double decrement = 0;
+  for (int c = group.lane; c < k; c += kLanes) decrement += g[c] * scratch[c];
+  decrement = group.sum(decrement);
+  return solved ? 0.5 * decrement : __longlong_as_double(0x7ff8000000000000ll);
+}
+
 // Takes or refuses the trial of a slot and sets the next, or writes the solution.
 template <int kLanes>
 __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, const MlpResults& out,

@@ -13,14 +13,14 @@ from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome
 from jpmap_fast.algorithms.problem import Problem, State
 from jpmap_fast.algorithms.step import JointSettings
-from jpmap_fast.kernels.jpmap import JointLimits, MLPJoint, in_reach, mlp_jpmap, takes
-from jpmap_fast.kernels.mlp import refusal
+from jpmap_fast.kernels.jpmap import JointLimits, MLPJoint, mlp_jpmap, takes
+from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS, refusal
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, pack_forward
 from jpmap_fast.priors.mlp_decoder import MLPDecoder, MLPEncoder
 from jpmap_fast.solvers import GaussNewton
 
-# Images between two reports to whoever watches.
-WATCHED = 64
+# Images between two reports to whoever watches; on a GPU about so many, which fill it.
+WATCHED, WATCHED_ON_GPU = 64, 8192
 # Tasks a thread of a CPU between which the loop, with the same bits, is up to a fifth quicker:
 # there the passes of one call are shared by too few tasks. Not for what is recorded, whose program
 # may have other threads.
@@ -59,17 +59,16 @@ def run_whole(
     of_cpu = problem.y.device.type == "cpu"
     if of_cpu and not keep and _LOOP[0] < tasks / torch.get_num_threads() < _LOOP[1]:
         return None
-    if of_cpu and keep and not encoder:
+    if keep and not encoder and (of_cpu or tasks > LOW_LATENCY_DESCENTS):
         return None  # an encoder that is not asked is an empty list, and those no package holds
-    if not in_reach(problem.y, tasks):
-        return None
     joint = joint_of(problem, solver, encoder, beta, keep)
     if joint is None or not takes(joint, number):
         return None
     counts = settings.n1, settings.n2, settings.max_iterations
     limits = JointLimits(*solver.compiled_settings, *counts, settings.tolerance, again)
     parts = []
-    for rows in torch.arange(problem.batch).split(WATCHED) if monitor.watched else (None,):
+    size = WATCHED if of_cpu else _even(problem.batch, WATCHED_ON_GPU)
+    for rows in torch.arange(problem.batch).split(size) if monitor.watched else (None,):
         part = joint if rows is None else joint.select(slice(int(rows[0]), int(rows[-1]) + 1))
         own = starts if rows is None or starts.dim() == 2 else starts[rows]
         parts.append(mlp_jpmap(part, own, limits))
@@ -82,6 +81,15 @@ def run_whole(
     shape = (-1, *problem.image_shape)
     state = State(x.reshape(shape), z, decoded.reshape(shape), objective, gap)
     return Outcome(state, beta, status, iterations, candidates)
+
+
+def _even(count: int, most: int) -> int:
+    """Into parts of how many to cut: about equal ones, since a few left over are another kernel's.
+
+    What an image's bits are must not depend on whether somebody watches.
+    """
+    parts = max(1, -(-count // most))
+    return max(1, -(-count // parts))
 
 
 def joint_of(
@@ -123,4 +131,5 @@ def _forward(network: MLPDecoder | MLPEncoder, problem: Problem) -> ForwardNetwo
     widths = [layer.weight.shape[0] for layer in network.layers]
     if refusal(problem.decoder.latent_dim, widths, network.activations, problem.y):
         return None
-    return pack_forward(network.layers, network.activations)
+    of_images = isinstance(network, MLPEncoder)
+    return pack_forward(network.layers, network.activations, of_images=of_images)

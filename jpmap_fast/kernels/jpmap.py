@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+import jpmap_fast._C as _C
 from jpmap_fast.kernels._extension import cuda_kernels_loaded
 from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS, MLPLeastSquares
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
@@ -70,40 +71,58 @@ class MLPJoint:
         )
 
 
-def in_reach(like: Tensor, tasks: int) -> bool:
-    """Whether so many tasks, starts of images, are what ``mlp_jpmap`` is for: on a GPU a few."""
-    return like.device.type == "cpu" or 0 < tasks <= LOW_LATENCY_DESCENTS
-
-
 def takes(problem: MLPJoint, starts: int) -> bool:
     """Whether ``mlp_jpmap`` takes a problem with so many starts an image.
 
-    On a GPU in float32 where a cluster of sixteen blocks can hold the decoder (compute capability
-    9.0, two layers or more, k <= 8), up to ``LOW_LATENCY_DESCENTS`` starts of all images together.
+    On a GPU in float32, where a block can hold what a few images pass between two layers of any of
+    the networks, or where starts are so few, and the network so small, that a cluster of blocks
+    works on each.
     """
-    f, encoder = problem.f, problem.encoder or ForwardNetwork([], [], [])
-    if f.law is not None:
+    if problem.f.law is not None:
         return False
     if problem.y.device.type == "cpu":
         return True
-    y, latent = problem.y, f.network.weights[0].shape[1]
-    if not in_reach(y, len(y) * starts) or y.dtype != torch.float32 or not cuda_kernels_loaded():
+    if problem.y.dtype != torch.float32 or not cuda_kernels_loaded():
         return False
+    few = _few(len(problem.y) * starts)
+    return _held_by_blocks(problem) or (few and _held_by_clusters(problem))
+
+
+def _few(tasks: int) -> bool:
+    """Whether so many tasks, starts of images, are done soonest by a cluster of blocks each."""
+    return tasks <= LOW_LATENCY_DESCENTS
+
+
+def _held_by_blocks(problem: MLPJoint) -> bool:
+    """Whether a block of a GPU has room for tasks of a problem."""
+    networks = problem.f.network, problem.decoder, problem.encoder
+    widths = [[len(bias) for bias in of.biases] if of is not None else [] for of in networks]
+    needed = _C.mlp_task_memory(problem.f.network.weights[0].shape[1], *widths)
+    properties: Any = torch.cuda.get_device_properties(problem.y.device)
+    return bool(needed <= int(properties.shared_memory_per_block_optin))
+
+
+def _held_by_clusters(problem: MLPJoint) -> bool:
+    """Whether a cluster of sixteen blocks can hold the decoder of a problem.
+
+    Compute capability 9.0, two layers or more, k <= 8.
+    """
+    f, encoder = problem.f, problem.encoder or ForwardNetwork([], [], [])
     arguments = (
-        y.contiguous(),
+        problem.y.contiguous(),
         *_network(f.network),
         f.target.contiguous(),
         f.weight.contiguous(),
         *vars(problem.decoder).values(),
         *vars(encoder).values(),
-        latent,
+        f.network.weights[0].shape[1],
     )
     # Asked once: where a graph for C++ is recorded there are shapes alone, and nobody to ask.
     known = _clusters.setdefault(problem.decoder.weights[0], {})
     key = tuple(_shape(argument) for argument in arguments)
     if key not in known:
         known[key] = _ops.mlp_jpmap_clusters(*arguments)
-    return known[key] > 0
+    return bool(known[key] > 0)
 
 
 # What ``mlp_jpmap_clusters`` said, by the decoder's first weights and the shapes.
@@ -166,8 +185,9 @@ def mlp_jpmap(problem: MLPJoint, starts: Tensor, limits: JointLimits) -> JointEn
 
     With an encoder the first start has x = A^T y and asks it; where there are further ones it ends
     once the encoder's first proposal is refused, since the second descends from the same z = 0.
-    An image has the same bits alone and in any batch. On a GPU the arithmetic is that of
-    ``mlp_restore`` with ``low_latency``.
+    An image has the same bits alone and in any batch; on a GPU in any batch of more than
+    ``LOW_LATENCY_DESCENTS`` starts, and in any of fewer: there the arithmetic is that of
+    ``mlp_restore`` without and with ``low_latency``.
 
     Args:
         problem: float32 or float64 on the CPU; on a GPU one that it ``takes``.
@@ -192,6 +212,7 @@ def mlp_jpmap(problem: MLPJoint, starts: Tensor, limits: JointLimits) -> JointEn
         *vars(problem.decoder).values(),
         *vars(encoder).values(),
         *vars(limits).values(),
+        _few(len(problem.y) * starts.shape[-2]),
     )
     return JointEnd(*found)
 

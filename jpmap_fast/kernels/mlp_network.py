@@ -53,13 +53,24 @@ class ForwardNetwork:
     codes: list[int]
 
 
-def pack_forward(layers: list[RowProduct], activations: list[str]) -> ForwardNetwork:
-    """See ``pack_network``."""
-    first, rest = layers[0], layers[1:]
-    on_gpu = first.weight.device.type == "cuda"
-    weights = [first.first_rows, *(layer.rows for layer in rest)] if on_gpu else None
+def pack_forward(
+    layers: list[RowProduct], activations: list[str], *, of_images: bool
+) -> ForwardNetwork:
+    """See ``pack_network``.
+
+    Args:
+        layers, activations: as there.
+        of_images: whether the network takes images rather than codes: on a GPU those are padded as
+            the outputs of a decoder are.
+    """
+    on_gpu = layers[0].weight.device.type == "cuda"
+    weights = [layer.packed for layer in layers]
+    if on_gpu:
+        weights = [layer.rows for layer in layers]
+        if not of_images:
+            weights[0] = layers[0].first_rows
     return ForwardNetwork(
-        weights or [layer.packed for layer in layers],
+        weights,
         [layer.padded_bias for layer in layers],
         [ACTIVATION_CODES[name] for name in activations],
     )

@@ -1,0 +1,202 @@
+// How the tasks of a tile go on, from turn to turn: jpmap_task.h decides, by what their points and
+// descents come to.
+#pragma once
+
+#include "cuda/tile_point.cuh"
+
+namespace jpmap {
+
+// One lane: a slot's next work. `here` says that the network has passed at its trial code and that
+// this is where the state is: a descent from there begins in this turn.
+__device__ __forceinline__ void go_on(const TileJoint& joint, int slot, TaskWork work, bool here) {
+  TileTask& held = joint.tasks[slot];
+  if (work == TaskWork::kEnd) {
+    held.phase = TilePhase::kEnd;
+    return;
+  }
+  if (work == TaskWork::kEncode) {
+    held.phase = TilePhase::kEncode;
+    return;
+  }
+  held.phase = work == TaskWork::kProve ? TilePhase::kProve : TilePhase::kDescend;
+  if (here || work == TaskWork::kDescendFromCode) {
+    begin_descent(joint, slot);
+    return;
+  }
+  const int k = joint.run.net.latent;
+  for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.code(slot)[c];
+  held.waits = true;
+}
+
+// One lane: the candidate becomes the state.
+__device__ __forceinline__ void take_candidate(const TileJoint& joint, int slot, float gap,
+                                               bool given) {
+  TileTask& held = joint.tasks[slot];
+  const int k = joint.run.net.latent;
+  held.state ^= 1;
+  held.gap = gap;
+  held.published = given;
+  for (int c = 0; c < k; ++c) joint.code(slot)[c] = joint.trial(slot)[c];
+}
+
+// One lane: the task is told what its candidate has come to.
+__device__ __forceinline__ void judge_candidate(const TileJoint& joint, int slot,
+                                                const WeighedPoint& found) {
+  TileTask& held = joint.tasks[slot];
+  const TaskSettings& settings = joint.run.settings;
+  if (held.phase == TilePhase::kBegin) {
+    take_candidate(joint, slot, found.gap, held.published);
+    const bool encoder = joint.encodes(held.start);
+    go_on(joint, slot, begin_task(held.task, settings, encoder, found.objective), true);
+    return;
+  }
+  if (held.phase == TilePhase::kRemake) {
+    take_candidate(joint, slot, found.gap, held.published);
+    return;
+  }
+  const bool taken = falls(found.objective, held.task.objective);
+  const TaskWork work =
+      weighed(held.task, settings, found.objective, found.moved, joint.own.turn.converged[slot]);
+  if (taken) take_candidate(joint, slot, found.gap, false);
+  go_on(joint, slot, work, taken);
+}
+
+// A warp a slot: the state to the results.
+__device__ __forceinline__ void write_image(const TileJoint& joint, int slot) {
+  const JointOutput& out = joint.run.out;
+  const TileTask& held = joint.tasks[slot];
+  const int64_t image = joint.own.images[slot], n = joint.run.input.pixels;
+  const int k = joint.run.net.latent, lane = threadIdx.x % 32;
+  const float *x = joint.x(slot, 0), *decoded = joint.decoded(slot, 0);
+  for (int64_t j = lane; j < n; j += 32) {
+    out.x[image * n + j] = x[j];
+    out.decoded[image * n + j] = decoded[j];
+  }
+  for (int c = lane; c < k; c += 32) out.z[image * k + c] = joint.code(slot)[c];
+  if (lane < 3) out.candidates[image * 3 + lane] = held.task.candidates[lane];
+  if (lane == 0) {
+    out.objective[image] = static_cast<float>(held.task.objective);
+    out.gap[image] = held.gap;
+    out.status[image] = held.task.status;
+    out.iterations[image] = held.task.iterations;
+  }
+}
+
+// A warp a slot whose task has ended: writes its image, or leaves that to the start that ends last;
+// of the last one's image another start may be what is kept, which the slot makes again.
+__device__ __forceinline__ void end_task(const TileJoint& joint, int slot) {
+  TileTask& held = joint.tasks[slot];
+  const int64_t image = joint.own.images[slot], starts = joint.run.input.starts;
+  const int k = joint.run.net.latent, lane = threadIdx.x % 32;
+  bool writes = true, again = false;
+  if (starts > 1 && held.phase != TilePhase::kRemake) {
+    if (lane == 0) {
+      writes = note_end(joint.run.ends, image, held.start, starts, held.task, held.published,
+                        joint.code(slot), k);
+      if (writes) {
+        const int64_t best = best_end(joint.run.ends, image, starts, held.task, held.published,
+                                      joint.trial(slot), k);
+        again = best != held.start;
+      }
+    }
+    writes = __shfl_sync(0xffffffffu, writes, 0);
+    again = __shfl_sync(0xffffffffu, again, 0);
+  }
+  if (writes && !again) write_image(joint, slot);
+  __syncwarp();
+  if (lane != 0) return;
+  if (again) {
+    held.phase = TilePhase::kRemake;
+  } else {
+    joint.own.images[slot] = -1;
+  }
+}
+
+// Completes the points of the slots that weigh, and sends their tasks on.
+__device__ __forceinline__ void weigh(const TileJoint& joint) {
+  const int weighers = joint.own.turn.weighers, lane = threadIdx.x % 32;
+  for (int begin = 0; begin < weighers; begin += MlpTaskLayout::kRows) {
+    const int rows = min(MlpTaskLayout::kRows, weighers - begin);
+    const int* slots = joint.own.turn.weighing + begin;
+    int area;
+    const DecodedRows decoded = decode(joint, slots, rows, area);
+    const bool diagonal = joint.run.input.values == nullptr;
+    const float* added = diagonal ? nullptr : project(joint, slots, rows, decoded, area);
+    for (int row = threadIdx.x / 32; row < rows; row += kMlpWarps) {
+      const int slot = slots[row];
+      const TilePhase phase = joint.tasks[slot].phase;
+      if (phase != TilePhase::kEnd) {
+        const int64_t image = joint.own.images[slot];
+        const bool given = published(joint.tasks[slot]);
+        double sums[kPointSums] = {};
+        if (diagonal) {
+          update_slot(joint, slot, decoded.row(joint, row, slot), sums);
+        } else {
+          project_slot(joint, row, slot, added, sums);
+        }
+        if (diagonal) sums[0] = group_sum<32>(sums[0]);
+        sums[1] = group_sum<32>(sums[1]);
+        sums[2] = group_sum<32>(sums[2]);
+        __syncwarp();
+        if (lane == 0) {
+          judge_candidate(
+              joint, slot,
+              weighed_point(joint.run.input, joint.run.data.constant, image, given, sums,
+                            joint.trial(slot), joint.code(slot), joint.run.net.latent));
+        }
+        __syncwarp();
+      }
+      const TilePhase now = joint.tasks[slot].phase;
+      if (now == TilePhase::kEnd || now == TilePhase::kRemake) end_task(joint, slot);
+    }
+    __syncthreads();  // weighed
+  }
+}
+
+// A warp a slot: f at the trials of the descents.
+__device__ __forceinline__ void judge_trials(const TileJoint& joint) {
+  for (int i = threadIdx.x / 32; i < joint.run.at.images; i += kMlpWarps) {
+    if (joint.block.images[i] < 0) continue;
+    const double value = objective(joint.tile(), joint.run.data, i, joint.own.images[i]);
+    if (threadIdx.x % 32 == 0) joint.block.slots[i].trial = value;
+  }
+}
+
+// The first warp, a lane a slot: whose trials are accepted, and whether a system is to be proved.
+__device__ __forceinline__ void choose_trials(const TileJoint& joint) {
+  choose(joint.block);
+  if (threadIdx.x >= 32) return;
+  const int i = threadIdx.x;
+  const bool mine = i < joint.run.at.images && joint.block.images[i] >= 0 &&
+                    joint.tasks[i].phase == TilePhase::kProve;
+  const bool any = __any_sync(0xffffffffu, mine);
+  if (i == 0) joint.own.turn.proves = any;
+}
+
+// A group of lanes a slot: the descents' next trials, and the tasks' ends where they were proved.
+template <int kLanes>
+__device__ __forceinline__ void advance_tasks(const TileJoint& joint) {
+  MlpResults out{};
+  out.z = joint.tile().trial;
+  out.objective = joint.own.turn.value;
+  out.steps = joint.own.turn.steps;
+  out.converged = joint.own.turn.converged;
+  each_solve<kLanes>(joint.block, [&](int slot, const MlpSolve& solve, double* scratch) {
+    TileTask& held = joint.tasks[slot];
+    if (held.phase != TilePhase::kProve) {
+      advance<kLanes>(solve, joint.run.descent, out, scratch);
+      return;
+    }
+    const double promised =
+        newton_promise<kLanes>(solve.matrix, solve.hessian, solve.gradient, solve.k, scratch);
+    const LaneGroup<kLanes> group;
+    group.sync();
+    if (group.lane == 0) {
+      proved(held.task, promised);
+      held.phase = TilePhase::kEnd;
+      *solve.image = -1;
+    }
+  });
+}
+
+}  // namespace jpmap

@@ -1,0 +1,63 @@
+// What a block holds that works on tasks of mlp_jpmap, a tile of them at a time: beside the numbers
+// of their descents. Plain C++, as mlp_layout.h.
+#pragma once
+
+#include "jpmap_task.h"
+#include "mlp_layout.h"
+
+namespace jpmap {
+
+// What a task's turn is for.
+enum class TilePhase : int {
+  kBegin,    // its first point is weighed and becomes the state
+  kEncode,   // it waits for the encoder
+  kWeigh,    // the encoder's code is weighed
+  kDescend,  // it descends; once that has ended, the code it came to is weighed
+  kProve,    // the system at the state says what a Newton step promises
+  kRemake,   // the point of the start that its image keeps is made again
+  kEnd       // it has ended and is to be written
+};
+
+struct TileTask {
+  Task task;
+  int64_t start;
+  TilePhase phase;
+  float gap;       // of the state
+  int state;       // which of its slot's two points is the state; the other is the candidate
+  bool published;  // the state, or what is made again, has x = A^T y
+  bool waits;      // a descent or proof begins with the next turn, whose forward pass it needs
+};
+
+struct MlpTaskLayout : MlpLayout {
+  // Rows that pass through encoder, decoder or measuring matrix together.
+  static constexpr int kRows = 16;
+
+  int pixels;                  // of an image, padded: the decoder's last stride
+  int point_x[2], point_g[2];  // of a slot's two points in its workspace: x and G, padded by zeros
+  int64_t state_codes;         // bytes from the start of shared memory: float [images][k]
+  int64_t tasks;               // and TileTask [images]
+
+  // An encoder that is not asked has no layers.
+  MlpTaskLayout(const MlpShape& net, const MlpShape& decoder, const MlpShape& encoder,
+                int tile_images, int rows)
+      : MlpLayout(net, tile_images, rows) {
+    int64_t widest = net.strides[net.count - 1];
+    for (int l = 0; l < decoder.count; ++l) widest = std::max(widest, decoder.strides[l]);
+    for (int l = 0; l < encoder.count; ++l) widest = std::max(widest, encoder.strides[l]);
+    // The descents' own layers have room already.
+    const int64_t each =
+        std::max<int64_t>(area, (4 * kRows * (widest + kFloatPad) + 127) / 128 * 128);
+    state_codes = bytes + 2 * (each - area);
+    area = static_cast<int>(each);
+    tasks = state_codes + 4 * codes;
+    bytes = (tasks + images * static_cast<int64_t>(sizeof(TileTask)) + 15) / 16 * 16;
+    pixels = static_cast<int>(decoder.strides[decoder.count - 1]);
+    for (int i = 0; i < 2; ++i) {
+      point_x[i] = slot + 2 * i * pixels;
+      point_g[i] = point_x[i] + pixels;
+    }
+    slot += 4 * pixels;
+  }
+};
+
+}  // namespace jpmap
