@@ -207,54 +207,51 @@ __device__ void float_columns(const float* x, int x_stride, const float* w, int 
 }
 
 // One warp: kWide tiles of eight columns of x [16 kTiles][depth], float16 factors, float32 sums; w
-// has the high parts of split rows. Weights are on their way kAhead steps, fragments of x half a
-// step ahead.
+// has the high parts of split rows.
 template <int kTiles, int kWide, class Prepare, class Finish>
 __device__ void half_columns(const __half* x, int x_stride, const __half* w, int depth, int begin,
                              int end, const Prepare& prepare, const Finish& finish) {
-  constexpr int kAhead = 4;
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, steps = depth / 32;
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const __half* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
     row[n] = w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * (2 * depth) + 8 * t;
   }
+  uint32_t at[kTiles];
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) at[m] = fragment_address(x, x_stride, m);
+  constexpr int kAhead = 2;
   uint4 coming[kAhead][kWide] = {};
+  const int steps = depth / 32;
   const auto fetch = [&](uint4(&into)[kWide], int q) {
 #pragma unroll
     for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 64 * q);
   };
-  uint32_t at[kTiles], a[2][kTiles][4];
 #pragma unroll
-  for (int m = 0; m < kTiles; ++m) at[m] = fragment_address(x, x_stride, m);
-  const auto load = [&](int q, int half) {
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-      load_fragment(a[half][m], at[m] + 2 * (32 * q + 16 * half));
-    }
-  };
-#pragma unroll
-  for (int i = 0; i < kAhead; ++i) {
-    if (i < steps) fetch(coming[i], i);
+  for (int a = 0; a < kAhead; ++a) {
+    if (a < steps) fetch(coming[a], a);
   }
-  load(0, 0);
   float sum[kTiles][kWide][4] = {};
-  for (int chunk = 0; chunk < steps; chunk += kAhead) {
+  for (int pair = 0; pair < steps; pair += kAhead) {
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      const int q = chunk + i;
+      const int q = pair + i;
       if (q >= steps) break;
+      const uint4(&b)[kWide] = coming[i];
+      uint32_t a[2][kTiles][4];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        if (half == 0) {
-          load(q, 1);
-        } else {
-          load(min(q + 1, steps - 1), 0);
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+          load_fragment(a[half][m], at[m] + 2 * (32 * q + 16 * half));
         }
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
 #pragma unroll
         for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
-          for (int n = 0; n < kWide; ++n) mma_half(sum[m][n], a[half][m], coming[i][n], half);
+          for (int n = 0; n < kWide; ++n) mma_half(sum[m][n], a[half][m], b[n], half);
         }
       }
       if (q + kAhead < steps) fetch(coming[i], q + kAhead);

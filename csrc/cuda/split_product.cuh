@@ -56,44 +56,33 @@ struct SplitProduct {
 };
 
 // One warp: kWide tiles of eight columns from `begin` of 16 kTiles rows. The matrix unit rounds its
-// running sum towards zero, so that it is emptied into rounded sums every 32 kAhead inputs. Weights
-// are on their way kAhead steps, fragments of x half a step ahead.
+// running sum towards zero, so that it is emptied into rounded sums every 64 inputs.
 template <int kTiles, int kWide>
 __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin, int end) {
-  constexpr int kAhead = 3, kHigh = 0, kLow = 1;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, steps = of.depth / 32;
   const __half* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
     row[n] = of.w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * of.w_stride + 8 * t;
   }
-  uint4 coming[kAhead][2][kWide] = {};
-  const auto fetch = [&](uint4(&into)[2][kWide], int q) {
-#pragma unroll
-    for (int of_w = 0; of_w < 2; ++of_w) {
-#pragma unroll
-      for (int n = 0; n < kWide; ++n) into[of_w][n] = read_once(row[n] + 64 * q + 32 * of_w);
-    }
-  };
-  uint32_t x[kTiles], a[2][2][kTiles][4];
+  uint32_t x[kTiles];
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
     x[m] = fragment_address(reinterpret_cast<const __half*>(of.x), 2 * of.x_stride, m);
   }
-  const auto load = [&](int q, int half) {
+  constexpr int kAhead = 2, kHigh = 0, kLow = 1;
+  uint4 coming[kAhead][2][kWide] = {};
+  const auto fetch = [&](uint4(&into)[2][kWide], int q) {
 #pragma unroll
-    for (int of_x = 1; of_x >= 0; --of_x) {
+    for (int part = 0; part < 2; ++part) {
 #pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-        load_fragment(a[half][of_x][m], x[m] + 2 * (64 * q + 32 * of_x + 16 * half));
-      }
+      for (int n = 0; n < kWide; ++n) into[part][n] = read_once(row[n] + 64 * q + 32 * part);
     }
   };
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) {
-    if (i < steps) fetch(coming[i], i);
+  for (int a = 0; a < kAhead; ++a) {
+    if (a < steps) fetch(coming[a], a);
   }
-  load(0, 0);
   float sum[kTiles][kWide][4] = {};
   for (int chunk = 0; chunk < steps; chunk += kAhead) {
     float part[kTiles][kWide][4] = {};
@@ -101,22 +90,28 @@ __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin,
     for (int i = 0; i < kAhead; ++i) {
       const int q = chunk + i;
       if (q >= steps) break;
+      uint32_t a[2][2][kTiles][4];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        if (half == 0) {
-          load(q, 1);
-        } else {
-          load(min(q + 1, steps - 1), 0);
+      for (int of_x = 0; of_x < 2; ++of_x) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+          for (int m = 0; m < kTiles; ++m) {
+            load_fragment(a[of_x][half][m], x[m] + 2 * (64 * q + 32 * of_x + 16 * half));
+          }
         }
-        // The small products first, each element's sum always in the same order.
-        constexpr int kFactors[3][2] = {{kLow, kHigh}, {kHigh, kLow}, {kHigh, kHigh}};
+      }
+      // The small products first, each element's sum always in the same order.
+      constexpr int kFactors[3][2] = {{kLow, kHigh}, {kHigh, kLow}, {kHigh, kHigh}};
 #pragma unroll
-        for (int f = 0; f < 3; ++f) {
+      for (int f = 0; f < 3; ++f) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
 #pragma unroll
           for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
             for (int n = 0; n < kWide; ++n) {
-              mma_half(part[m][n], a[half][kFactors[f][0]][m], coming[i][kFactors[f][1]][n], half);
+              mma_half(part[m][n], a[kFactors[f][0]][half][m], coming[i][kFactors[f][1]][n], half);
             }
           }
         }

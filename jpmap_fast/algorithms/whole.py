@@ -25,6 +25,9 @@ WATCHED, WATCHED_ON_GPU = 64, 8192
 # there the passes of one call are shared by too few tasks. Not for what is recorded, whose program
 # may have other threads.
 _LOOP = (4, 24)
+# Tasks of a GPU beyond which the loop is quicker: its launches have no points to make in between,
+# and fewer registers to share. It takes thirty times the memory (benchmarks/bench_whole.py).
+_LOOP_ON_GPU = 8192
 
 
 def run_whole(
@@ -58,6 +61,8 @@ def run_whole(
     tasks = problem.batch * number
     of_cpu = problem.y.device.type == "cpu"
     if of_cpu and not keep and _LOOP[0] < tasks / torch.get_num_threads() < _LOOP[1]:
+        return None
+    if not of_cpu and tasks > _LOOP_ON_GPU:
         return None
     if keep and not encoder and (of_cpu or tasks > LOW_LATENCY_DESCENTS):
         return None  # an encoder that is not asked is an empty list, and those no package holds
