@@ -30,7 +30,7 @@ _OPTIONS: dict[str, Any] = {
 }
 _NEEDED = ("fallback_by_default", "selective_decompose")
 # What runs packages of an older one takes the number of one type for that of another.
-_LEAST = (2, 12)
+_LEAST = "2.12"
 
 # Operators that torch takes apart in Python on the way to a graph, whatever the compiler is told.
 _TAKEN_APART = (torch.ops.aten.upsample_bilinear2d.default,)
@@ -45,7 +45,7 @@ def options(metadata: dict[str, str]) -> dict[str, Any]:
         RuntimeError: it is older than 2.12, whose packages run as they were recorded, or lacks a
             setting without which the bits would be others.
     """
-    if TorchVersion(torch.__version__) < _LEAST:
+    if TorchVersion(torch.__version__) < TorchVersion(_LEAST):
         raise RuntimeError(
             f"export: expected torch 2.12 or newer, got {torch.__version__}, which mistakes types "
             "of numbers in its packages; upgrade it with pip install -U torch"
