@@ -92,6 +92,7 @@ __device__ __forceinline__ void begin_descent(const ClusterBlock& block, const f
   const int thread = threadIdx.x;
   if (thread == 0) {
     state.image = image;
+    state.kept = 0;
     state.slot.begin();
   }
   if (thread < kCodes) state.trial[thread] = thread < block.net.latent ? start[thread] : 0.0f;

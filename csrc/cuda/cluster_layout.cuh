@@ -155,16 +155,27 @@ struct ClusterState {
   // spread_sums, the two words of f -> spread -> accept.
   double tails[kWarps];
 
-  // spread_sums -> spread -> accept. Matrices have k columns; the lower triangle counts.
-  float gradient[kCodes], matrix[kCodes * kCodes], hessian[kCodes * kCodes];
+  // Matrices have k columns; the lower triangle counts.
+  struct System {
+    float gradient[kCodes], matrix[kCodes * kCodes], hessian[kCodes * kCodes];
 
-  // Of `accept` alone, whose eight lanes of one warp keep them from step to step and synchronise
-  // among themselves: the solve, which begin_descent begins, the accepted code, its system, and the
-  // algebra's memory.
+    __device__ MlpSystem of(int k) const { return {matrix, hessian, gradient, k}; }
+  };
+
+  // Of the accepted code, systems[kept], and of the trial, the other one.
+  // spread_sums, the trial's -> spread -> accept.
+  System systems[2];
+
+  // begin_descent -> fetched, accept, which takes the trial's by flipping it -> advanced ->
+  // spread_sums.
+  int kept;
+
+  // Of `accept` alone, whose warp keeps them from step to step and synchronises itself: the solve,
+  // which begin_descent begins, and the accepted code.
   MlpSlot slot;
-  float z[kCodes], kept_gradient[kCodes], kept_matrix[kCodes * kCodes],
-      kept_hessian[kCodes * kCodes];
-  double scratch[kCodes];
+  float z[kCodes];
+
+  __device__ System& trial_system() { return systems[kept ^ 1]; }
 };
 
 }  // namespace clusters

@@ -9,34 +9,27 @@
 namespace jpmap {
 namespace clusters {
 
-// Eight lanes: f at the trial; takes or refuses it and sets the next, or ends the image. `writes`
-// says whether this block's solution goes to the results.
+// A warp: f at the trial; takes or refuses it and sets the next, or ends the image. `writes` says
+// whether this block's solution goes to the results.
 __device__ __forceinline__ void accept(const ClusterBlock& block, const MlpData& data,
                                        const MlpSettings& settings, const MlpResults& out,
                                        int64_t image, bool writes) {
-  const int thread = threadIdx.x, k = block.net.latent;
+  const int k = block.net.latent;
   auto& state = block.state;
   const LaneGroup<kCodes> group;
-  double norm = thread < k ? static_cast<double>(state.trial[thread]) * state.trial[thread] : 0.0;
-  norm = group.sum(norm);
-  if (thread == 0) {
+  const double code = state.trial[group.lane];
+  const double norm = group.sum(group.lane < k ? code * code : 0.0);
+  if (threadIdx.x == 0) {
     state.slot.trial = 0.5 * (state.tails[0] + state.tails[1] + norm) +
                        (data.constant == nullptr ? 0.0 : data.constant[image]);
   }
-  group.sync();
+  __syncwarp();
   // A refused trial leaves the system of the point before.
-  const bool taken = state.slot.fresh || state.slot.trial < state.slot.value;
-  if (taken) {
-    if (thread < k) state.kept_gradient[thread] = state.gradient[thread];
-    for (int i = thread; i < k * k; i += kCodes) {
-      state.kept_matrix[i] = state.matrix[i];
-      state.kept_hessian[i] = state.hessian[i];
-    }
-  }
-  group.sync();
-  advance<kCodes>({&state.slot, &state.image, state.z, state.trial, state.kept_gradient,
-                   state.kept_matrix, state.kept_hessian, k, writes},
-                  settings, out, state.scratch);
+  const int kept = state.kept ^ (state.slot.accepts() ? 1 : 0);
+  advance<FourSystems>(
+      {&state.slot, &state.image, state.z, state.trial, state.systems[kept].of(k), writes},
+      settings, out, nullptr);
+  if (threadIdx.x == 0) state.kept = kept;
 }
 
 // From the start of begin_descent to the end, which goes to the results. `image` is that of the
@@ -48,7 +41,7 @@ __device__ __forceinline__ void descend(const ClusterBlock& block, const MlpData
     forward(block);
     backward(block);
     sum_system(block, settings.second_order);
-    if (threadIdx.x < kCodes) accept(block, data, settings, out, image, writes);
+    if (threadIdx.x < 32) accept(block, data, settings, out, image, writes);
     __syncthreads();  // advanced
   }
 }

@@ -117,6 +117,7 @@ __device__ __forceinline__ void spread_sums(const ClusterBlock& block) {
   const int thread = threadIdx.x, k = block.net.latent;
   if (thread >= kSums) return;
   auto& state = block.state;
+  auto& system = state.trial_system();
   double sum = 0;
   for (int from = 0; from < kBlocks; ++from) {
     sum += block.memory[block.at.exchanged + from * kSums + thread];
@@ -124,14 +125,14 @@ __device__ __forceinline__ void spread_sums(const ClusterBlock& block) {
   if (thread < 2) {
     state.tails[thread] = sum;
   } else if (thread < 2 + kCodes) {
-    state.gradient[thread - 2] = state.trial[thread - 2] + static_cast<float>(sum);
+    system.gradient[thread - 2] = state.trial[thread - 2] + static_cast<float>(sum);
   } else {
     const int e = (thread - 2 - kCodes) % kEntries;
     int a = 0, b = e;
     while (b > a) b -= ++a;
     const bool model = thread >= 2 + kCodes + kEntries;
     if (a < k) {
-      (model ? state.matrix : state.hessian)[a * k + b] =
+      (model ? system.matrix : system.hessian)[a * k + b] =
           static_cast<float>(sum) + (model && a == b ? 1.0f : 0.0f);
     }
   }

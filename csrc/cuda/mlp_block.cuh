@@ -19,7 +19,7 @@ struct MlpBlock {
   // write_systems, -1 -> advanced -> fill.
   long long* images;
 
-  // Shared [images][k]. advance alone, a group of lanes a slot, which keeps it from step to step.
+  // Shared [images][k]. advance alone, a warp a slot, which keeps it from step to step.
   float* z;
 
   // Shared. choose -> chosen -> every thread.
@@ -77,38 +77,37 @@ __device__ __forceinline__ int list_slots(bool mine, int* list) {
 __device__ __forceinline__ void choose(const MlpBlock& block) {
   if (threadIdx.x >= 32) return;
   const int i = threadIdx.x;
-  const bool mine = i < block.tile.at.images && block.images[i] >= 0 &&
-                    (block.slots[i].fresh || block.slots[i].trial < block.slots[i].value);
+  const bool mine = i < block.tile.at.images && block.images[i] >= 0 && block.slots[i].accepts();
   const int count = list_slots(mine, block.accepted);
   if (i == 0) *block.count = count;
 }
 
-// A group of lanes a slot at work, as many groups as there is memory for the algebra: body(slot,
-// where its numbers stand, memory).
-template <int kLanes, class Body>
+// A warp a slot at work, as many warps as there is memory for the algebra: body(slot, where its
+// numbers stand, memory).
+template <class Algebra, class Body>
 __device__ __forceinline__ void each_solve(const MlpBlock& block, const Body& body) {
-  const int k = block.tile.net.latent, each = k * (k + 1);
-  const int room = static_cast<int>(int64_t{2} * block.tile.at.area / (8 * each));
-  const int groups = min(kMlpThreads / kLanes, room);
-  const int group = threadIdx.x / kLanes;
-  if (group >= groups) return;
-  double* scratch = reinterpret_cast<double*>(block.tile.areas) + group * each;
-  for (int index = group; index < block.tile.at.images; index += groups) {
+  const int k = block.tile.net.latent, each = Algebra::scratch(k);
+  const int room = static_cast<int>(int64_t{2} * block.tile.at.area / (8 * max(each, 1)));
+  const int warps = min(kMlpWarps, room), warp = threadIdx.x / 32;
+  if (warp >= warps) return;
+  double* scratch = reinterpret_cast<double*>(block.tile.areas) + warp * each;
+  for (int index = warp; index < block.tile.at.images; index += warps) {
     if (block.images[index] < 0) continue;
     const float* slot = block.tile.slot(index);
+    const MlpSystem system{slot + block.tile.at.matrix, slot + block.tile.at.hessian,
+                           block.tile.gradient + index * k, k};
     body(index,
          MlpSolve{block.slots + index, block.images + index, block.z + index * k,
-                  block.tile.trial + index * k, block.tile.gradient + index * k,
-                  slot + block.tile.at.matrix, slot + block.tile.at.hessian, k, true},
+                  block.tile.trial + index * k, system, true},
          scratch);
   }
 }
 
-template <int kLanes>
+template <class Algebra>
 __device__ void advance_all(const MlpBlock& block, const MlpSettings& settings,
                             const MlpResults& out) {
-  each_solve<kLanes>(block, [&](int, const MlpSolve& solve, double* scratch) {
-    advance<kLanes>(solve, settings, out, scratch);
+  each_solve<Algebra>(block, [&](int, const MlpSolve& solve, double* scratch) {
+    advance<Algebra>(solve, settings, out, scratch);
   });
 }
 

@@ -71,9 +71,9 @@ __device__ __forceinline__ void prove(const JointBlock& joint) {
   forward(block);
   backward(block);
   sum_system(block, true);
-  if (threadIdx.x < kCodes) {
-    const double promised = newton_promise<kCodes>(state.matrix, state.hessian, state.gradient,
-                                                   block.net.latent, state.scratch);
+  if (threadIdx.x < 32) {
+    const double promised =
+        newton_promise<FourSystems>(state.trial_system().of(block.net.latent), nullptr);
     if (threadIdx.x == 0) proved(joint.task.task, promised);
   }
   __syncthreads();  // told

@@ -43,9 +43,9 @@ __global__ void __launch_bounds__(kMlpThreads, 1) tile_kernel(const __grid_const
                          run.descent.second_order || own.turn.proves);
     }
     if (run.net.latent <= 8) {
-      advance_tasks<8>(joint);
+      advance_tasks<FourSystems>(joint);
     } else {
-      advance_tasks<32>(joint);
+      advance_tasks<OneSystem>(joint);
     }
     __syncthreads();  // advanced
   }

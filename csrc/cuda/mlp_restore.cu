@@ -2,7 +2,7 @@
 //
 // One launch serves a batch. A block holds a tile of images and takes further ones from a queue:
 // all trial codes pass through the network together, those whose objective fell get gradient and
-// second derivatives, and a group of lanes an image takes or refuses the trial and sets the next.
+// second derivatives, and a warp an image takes or refuses the trial and sets the next.
 // jpmap_fast/solvers/gauss_newton.py states the method.
 #include <torch/csrc/stable/library.h>
 
@@ -56,10 +56,10 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
     }
     if (settings.evaluate) {
       write_systems(block, out);
-    } else if (net.latent <= 8) {
-      advance_all<8>(block, settings, out);
+    } else if (net.latent <= FourSystems::kMost) {
+      advance_all<FourSystems>(block, settings, out);
     } else {
-      advance_all<32>(block, settings, out);
+      advance_all<OneSystem>(block, settings, out);
     }
     __syncthreads();  // advanced
   }

@@ -3,7 +3,8 @@
 
 #include <cstdint>
 
-#include "cuda/damped_step.cuh"
+#include "cuda/four_systems.cuh"
+#include "cuda/one_system.cuh"
 
 namespace jpmap {
 
@@ -40,6 +41,25 @@ struct MlpSlot {
     growth = 2;
     share = 0.0f;
   }
+
+  __device__ bool accepts() const { return fresh || trial < value; }
+
+  // Of the next trial, by the gain ratio of the one before: Nielsen's rule.
+  __device__ Damping next_damping(double initial) const {
+    if (fresh) return {initial, true};
+    if (!accepts()) return {damping * growth, false};
+    const double gain = 2 * (value - trial) / promised - 1;
+    return {damping * fmin(fmax(1 - gain * gain * gain, 1.0 / 3), 2.0), false};
+  }
+
+  // The trial is counted and taken or refused.
+  __device__ void pass() {
+    const bool accepted = accepts();
+    growth = accepted ? 2 : 2 * growth;
+    if (accepted) value = trial;
+    if (!fresh) ++steps;
+    fresh = false;
+  }
 };
 
 // Where one image's numbers stand.
@@ -47,9 +67,8 @@ struct MlpSolve {
   MlpSlot* slot;
   long long* image;  // set to -1 when the image is finished
   float *z, *trial;
-  const float *gradient, *matrix, *hessian;
-  int k;
-  bool writes;  // whether the solution goes to the results
+  MlpSystem system;  // at the accepted code: at the trial, where that is to be accepted
+  bool writes;       // whether the solution goes to the results
 };
 
 __device__ inline void leave_out(const MlpResults& out, const float* start, long long image,
@@ -62,81 +81,47 @@ __device__ inline void leave_out(const MlpResults& out, const float* start, long
 
 // By how much a Newton step lowers f, if its model is right: the Hessian, or where that is not
 // positive definite the matrix. NaN where there is no step. Every lane gets it.
-template <int kLanes>
-__device__ inline double newton_promise(const float* matrix, const float* hessian, const float* g,
-                                        int k, double* scratch) {
-  const LaneGroup<kLanes> group;
-  DampedSystem<kLanes> system{group, k, scratch};
-  system.load({matrix, hessian, 1.0f});
-  bool solved = system.solve(0, g);
-  if (!solved) {
-    system.load({matrix, hessian, 0.0f});
-    solved = system.solve(0, g);
-  }
-  double decrement = 0;
-  for (int c = group.lane; c < k; c += kLanes) decrement += g[c] * scratch[c];
-  decrement = group.sum(decrement);
-  return solved ? 0.5 * decrement : __longlong_as_double(0x7ff8000000000000ll);
+template <class Algebra>
+__device__ inline double newton_promise(const MlpSystem& system, double* scratch) {
+  Algebra algebra(system, {0, false}, scratch);
+  const NewtonStep newton = algebra.newton(true);
+  return newton.solved ? 0.5 * newton.decrement : __longlong_as_double(0x7ff8000000000000ll);
 }
 
-// Takes or refuses the trial of a slot and sets the next, or writes the solution.
-template <int kLanes>
+// A warp: takes or refuses the trial of a slot and sets the next, or writes the solution.
+template <class Algebra>
 __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, const MlpResults& out,
                         double* scratch) {
-  const LaneGroup<kLanes> group;
-  const int k = solve.k;
+  const int lane = threadIdx.x % 32, k = solve.system.k;
   const double resolution = 8.0 * 1.1920928955078125e-7;
   const long long image = *solve.image;
   MlpSlot slot = *solve.slot;
   float *z = solve.z, *trial = solve.trial;
-  const float *g = solve.gradient, *matrix = solve.matrix, *hessian = solve.hessian;
-  double* step = scratch;
-  DampedSystem<kLanes> system{group, k, scratch};
-  system.load({matrix, hessian, slot.share});
-  const bool accepted = slot.fresh || slot.trial < slot.value;
+  Algebra algebra(solve.system, slot.next_damping(settings.initial_damping), scratch);
+  const bool accepted = slot.accepts();
   bool finite = true, done = false;
+  slot.pass();
   if (accepted) {
-    for (int c = group.lane; c < k; c += kLanes) z[c] = trial[c];
-    slot.share = settings.second_order ? 1.0f : 0.0f;
-    system.load({matrix, hessian, slot.share});
-    bool solved = system.solve(0, g);
-    if (!solved && settings.second_order) {
-      slot.share = 0.0f;
-      system.load({matrix, hessian, 0.0f});
-      solved = system.solve(0, g);
-    }
-    if (slot.fresh) {
-      slot.fresh = false;
-      slot.damping = settings.initial_damping * system.largest_diagonal();
-    } else {
-      const double gain = 2 * (slot.value - slot.trial) / slot.promised - 1;
-      slot.damping *= fmin(fmax(1 - gain * gain * gain, 1.0 / 3), 2.0);
-      slot.growth = 2;
-      ++slot.steps;
-    }
-    slot.value = slot.trial;
-    double decrement = 0, squared = 0;
-    for (int c = group.lane; c < k; c += kLanes) {
-      decrement += g[c] * step[c];
-      squared += step[c] * step[c];
-    }
-    decrement = group.sum(decrement);
-    squared = group.sum(squared);
-    finite = isfinite(slot.value) && solved && isfinite(squared);
-    done = sqrt(squared / k) <= settings.tolerance || decrement <= resolution * fabs(slot.value);
+#pragma unroll 1
+    for (int c = lane; c < k; c += 32) z[c] = trial[c];
+    const NewtonStep newton = algebra.newton(settings.second_order);
+    finite = isfinite(slot.value) && newton.solved && isfinite(newton.squared);
+    done = sqrt(newton.squared / k) <= settings.tolerance ||
+           newton.decrement <= resolution * fabs(slot.value);
   } else {
-    ++slot.steps;
-    slot.damping *= slot.growth;
-    slot.growth *= 2;
+    algebra.choose(slot.share);
   }
+  slot.share = algebra.share;
+  slot.damping = algebra.damping;
   // A damping this large moves z by less than its last digit: no descent is left.
-  const bool stuck = slot.damping > system.largest_diagonal() / resolution;
+  const bool stuck = slot.damping > algebra.largest / resolution;
   bool stop = !finite || done || stuck || slot.steps >= settings.max_steps;
-  if (!stop) stop = !system.solve(slot.damping, g);
+  if (!stop) stop = !algebra.damped();
+  __syncwarp();  // every lane has read the slot
   if (stop) {
-    for (int c = group.lane; solve.writes && c < k; c += kLanes) out.z[image * k + c] = z[c];
-    group.sync();
-    if (group.lane == 0) {
+#pragma unroll 1
+    for (int c = lane; solve.writes && c < k; c += 32) out.z[image * k + c] = z[c];
+    if (lane == 0) {
       if (solve.writes) {
         out.objective[image] = slot.value;
         out.steps[image] = slot.steps;
@@ -146,13 +131,10 @@ __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, cons
     }
     return;
   }
-  double promised = 0;
-  for (int c = group.lane; c < k; c += kLanes) {
-    promised += 0.5 * step[c] * (slot.damping * step[c] + g[c]);
-    trial[c] = static_cast<float>(z[c] - step[c]);
-  }
-  slot.promised = group.sum(promised);
-  if (group.lane == 0) *solve.slot = slot;
+#pragma unroll 1
+  for (int c = lane; c < k; c += 32) trial[c] = static_cast<float>(z[c] - algebra.step(c));
+  slot.promised = algebra.promised;
+  if (lane == 0) *solve.slot = slot;
 }
 
 }  // namespace jpmap

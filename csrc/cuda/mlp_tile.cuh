@@ -45,7 +45,7 @@ struct MlpTileView {
   //   l - 1, add_gradients;
   //   tangents, half [rows][stride, or a piece]: first_tangents, next_tangents -> tangents ->
   //   next_tangents of layer l + 1, add_piece; next piece of the last layer: after `added`;
-  //   the algebra of `advance`, double [k (k + 1)] a group of lanes, nobody else's.
+  //   the algebra of `advance`, double [k (k + 1)] a warp, nobody else's.
   char* areas;
 
   // Shared, three times at.staged: slopes, Hessian weights, precisions [images][width].

@@ -94,7 +94,7 @@ struct TileJoint {
   MlpBlock block;
 
   // Shared, of the slots. fill -> filled; encode, the first warp -> forward; weigh, one warp a slot
-  // -> weighed; advance, a group of lanes a slot -> advanced.
+  // -> weighed; advance, a warp a slot -> advanced.
   TileTask* tasks;
 
   // Shared [images][k]. weigh, one warp a slot -> weighed -> weigh of later turns.

@@ -173,25 +173,23 @@ __device__ __forceinline__ void choose_trials(const TileJoint& joint) {
   if (i == 0) joint.own.turn.proves = any;
 }
 
-// A group of lanes a slot: the descents' next trials, and the tasks' ends where they were proved.
-template <int kLanes>
+// A warp a slot: the descents' next trials, and the tasks' ends where they were proved.
+template <class Algebra>
 __device__ __forceinline__ void advance_tasks(const TileJoint& joint) {
   MlpResults out{};
   out.z = joint.tile().trial;
   out.objective = joint.own.turn.value;
   out.steps = joint.own.turn.steps;
   out.converged = joint.own.turn.converged;
-  each_solve<kLanes>(joint.block, [&](int slot, const MlpSolve& solve, double* scratch) {
+  each_solve<Algebra>(joint.block, [&](int slot, const MlpSolve& solve, double* scratch) {
     TileTask& held = joint.tasks[slot];
     if (held.phase != TilePhase::kProve) {
-      advance<kLanes>(solve, joint.run.descent, out, scratch);
+      advance<Algebra>(solve, joint.run.descent, out, scratch);
       return;
     }
-    const double promised =
-        newton_promise<kLanes>(solve.matrix, solve.hessian, solve.gradient, solve.k, scratch);
-    const LaneGroup<kLanes> group;
-    group.sync();
-    if (group.lane == 0) {
+    const double promised = newton_promise<Algebra>(solve.system, scratch);
+    __syncwarp();  // every lane has read the phase
+    if (threadIdx.x % 32 == 0) {
       proved(held.task, promised);
       held.phase = TilePhase::kEnd;
       *solve.image = -1;
