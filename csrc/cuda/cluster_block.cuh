@@ -82,7 +82,10 @@ __device__ __forceinline__ void load_measurements(const ClusterBlock& block, con
     f[at.weight + i] = m.weight;
     f[at.scale + i] = m.scale;
   }
-  if (thread == 0) state.law = law_of(data, next);
+  if (thread == 0) {
+    state.law = law_of(data, next);
+    state.constant = data.constant == nullptr ? 0.0 : data.constant[next];
+  }
 }
 
 // A descent from a code [k], whose solution is to be number `image` of the results.

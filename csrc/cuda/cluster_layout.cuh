@@ -148,8 +148,9 @@ struct ClusterState {
   long long image;      // -1 when it is finished
   float trial[kCodes];  // zeros beyond k
 
-  // load_measurements -> fetched -> compare.
+  // load_measurements -> fetched -> compare, accept.
   Law law;
+  double constant;
 
   // compare, one a warp -> compared -> prepare_sums -> prepared;
   // spread_sums, the two words of f -> spread -> accept.

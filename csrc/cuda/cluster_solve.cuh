@@ -11,17 +11,15 @@ namespace clusters {
 
 // A warp: f at the trial; takes or refuses it and sets the next, or ends the image. `writes` says
 // whether this block's solution goes to the results.
-__device__ __forceinline__ void accept(const ClusterBlock& block, const MlpData& data,
-                                       const MlpSettings& settings, const MlpResults& out,
-                                       int64_t image, bool writes) {
+__device__ __forceinline__ void accept(const ClusterBlock& block, const MlpSettings& settings,
+                                       const MlpResults& out, bool writes) {
   const int k = block.net.latent;
   auto& state = block.state;
   const LaneGroup<kCodes> group;
   const double code = state.trial[group.lane];
   const double norm = group.sum(group.lane < k ? code * code : 0.0);
   if (threadIdx.x == 0) {
-    state.slot.trial = 0.5 * (state.tails[0] + state.tails[1] + norm) +
-                       (data.constant == nullptr ? 0.0 : data.constant[image]);
+    state.slot.trial = 0.5 * (state.tails[0] + state.tails[1] + norm) + state.constant;
   }
   __syncwarp();
   // A refused trial leaves the system of the point before.
@@ -32,16 +30,14 @@ __device__ __forceinline__ void accept(const ClusterBlock& block, const MlpData&
   if (threadIdx.x == 0) state.kept = kept;
 }
 
-// From the start of begin_descent to the end, which goes to the results. `image` is that of the
-// measurements.
-__device__ __forceinline__ void descend(const ClusterBlock& block, const MlpData& data,
-                                        const MlpSettings& settings, const MlpResults& out,
-                                        int64_t image, bool writes) {
+// From the start of begin_descent to the end, which goes to the results.
+__device__ __forceinline__ void descend(const ClusterBlock& block, const MlpSettings& settings,
+                                        const MlpResults& out, bool writes) {
   while (block.state.image >= 0) {
     forward(block);
     backward(block);
     sum_system(block, settings.second_order);
-    if (threadIdx.x < 32) accept(block, data, settings, out, image, writes);
+    if (threadIdx.x < 32) accept(block, settings, out, writes);
     __syncthreads();  // advanced
   }
 }

@@ -49,8 +49,7 @@ __device__ __forceinline__ void begin(const JointBlock& joint, const MlpData& da
 }
 
 // A descent from the candidate's code or the state's, to the task's code.
-__device__ __forceinline__ void descend_task(const JointBlock& joint, const MlpData& data,
-                                             const MlpSettings& settings, int64_t image) {
+__device__ __forceinline__ void descend_task(const JointBlock& joint, const MlpSettings& settings) {
   ClusterTask& task = joint.task;
   MlpResults out{};
   out.z = task.code;
@@ -59,7 +58,7 @@ __device__ __forceinline__ void descend_task(const JointBlock& joint, const MlpD
   out.converged = &task.converged;
   begin_descent(joint.block, task.task.trying == 2 ? task.code : task.z, 0);
   __syncthreads();  // fetched
-  descend(joint.block, data, settings, out, image, true);
+  descend(joint.block, settings, out, true);
 }
 
 // What a Newton step at the state promises.
@@ -97,7 +96,7 @@ __device__ __forceinline__ void run_task(const JointBlock& joint, const MlpData&
       __syncthreads();  // told
       continue;
     }
-    if (work != TaskWork::kWeigh) descend_task(joint, data, descent, image);
+    if (work != TaskWork::kWeigh) descend_task(joint, descent);
     weigh(joint, data, image, false);
     const bool taken = falls(task.found_objective, task.task.objective);
     __syncthreads();  // every thread knows
