@@ -17,9 +17,12 @@ __device__ __forceinline__ void first_layer(const ClusterBlock& block) {
   float* f = block.memory;
   float* x = f + at.gathered[0];
   for (int j = threadIdx.x; j < bottom.stride; j += kBlockThreads) {
-    float a = f[at.bias[0] + j];
+    float a = f[at.bias[0] + j], w[kCodes];
 #pragma unroll
-    for (int c = 0; c < kCodes; ++c) a = fmaf(f[at.first + c * bottom.stride + j], trial[c], a);
+    for (int c = 0; c < kCodes; ++c) {
+      w[c] = f[at.first + c * bottom.stride + j];
+      a = fmaf(w[c], trial[c], a);
+    }
     const float h = activate(bottom.activation, a);
     const Derivatives d = derivatives(bottom.activation, a, h);
     const int mine = j - block.rank * at.own[0];
@@ -31,9 +34,8 @@ __device__ __forceinline__ void first_layer(const ClusterBlock& block) {
     x[j] = h;
 #pragma unroll
     for (int c = 0; c < kCodes; ++c) {
-      const float w = f[at.first + c * bottom.stride + j];
-      x[(1 + c) * bottom.stride + j] = d.slope * w;
-      if (owned) f[at.tangents[0] + c * at.own[0] + mine] = w;
+      x[(1 + c) * bottom.stride + j] = d.slope * w[c];
+      if (owned) f[at.tangents[0] + c * at.own[0] + mine] = w[c];
     }
   }
 }
@@ -77,6 +79,10 @@ __device__ __forceinline__ void activate_own(const ClusterBlock& block, int l) {
   const int own = at.own[l];
   float* products = f + at.products;
   for (int i = threadIdx.x; i < own; i += kBlockThreads) {
+    // Reads ahead of the writes, which the compiler may not move them past.
+    float tangent[kCodes];
+#pragma unroll
+    for (int c = 0; c < kCodes; ++c) tangent[c] = products[i * kColumns + 1 + c];
     const float a = products[i * kColumns] + f[at.bias[l] + i];
     const float h = activate(layer.activation, a);
     const Derivatives d = derivatives(layer.activation, a, h);
@@ -85,8 +91,8 @@ __device__ __forceinline__ void activate_own(const ClusterBlock& block, int l) {
     f[at.bend[l] + i] = d.bend;
 #pragma unroll
     for (int c = 0; c < kCodes; ++c) {
-      f[at.tangents[l] + c * own + i] = products[i * kColumns + 1 + c];
-      products[i * kColumns + 1 + c] *= d.slope;
+      f[at.tangents[l] + c * own + i] = tangent[c];
+      products[i * kColumns + 1 + c] = tangent[c] * d.slope;
     }
   }
 }
@@ -100,10 +106,11 @@ __device__ __forceinline__ void gather(const ClusterBlock& block, int l) {
   for (int i = threadIdx.x; i < kBlocks * own; i += kBlockThreads) {
     float* there = block.cluster.map_shared_rank(target, i / own) + block.rank * own;
     const int neuron = i % own;
+    float mine[kColumns];
 #pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      there[c * stride + neuron] = products[neuron * kColumns + c];
-    }
+    for (int c = 0; c < kColumns; ++c) mine[c] = products[neuron * kColumns + c];
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) there[c * stride + neuron] = mine[c];
   }
 }
 

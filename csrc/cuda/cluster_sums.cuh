@@ -101,13 +101,22 @@ __device__ __forceinline__ void total_sums(const ClusterBlock& block) {
   block.memory[block.at.partial + 2 + kCodes + thread] = sum;
 }
 
-// This block's sums to every block.
+// This block's sums to every block, a warp to two of them.
 __device__ __forceinline__ void exchange(const ClusterBlock& block) {
+  constexpr int kEach = (kSums + 31) / 32;  // of a lane
+  const int lane = threadIdx.x % 32;
   const float* partial = block.memory + block.at.partial;
   float* exchanged = block.memory + block.at.exchanged;
-  for (int i = threadIdx.x; i < kBlocks * kSums; i += kBlockThreads) {
-    block.cluster.map_shared_rank(exchanged, i / kSums)[block.rank * kSums + i % kSums] =
-        partial[i % kSums];
+  float mine[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) mine[i] = partial[min(lane + 32 * i, kSums - 1)];
+#pragma unroll
+  for (int to = threadIdx.x / 32; to < kBlocks; to += kWarps) {
+    float* there = block.cluster.map_shared_rank(exchanged, to) + block.rank * kSums;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      if (lane + 32 * i < kSums) there[lane + 32 * i] = mine[i];
+    }
   }
 }
 
@@ -128,8 +137,10 @@ __device__ __forceinline__ void spread_sums(const ClusterBlock& block) {
     system.gradient[thread - 2] = state.trial[thread - 2] + static_cast<float>(sum);
   } else {
     const int e = (thread - 2 - kCodes) % kEntries;
-    int a = 0, b = e;
-    while (b > a) b -= ++a;
+    int a = 0;  // row and column of the entry: a (a + 1) / 2 come before its row
+#pragma unroll
+    for (int row = 1; row < kCodes; ++row) a += e >= row * (row + 1) / 2;
+    const int b = e - a * (a + 1) / 2;
     const bool model = thread >= 2 + kCodes + kEntries;
     if (a < k) {
       (model ? system.matrix : system.hessian)[a * k + b] =
