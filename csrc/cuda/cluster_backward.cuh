@@ -1,4 +1,4 @@
-// The way back: df/dh of the neurons of every layer, each at the block that owns it.
+// The way back: df/dh and df/da of the neurons of every layer, each at the block that owns it.
 #pragma once
 
 #include "cuda/cluster_block.cuh"
@@ -6,15 +6,6 @@
 #ifdef JPMAP_HAS_CLUSTERS
 namespace jpmap {
 namespace clusters {
-
-// df/da of own neurons.
-__device__ __forceinline__ void carry_back(const ClusterBlock& block, int l) {
-  const auto& at = block.at;
-  float* f = block.memory;
-  for (int i = threadIdx.x; i < at.own[l]; i += kBlockThreads) {
-    f[at.carried + i] = f[at.pull[l] + i] * f[at.slope[l] + i];
-  }
-}
 
 // What own neurons add to df/dh of those below, to the blocks that own these. Two columns a thread:
 // layers are padded to multiples of 32, so both have one owner.
@@ -52,23 +43,24 @@ __device__ __forceinline__ void scatter_cotangents(const ClusterBlock& block, in
   }
 }
 
-// df/dh of own neurons of layer l: the sum over the blocks, in the order of their ranks.
+// df/dh of own neurons of layer l, the sum over the blocks in the order of their ranks, and df/da.
 __device__ __forceinline__ void sum_cotangents(const ClusterBlock& block, int l) {
   const auto& at = block.at;
   const int own = at.own[l];
-  const float* received = block.memory + at.received[l % 2];
+  float* f = block.memory;
+  const float* received = f + at.received[l % 2];
   for (int i = threadIdx.x; i < own; i += kBlockThreads) {
     float sum = 0.0f;
 #pragma unroll
     for (int from = 0; from < kBlocks; ++from) sum += received[from * own + i];
-    block.memory[at.pull[l] + i] = sum;
+    const float carried = sum * f[at.slope[l] + i];
+    f[at.pull[l] + i] = sum;
+    f[at.carried + i] = carried;
   }
 }
 
 __device__ __forceinline__ void backward(const ClusterBlock& block) {
   for (int l = block.last(); l > 0; --l) {
-    carry_back(block, l);
-    __syncthreads();  // carried
     scatter_cotangents(block, l);
     block.cluster.sync();  // scattered
     sum_cotangents(block, l - 1);

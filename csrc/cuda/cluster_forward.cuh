@@ -122,9 +122,11 @@ __device__ __forceinline__ void compare(const ClusterBlock& block) {
   double total = 0;
   for (int i = threadIdx.x; i < at.own[last]; i += kBlockThreads) {
     const Measured m{f[at.target + i], f[at.weight + i], f[at.scale + i]};
+    const float slope = f[at.slope[last] + i];
     const Compared found = jpmap::compare(m, block.state.law, f[at.products + i * kColumns]);
     total += found.term;
     f[at.pull[last] + i] = found.pull;
+    f[at.carried + i] = found.pull * slope;
     f[at.precision + i] = found.precision;
   }
   for (int offset = 16; offset > 0; offset /= 2) {

@@ -9,8 +9,7 @@
 //   activated   block    | their values, slopes and tangents,
 //   gathered    cluster  + which all blocks have (not of the last layer)
 //   compared    block    own residuals are there
-//   carried     block    + layers last .. 1: cotangents past the activation,
-//   scattered   cluster  | parts of those below at their owners,
+//   scattered   cluster  + layers last .. 1: parts of the cotangents below at their owners,
 //   pulled      block    + and their sums
 //   prepared    block    what the matrices need
 //   added       block    matrices by warp, gradient
@@ -57,7 +56,7 @@ struct ClusterLayout {
   int target, weight, scale;  // of own outputs [own]
 
   // first_layer -> bottom, activate_own -> activated ->
-  int slope[kMaxLayers];     // f' [own]: carry_back, prepare_sums, add_gradient
+  int slope[kMaxLayers];     // f' [own]: compare, sum_cotangents, prepare_sums
   int bend[kMaxLayers];      // f'' [own]: add_matrices
   int tangents[kMaxLayers];  // before the activation [8][own]: prepare_sums and both adds
 
@@ -68,10 +67,12 @@ struct ClusterLayout {
   int gathered[2];
 
   // compare -> compared, sum_cotangents -> pulled ->
-  int pull[kMaxLayers];  // df/dh of own neurons [own]: carry_back, add_matrices, add_gradient
+  int pull[kMaxLayers];  // df/dh of own neurons [own]: add_matrices
 
-  // carry_back -> carried -> scatter_cotangents; next writer after `pulled`.
-  int carried;  // df/da of own neurons [own], of the widest layer
+  // df/da of own neurons [own], of the widest layer. compare -> compared -> scatter_cotangents of
+  // the last layer; sum_cotangents(l), after scattered(l + 1) -> pulled(l) -> scatter_cotangents of
+  // layer l, of layer 0 add_gradient.
+  int carried;
 
   // What each block adds to df/dh of own neurons, of even and of odd layers [16][own].
   // scatter_cotangents of layer l + 1, from every block -> scattered(l + 1) -> sum_cotangents.

@@ -79,7 +79,7 @@ __device__ __forceinline__ void add_gradient(const ClusterBlock& block) {
   float* partial = block.memory + at.partial;
   float sum[kCodes] = {};
   for (int i = threadIdx.x % 32; i < at.own[0]; i += 32) {
-    const float carried = f[at.pull[0] + i] * f[at.slope[0] + i];
+    const float carried = f[at.carried + i];
 #pragma unroll
     for (int c = 0; c < kCodes; ++c) {
       sum[c] = fmaf(carried, f[at.tangents[0] + c * at.own[0] + i], sum[c]);
