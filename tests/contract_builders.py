@@ -69,6 +69,7 @@ METHODS: dict[str, Callable[[], dict[str, Any]]] = {
     # Some hundred iterations to their own tolerance say no more of a contract than a dozen.
     "ADMM": lambda: {"tolerance": 0.02},
     "EPLL": lambda: {"mixture": _mixture()},
+    "HierarchicalJPMAP": lambda: {"max_iterations": 3, "steps": 3},
     "LinearisedADMM": lambda: {"tolerance": 0.02},
     "PnPADMM": lambda: {"denoiser": Shrink()},
     "Supervised": lambda: {"network": _network()},

@@ -77,7 +77,6 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "inference-mode": torch.inference_mode,
     "meta": lambda: default_device("meta"),
     "float64": lambda: default_dtype(torch.float64),
-    "gradients": lambda: gradients(True),
     "no-gradients": lambda: gradients(False),
     "deterministic": deterministic,
     "medium-precision": lambda: matmul_precision("medium"),

@@ -134,6 +134,9 @@ CASE_NAMES = [
     "stack-per-image",
 ]
 
+# One of every way to know A: a diagonal, a matrix, Fourier transforms, and by its action alone.
+KINDS = ["inpainting-per-image", "compressed-sensing", "blur-per-image", "linear-operator"]
+
 
 def case(name: str, **options: object) -> Case:
     """The case of that name."""

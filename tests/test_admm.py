@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import CASE_NAMES, PIXELS, Case, LinearPrior, case, small_mlp
+from problems import CASE_NAMES, KINDS, PIXELS, Case, LinearPrior, case, small_mlp
 from test_algorithms import exact_latent_map
 from torch import Tensor
 
@@ -17,8 +17,6 @@ from jpmap_fast.objective import coupled
 from jpmap_fast.solvers.gradient_step import gradient_step
 
 EXACT = jf.GaussNewton(tolerance=1e-10)
-# One of every kind: a diagonal, a matrix, Fourier transforms, and A known by its action alone.
-KINDS = ["inpainting-per-image", "compressed-sensing", "blur-per-image", "linear-operator"]
 BOTH = pytest.mark.parametrize(
     "method", [jf.ADMM(z_solver=EXACT), jf.LinearisedADMM()], ids=["exact", "linearised"]
 )

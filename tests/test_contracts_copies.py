@@ -24,7 +24,8 @@ COPIES: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,
 }
 EVERY = pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
-THREADS = 8
+# Two of them can race; more than the sizes of batch among the requests say no more.
+THREADS = 4
 LIGHT = jf.JPMAP(starts=1, n2=1, max_iterations=1, z_solver=jf.GaussNewton(max_steps=1))
 
 # Weights and masks of the smallest problems, with room for what surrounds them.

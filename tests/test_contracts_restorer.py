@@ -27,8 +27,8 @@ SITUATIONS = [
     *(Situation("JPMAP", operator=found.name) for found in builders.operators()),
     *(Situation("CSGM", operator=found.name) for found in builders.operators()),
     *(Situation("CSGM", prior=found.name) for found in priors_with_codes()),
+    # As methods without codes ask an operator: for its x-update alone.
     *(Situation("EncoderContinuation", operator=found.name) for found in builders.operators()),
-    *(Situation("PatchJPMAP", operator=found.name) for found in builders.operators()),
 ]
 
 

@@ -109,3 +109,4 @@ def test_bad_settings_are_refused_before_any_work(tmp_path: Path) -> None:
         other = jf.MLPVAE(image_shape=(1, 6, 5), latent_dim=2, hidden=(4, 4))
     with pytest.raises(ValueError, match=r"images of shape \[1, 28, 28\]"):
         run_demo(tmp_path / "b", images=1, prior=other)
+    assert not list(tmp_path.iterdir())

@@ -129,15 +129,16 @@ def test_the_package_loads_nothing_that_restoring_does_not_need() -> None:
     above = ("experiments", "demo", "cli", "jobs", "training", "deepinv", "skimage", "export")
     parts = (*above, "_problems")
     unwanted = {f"jpmap_fast.{part}" for part in parts}
-    unwanted |= {"deepinv", "matplotlib", "torchmetrics", "typer", "jinja2", "PIL"}
+    unwanted |= {"deepinv", "torchvision", "matplotlib", "torchmetrics", "typer", "jinja2", "PIL"}
     assert not unwanted & set(loaded)
 
 
-def test_no_prior_loads_the_compiler_of_torch() -> None:
+def test_no_prior_and_no_denoiser_loads_the_compiler_of_torch() -> None:
     """Which takes seconds, and whose Triton ends a process that draws by Mesa's LLVM, as napari."""
     code = (
         "import sys, torch, jpmap_fast as jf\n"
         "for name in jf.available_priors(): jf.load_prior(name)\n"
+        "for name in jf.available_denoisers(): jf.load_denoiser(name)\n"
         "jf.restore(torch.rand(1, 24, 24), jf.Denoising(), 'photos-grey', 'auto')\n"
         "print(*sys.modules)"
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -241,23 +238,6 @@ def test_opcheck(dtype):
     torch.library.opcheck(
         torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, False)
     )
-
-
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16"])
-def test_every_instruction_set_agrees(isa):
-    """Each in a process of its own: the choice is made once. One the processor lacks falls back."""
-    code = (
-        "import torch, test_mlp_kernels as t\n"
-        "for dtype in t.DTYPES:\n"
-        "    f, z = t.problem(20, dtype=dtype)\n"
-        "    t.agrees(f, z, t.TOLERANCE[dtype])\n"
-    )
-    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "JPMAP_ISA": isa, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_arguments_that_do_not_fit_are_refused():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -180,23 +177,3 @@ def test_opcheck(dtype):
     given = (draws(z, 4), *network, g.network.codes, g.target, g.weight, g.scale, g.law)
     torch.library.opcheck(torch.ops.jpmap.mlp_log_likelihood.default, given)
     torch.library.opcheck(torch.ops.jpmap.mlp_log_likelihood_kept.default, (*given, 0))
-
-
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16"])
-def test_every_instruction_set_agrees(isa):
-    """Each in a process of its own: the choice is made once. One the processor lacks falls back."""
-    code = (
-        "import test_mlp_log_likelihood as t\n"
-        "for dtype in t.DTYPES:\n"
-        "    f, z = t.problem(3, dtype=dtype)\n"
-        "    t.agrees(t.masked(f, 0.5), t.draws(z, 50), t.TOLERANCE[dtype])\n"
-        "import test_weighted_draws as w\n"
-        "for size in w.SIZES:\n"
-        "    w.test_mixtures_are_their_twins('cpu', size, 8, 0.05)\n"
-    )
-    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "JPMAP_ISA": isa, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr

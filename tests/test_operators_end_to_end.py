@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -45,16 +47,24 @@ def operator_of(name: str) -> jf.Operator:
     }[name]
 
 
-def measured(name, digits):
-    operator = operator_of(name).bind(SHAPE, BATCH)
+@cache
+def measured(name):
+    operator, digits = operator_of(name).bind(SHAPE, BATCH), jf.mnist_test_digits(BATCH)[0]
     return operator, operator.measure(digits, SIGMA, torch.Generator().manual_seed(1))
+
+
+@cache
+def restored(name):
+    """By the default method."""
+    operator, y = measured(name)
+    return jf.restore(y, operator, "mnist", SIGMA)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_restores_digits(name, mnist, digits):
     """Closer to the digit than the least-norm image of the same data, and J1 as defined."""
-    operator, y = measured(name, digits)
-    result = jf.restore(y, operator, mnist, SIGMA)
+    operator, y = measured(name)
+    result = restored(name)
     assert result.converged.all()
     assert result.path == ("compiled" if name in COMPILED else "torch")
     gap = (result.x - result.decoded).flatten(1).square().sum(1)
@@ -70,9 +80,9 @@ def test_restores_digits(name, mnist, digits):
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_compiled_and_torch_paths_find_the_same_minimum(name, mnist, digits):
-    operator, y = measured(name, digits)
-    fused = jf.restore(y, operator, mnist, SIGMA)
+def test_compiled_and_torch_paths_find_the_same_minimum(name, mnist):
+    operator, y = measured(name)
+    fused = restored(name)
     plain = jf.JPMAP(z_solver=jf.GaussNewton(fused=False))
     torch_path = jf.restore(y, operator, mnist, SIGMA, method=plain)
     assert torch_path.path == "torch"
@@ -81,20 +91,18 @@ def test_compiled_and_torch_paths_find_the_same_minimum(name, mnist, digits):
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_restorer_agrees_with_restore(name, mnist, digits):
-    operator, y = measured(name, digits)
+def test_restorer_agrees_with_restore(name, mnist):
+    operator, y = measured(name)
     restorer = jf.Restorer(operator, mnist, SIGMA, batch_size=BATCH)
     assert restorer.path == ("compiled" if name in COMPILED else "torch")
     found = restorer(y)
-    torch.testing.assert_close(
-        found.objective, jf.restore(y, operator, mnist, SIGMA).objective, rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(found.objective, restored(name).objective, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_image_does_not_depend_on_its_batch(name, mnist, digits):
-    operator, y = measured(name, digits)
-    whole = jf.restore(y, operator, mnist, SIGMA)
+def test_an_image_does_not_depend_on_its_batch(name, mnist):
+    operator, y = measured(name)
+    whole = restored(name)
     index = torch.tensor([4, 1])
     part = jf.restore(y[index], operator.select(index), mnist, SIGMA)
     # Not to the bit: a library's Fourier transform may round by the size of the batch.
@@ -104,8 +112,8 @@ def test_an_image_does_not_depend_on_its_batch(name, mnist, digits):
 
 @pytest.mark.parametrize("method", ["csgm", "map-z"])
 @pytest.mark.parametrize("name", ["blur", "super-resolution", "masked-blur"])
-def test_other_methods_run(name, method, mnist, digits):
-    operator, y = measured(name, digits)
+def test_other_methods_run(name, method, mnist):
+    operator, y = measured(name)
     result = jf.restore(y, operator, mnist, SIGMA, method=method)
     assert torch.isfinite(result.objective).all() and torch.isfinite(result.x).all()
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -181,23 +178,6 @@ def test_restorations_with_a_variance_by_grey_value_are_compiled():
         assert float(close.double().mean()) >= 0.9
     restorer = jf.Restorer(operator, "mnist", sigma, batch_size=number, residual="grey")
     assert restorer.path == "compiled"
-
-
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16"])
-def test_every_instruction_set_agrees(isa):
-    """Each in a process of its own: the choice is made once. One the processor lacks falls back."""
-    code = (
-        "import test_variance_laws as t\n"
-        "for dtype in t.DTYPES:\n"
-        "    t.test_systems_are_those_of_plain_torch_in_float64(dtype, 'each', 'identity', 6)\n"
-        "    t.test_draws_are_those_of_plain_torch_in_float64(dtype, 'shared')\n"
-    )
-    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "JPMAP_ISA": isa, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_law_that_does_not_fit_is_refused():

@@ -78,10 +78,10 @@ def run_demo(
     started = time.perf_counter()
     clean, labels = mnist_test_digits(images)
     ssim(clean[:1], clean[:1])  # a missing extra is reported before any work
+    model = _model(prior, tuple(clean.shape[1:]), device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     picture = restore_photograph(folder, seed, device) if photograph else None
-    model = _model(prior, tuple(clean.shape[1:]), device)
     methods: dict[str, Algorithm] = {"csgm": csgm or CSGM(), "jpmap": jpmap or JPMAP()}
     problems = _problems(clean, seed, device)
     settings = {

@@ -92,12 +92,10 @@ class LipschitzDenoiser(nn.Module):
         self.width = width
         self.depth = depth
         channels = self.image_shape[0]
-        self.first = nn.Parameter(_centred(width, channels, self.layer_norm))
+        self.first = nn.Parameter(_centred(1, width, channels, self.layer_norm)[0])
         self.level = nn.Parameter(torch.zeros(width, 1, 3, 3))
-        self.hidden = nn.Parameter(
-            torch.stack([_centred(width, width, self.layer_norm) for _ in range(depth - 2)])
-        )
-        self.last = nn.Parameter(_centred(channels, width, self.layer_norm))
+        self.hidden = nn.Parameter(_centred(depth - 2, width, width, self.layer_norm))
+        self.last = nn.Parameter(_centred(1, channels, width, self.layer_norm)[0])
         self.bias = nn.Parameter(torch.zeros(depth - 1, width))
         self.shift = nn.Parameter(torch.zeros(channels))
 
@@ -249,11 +247,18 @@ def max_min(h: Tensor) -> Tensor:
     return torch.cat((torch.maximum(a, b), torch.minimum(a, b)), dim=1)
 
 
-def _centred(outputs: int, inputs: int, gain: float) -> Tensor:
-    """A kernel that applies an orthogonal matrix to each pixel: of norm ``gain`` exactly."""
-    kernel = torch.zeros(outputs, inputs, 3, 3)
-    kernel[:, :, 1, 1] = gain * nn.init.orthogonal_(torch.empty(outputs, inputs))
-    return kernel
+def _centred(count: int, outputs: int, inputs: int, gain: float) -> Tensor:
+    """Kernels that apply orthogonal matrices to each pixel: of norm ``gain`` exactly.
+
+    Returns:
+        [count, outputs, inputs, 3, 3]; on the meta device, where there is nothing to fill, nothing
+        is drawn: torch would import its compiler for it.
+    """
+    kernels = torch.zeros(count, outputs, inputs, 3, 3)
+    if not kernels.is_meta:
+        for kernel in kernels:
+            kernel[:, :, 1, 1] = gain * nn.init.orthogonal_(torch.empty(outputs, inputs))
+    return kernels
 
 
 def _norms(images: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ import signal
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -45,10 +46,16 @@ class Finding:
     content: bytes
 
 
+@cache
+def _valid(seeds: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
+    """The files that a target starts from, written once and not for every case."""
+    return seeds()
+
+
 def damaged(target: Target, name: str, seed: int, index: int) -> bytes:
     """The file of a case, the same at every call."""
     rng = random.Random(f"{name} {seed} {index}")
-    seeds = target.seeds()
+    seeds = _valid(target.seeds)
     content = rng.choice(seeds)
     if target.inside and rng.random() < 0.6:
         content = rng.choice(target.inside)(content, rng)

@@ -92,6 +92,7 @@ def _state() -> dict[str, torch.Tensor]:
     return state
 
 
+@cache
 def original_models() -> list[bytes]:
     """The pickled weights of the original code, in both forms that torch has had."""
     found = []
