@@ -8,7 +8,7 @@ A dense measurement matrix is one more layer of the network. A worker (a thread 
 on a GPU) holds a tile of images; an image's result has the same bits alone and in any batch.
 
 On the CPU f and its gradient are computed in the type of z, on a GPU with float32 accuracy (matrix
-units in tf32, every factor split in two). The matrices of the second derivatives come from float16
+units, every number two of float16). The matrices of the second derivatives come from float16
 products with float32 sums on a GPU, in float32 from bfloat16 ones on a processor that has these,
 where numbers below 2^-126 are taken for 0: they steer a step, and are no part of what is accepted.
 Of draws the products have one tf32 part: what a sampler weighs are differences.
