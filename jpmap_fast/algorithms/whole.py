@@ -25,8 +25,9 @@ WATCHED, WATCHED_ON_GPU = 64, 8192
 # there the passes of one call are shared by too few tasks. Not for what is recorded, whose program
 # may have other threads.
 _LOOP = (4, 24)
-# Tasks of a GPU beyond which the loop is quicker: its launches have no points to make in between,
-# and fewer registers to share. It takes thirty times the memory (benchmarks/bench_whole.py).
+# Tasks of a GPU beyond which the loop is quicker, as benchmarks/bench_whole.py compares them: its
+# launches have no points to make in between, and registers for descents alone. It takes more
+# memory.
 _LOOP_ON_GPU = 8192
 
 
