@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_jpmap_cuda import FLOAT_LIMITS, OPERATORS, STARTS, both, digits, ends_alike, on_cpu
+from test_jpmap_cuda import (
+    CUT_SHORT,
+    FLOAT_LIMITS,
+    OPERATORS,
+    STARTS,
+    both,
+    digits,
+    ends_alike,
+    says_that_it_is_cut_short,
+)
 from test_jpmap_kernels import KINDS, codes, same
 
 import jpmap_fast as jf
@@ -52,23 +61,10 @@ def test_descends_from_codes_an_image_without_an_encoder():
     ends_alike(given, exact, z, FLOAT_LIMITS)
 
 
-@pytest.mark.parametrize(
-    "changed, status",
-    [
-        ({"max_steps": 1, "max_iterations": 1}, {outcome.ITERATION_LIMIT}),
-        ({"max_steps": 1, "again": False}, {outcome.ITERATION_LIMIT}),
-        ({"max_steps": 1, "move": 1e9}, {outcome.TOLERANCE_LIMIT, outcome.CONVERGED}),
-    ],
-)
+@pytest.mark.parametrize("changed, status", CUT_SHORT)
 @pytest.mark.parametrize("name", ["inpainting", "compressed-sensing"])
 def test_what_is_cut_short_says_so(name, changed, status):
-    given, exact = both(name)
-    limits = replace(FLOAT_LIMITS, **changed)
-    found = on_cpu(mlp_jpmap(given, codes(1, torch.float32).cuda(), limits))
-    expected = mlp_jpmap(exact, codes(1), limits)
-    assert set(found.status.tolist()) <= status
-    assert torch.equal(found.status, expected.status)
-    assert torch.equal(found.iterations, expected.iterations)
+    says_that_it_is_cut_short(name, changed, status)
 
 
 def repeated(given: MLPJoint, batch: int) -> tuple[MLPJoint, torch.Tensor]:

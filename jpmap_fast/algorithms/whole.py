@@ -19,8 +19,8 @@ from jpmap_fast.kernels.mlp_network import ForwardNetwork, pack_forward
 from jpmap_fast.priors.mlp_decoder import MLPDecoder, MLPEncoder
 from jpmap_fast.solvers import GaussNewton
 
-# Images between two reports to whoever watches; on a GPU about so many, which fill it.
-WATCHED, WATCHED_ON_GPU = 64, 8192
+# Images between two reports to whoever watches, on a CPU; a GPU has done all of a call at once.
+WATCHED = 64
 # Tasks a thread of a CPU between which the loop, with the same bits, is up to a fifth quicker:
 # there the passes of one call are shared by too few tasks. Not for what is recorded, whose program
 # may have other threads.
@@ -73,8 +73,8 @@ def run_whole(
     counts = settings.n1, settings.n2, settings.max_iterations
     limits = JointLimits(*solver.compiled_settings, *counts, settings.tolerance, again)
     parts = []
-    size = WATCHED if of_cpu else _even(problem.batch, WATCHED_ON_GPU)
-    for rows in torch.arange(problem.batch).split(size) if monitor.watched else (None,):
+    watched = of_cpu and monitor.watched
+    for rows in torch.arange(problem.batch).split(WATCHED) if watched else (None,):
         part = joint if rows is None else joint.select(slice(int(rows[0]), int(rows[-1]) + 1))
         own = starts if rows is None or starts.dim() == 2 else starts[rows]
         parts.append(mlp_jpmap(part, own, limits))
@@ -87,15 +87,6 @@ def run_whole(
     shape = (-1, *problem.image_shape)
     state = State(x.reshape(shape), z, decoded.reshape(shape), objective, gap)
     return Outcome(state, beta, status, iterations, candidates)
-
-
-def _even(count: int, most: int) -> int:
-    """Into parts of how many to cut: about equal ones, since a few left over are another kernel's.
-
-    What an image's bits are must not depend on whether somebody watches.
-    """
-    parts = max(1, -(-count // most))
-    return max(1, -(-count // parts))
 
 
 def joint_of(
