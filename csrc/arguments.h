@@ -232,10 +232,17 @@ inline MlpSizes check_mlp_panels(const char* op, const Tensor& z, const std::vec
   return sizes;
 }
 
+// W [outputs, inputs] split in two parts of float16, in the order of kernels/mlp_network.py.
+inline void check_split(const char* op, const char* name, const Tensor& tensor, const Tensor& like,
+                        int64_t outputs, int64_t inputs) {
+  check_typed(op, name, tensor, torch::headeronly::ScalarType::Half, like,
+              {outputs / 8, 16 * inputs});
+  check_aligned(op, name, tensor);
+}
+
 // Layers in rows (CUDA), all sizes but the latent one padded to a multiple of 32: weights [out,
-// in], adjoints [in, out]. `tangents` are, of every layer but the first, W split in two parts of
-// float16, [out, 2 in], then W^T likewise, [in, 2 out], both times 2^13 s and in the order of
-// kernels/mlp_network.py; then of every layer the power of two s [1].
+// in], adjoints [in, out]. `tangents` are, of every layer but the first, W split, then W^T split,
+// both times 2^13 s; then of every layer the power of two s [1].
 inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vector<Tensor>& weights,
                                const std::vector<Tensor>& adjoints,
                                const std::vector<Tensor>& tangents,
@@ -263,11 +270,8 @@ inline MlpSizes check_mlp_rows(const char* op, const Tensor& z, const std::vecto
                 torch::headeronly::ScalarType::Float, z, {1});
     if (l > 0) {
       const Tensor &split_rows = tangents[l - 1], &split_columns = tangents[split + l - 1];
-      const auto half = torch::headeronly::ScalarType::Half;
-      check_typed(op, "tangents", split_rows, half, z, {outputs, 2 * inputs});
-      check_typed(op, "tangents", split_columns, half, z, {inputs, 2 * outputs});
-      check_aligned(op, "tangents", split_rows);
-      check_aligned(op, "tangents", split_columns);
+      check_split(op, "tangents", split_rows, z, outputs, inputs);
+      check_split(op, "tangents", split_columns, z, inputs, outputs);
     }
     inputs = outputs;
   }

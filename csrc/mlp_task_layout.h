@@ -46,7 +46,7 @@ struct MlpTaskLayout : MlpLayout {
     for (int l = 0; l < encoder.count; ++l) widest = std::max(widest, encoder.strides[l]);
     // The descents' own layers have room already.
     const int64_t each =
-        std::max<int64_t>(area, (4 * kRows * (widest + kFloatPad) + 127) / 128 * 128);
+        std::max<int64_t>(area, (4 * kRows * (widest + kSplitPad) + 127) / 128 * 128);
     state_codes = bytes + 2 * (each - area);
     area = static_cast<int>(each);
     tasks = state_codes + 4 * codes;

@@ -107,12 +107,12 @@ def test_systems_of_every_size_fit_on_every_device():
 
 def parts_of(split_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """High and low parts of ``split``, [out, in] each in the order of the inputs."""
-    outputs, twice = split_weight.shape
-    inputs = range(twice // 2)
-    places = [64 * (i // 32) + 8 * (i % 8 // 2) + 2 * (i % 32 // 8) + i % 2 for i in inputs]
-    high = split_weight[:, places]
-    low = split_weight[:, [place + 32 for place in places]]
-    return high.double(), low.double()
+    tiles, width = split_weight.shape
+    inputs, lanes = torch.arange(width // 16), 4 * torch.arange(8)[:, None]
+    lane = lanes + inputs % 8 // 2
+    places = 512 * (inputs // 32) + 8 * lane + 2 * (inputs % 32 // 8) + inputs % 2  # [8, in]
+    high, low = split_weight[:, places], split_weight[:, places + 256]
+    return high.reshape(8 * tiles, -1).double(), low.reshape(8 * tiles, -1).double()
 
 
 @pytest.mark.parametrize("units", [1e-30, 1e-9, 1e-3, 1.0, 1e5, 1e30])
@@ -132,7 +132,7 @@ def test_weights_keep_their_digits_in_two_parts_in_any_units(units):
 
 
 def test_scales_of_weights_that_have_none():
-    for weight in (torch.zeros(3, 32), torch.full((3, 32), torch.inf)):
+    for weight in (torch.zeros(8, 32), torch.full((8, 32), torch.inf)):
         scale = scale_of(weight)
         assert float(scale) == 1.0 and split(weight, scale).isinf().sum() == 0
     assert float(scale_of(torch.full((3, 4), torch.nan))) == 1.0

@@ -8,18 +8,20 @@
 namespace jpmap {
 
 struct Given {
-  const Tensors& rows;
+  const Tensors& weights;  // rows of all layers, then split rows, then scales; of codes rows alone
   const Tensors& biases;
   const Integers& activations;
 };
 
 inline ForwardNetwork forward_of(const char* op, const char* name, const Given& given,
-                                 const Tensor& like, int64_t inputs, int64_t outputs) {
-  const size_t count = given.rows.size();
-  STD_TORCH_CHECK(
-      count <= kMaxLayers && given.biases.size() == count && given.activations.size() == count, op,
-      ": expected up to ", kMaxLayers, " layers of the ", name,
-      ", each with weight, bias and activation");
+                                 const Tensor& like, int64_t inputs, int64_t outputs,
+                                 bool of_codes) {
+  const size_t count = given.biases.size(), skipped = of_codes ? 1 : 0;
+  const size_t split = count == 0 ? 0 : count - skipped;
+  STD_TORCH_CHECK(count <= kMaxLayers && given.weights.size() == count + 2 * split &&
+                      given.activations.size() == count,
+                  op, ": expected up to ", kMaxLayers, " layers of the ", name,
+                  ", each with weights, bias and activation");
   ForwardNetwork net{};
   net.count = static_cast<int>(count);
   for (size_t l = 0; l < count; ++l) {
@@ -27,11 +29,22 @@ inline ForwardNetwork forward_of(const char* op, const char* name, const Given& 
     STD_TORCH_CHECK(given.biases[l].dim() == 1 && given.biases[l].size(0) % 32 == 0, op,
                     ": expected biases of the ", name, " padded to a multiple of 32");
     const int64_t stride = given.biases[l].size(0);
-    check(op, name, given.rows[l], like, {stride, inputs});
+    check(op, name, given.weights[l], like, {stride, inputs});
     check(op, name, given.biases[l], like, {stride});
-    check_aligned(op, name, given.rows[l]);
-    net.layers[l] = {read<float>(given.rows[l]), read<float>(given.biases[l]),
-                     static_cast<int>(inputs), static_cast<int>(stride),
+    check_aligned(op, name, given.weights[l]);
+    check_aligned(op, name, given.biases[l]);
+    const Tensor* halves = l < skipped ? nullptr : &given.weights[count + l - skipped];
+    const Tensor* scale = l < skipped ? nullptr : &given.weights[count + split + l - skipped];
+    if (halves != nullptr) {
+      check_split(op, name, *halves, like, stride, inputs);
+      check(op, name, *scale, like, {1});
+    }
+    net.layers[l] = {read<float>(given.weights[l]),
+                     halves == nullptr ? nullptr : read<__half>(*halves),
+                     scale == nullptr ? nullptr : read<float>(*scale),
+                     read<float>(given.biases[l]),
+                     static_cast<int>(inputs),
+                     static_cast<int>(stride),
                      static_cast<Activation>(given.activations[l])};
     inputs = stride;
   }

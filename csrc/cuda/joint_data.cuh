@@ -1,6 +1,8 @@
 // What mlp_jpmap works on and writes, of a whole batch; jpmap_arguments.h says what is what.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "jpmap_task.h"
@@ -9,7 +11,9 @@
 namespace jpmap {
 
 struct ForwardLayer {
-  const float* rows;  // W [stride][inputs]
+  const float* rows;    // W [stride][inputs]
+  const __half* split;  // and scale: split_rows of MlpNetwork; none of a layer that takes codes
+  const float* scale;
   const float* bias;  // [stride]
   int inputs, stride;
   Activation activation;

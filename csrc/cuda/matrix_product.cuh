@@ -60,45 +60,31 @@ __device__ inline void load_fragment(uint32_t (&a)[4], uint32_t address) {
 }
 
 // The matrix unit reads the upper 19 bits of a tf32 operand: half a unit more rounds to nearest.
-// The largest NaNs become zeros by that: a NaN is kept by the other factor, by the low part of
-// `split`, and by f itself, which ends the image's solve.
+// The largest NaNs become zeros by that: a NaN is kept by the other factor and by f itself, which
+// ends the image's solve.
 __device__ inline uint32_t nearest_tf32(float x) { return __float_as_uint(x) + 0x1000u; }
 
-// The nearest tf32, of which a NaN stays one: where there is no low part to keep it.
+// The nearest tf32, of which a NaN stays one: where nothing else keeps it.
 __device__ inline uint32_t to_tf32(float x) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
 }
 
-// x = high + low, both in tf32, to about 2^-22 of x.
-__device__ inline void split(float x, uint32_t& high, uint32_t& low) {
-  high = nearest_tf32(x) & 0xffffe000u;
-  low = __float_as_uint(x - __uint_as_float(high));
+__device__ inline void to_tf32(float4 x, uint32_t (&into)[4]) {
+  into[0] = to_tf32(x.x);
+  into[1] = to_tf32(x.y);
+  into[2] = to_tf32(x.z);
+  into[3] = to_tf32(x.w);
 }
 
-__device__ inline void split(float4 x, uint32_t (&high)[4], uint32_t (&low)[4]) {
-  split(x.x, high[0], low[0]);
-  split(x.y, high[1], low[1]);
-  split(x.z, high[2], low[2]);
-  split(x.w, high[3], low[3]);
-}
-
-// `split` for products of two parts; of one part, x to 2^-11 and nothing.
-template <bool kFine>
-__device__ __forceinline__ void parts_of(float4 x, uint32_t (&high)[4], uint32_t (&low)[4]) {
-  if constexpr (kFine) {
-    split(x, high, low);
-  } else {
-    high[0] = to_tf32(x.x);
-    high[1] = to_tf32(x.y);
-    high[2] = to_tf32(x.z);
-    high[3] = to_tf32(x.w);
-  }
-}
-
+// Weights, of which nothing is read again soon: the first-level cache is left to what is.
 __device__ inline uint4 read_once(const void* p) {
-  return __ldg(reinterpret_cast<const uint4*>(p));
+  uint4 v;
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(p));
+  return v;
 }
 
 __device__ inline float4 as_floats(uint4 v) {
@@ -132,13 +118,12 @@ __device__ __forceinline__ void finish_columns(const float (&sum)[kTiles][kWide]
   }
 }
 
-// One warp: kWide tiles of eight columns from `begin`, of x [16 kTiles][depth]. With kFine in
-// float32 accuracy: each factor in two tf32 parts, the product of the small parts left out; else in
-// one part, a third of the work. The matrix unit rounds its running sum towards zero, so that it is
-// emptied into rounded sums every 64 inputs.
-template <int kTiles, int kWide, bool kFine, class Prepare, class Finish>
-__device__ void float_columns(const float* x, int x_stride, const float* w, int depth, int begin,
-                              int end, const Prepare& prepare, const Finish& finish) {
+// One warp: kWide tiles of eight columns from `begin`, of x [16 kTiles][depth], both factors
+// rounded to tf32. The matrix unit rounds its running sum towards zero, so that it is emptied into
+// rounded sums every 64 inputs.
+template <int kTiles, int kWide, class Prepare, class Finish>
+__device__ void tf32_columns(const float* x, int x_stride, const float* w, int depth, int begin,
+                             int end, const Prepare& prepare, const Finish& finish) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const float* row[kWide];
 #pragma unroll
@@ -163,33 +148,21 @@ __device__ void float_columns(const float* x, int x_stride, const float* w, int 
     for (int i = 0; i < 4; ++i) {
       const int q = chunk + i;
       if (q >= steps) break;
-      uint32_t high[kWide][4], low[kWide][4];
+      uint32_t b[kWide][4];
 #pragma unroll
-      for (int n = 0; n < kWide; ++n) {
-        parts_of<kFine>(as_floats(coming[i % kAhead][n]), high[n], low[n]);
-      }
+      for (int n = 0; n < kWide; ++n) to_tf32(as_floats(coming[i % kAhead][n]), b[n]);
       if (q + kAhead < steps) fetch(coming[i % kAhead], q + kAhead);
 #pragma unroll
       for (int m = 0; m < kTiles; ++m) {
-        uint32_t h0[4], l0[4], h1[4], l1[4];
+        uint32_t top[4], low[4];
         const float* at = x + (16 * m + g) * x_stride + 16 * q + 4 * t;
-        parts_of<kFine>(*reinterpret_cast<const float4*>(at), h0, l0);
-        parts_of<kFine>(*reinterpret_cast<const float4*>(at + 8 * x_stride), h1, l1);
+        to_tf32(*reinterpret_cast<const float4*>(at), top);
+        to_tf32(*reinterpret_cast<const float4*>(at + 8 * x_stride), low);
 #pragma unroll
         for (int s = 0; s < 4; s += 2) {
-          if constexpr (kFine) {
-#pragma unroll
-            for (int n = 0; n < kWide; ++n) {
-              mma_tf32(part[m][n], l0[s], l1[s], l0[s + 1], l1[s + 1], high[n][s], high[n][s + 1]);
-            }
-#pragma unroll
-            for (int n = 0; n < kWide; ++n) {
-              mma_tf32(part[m][n], h0[s], h1[s], h0[s + 1], h1[s + 1], low[n][s], low[n][s + 1]);
-            }
-          }
 #pragma unroll
           for (int n = 0; n < kWide; ++n) {
-            mma_tf32(part[m][n], h0[s], h1[s], h0[s + 1], h1[s + 1], high[n][s], high[n][s + 1]);
+            mma_tf32(part[m][n], top[s], low[s], top[s + 1], low[s + 1], b[n][s], b[n][s + 1]);
           }
         }
       }
@@ -211,11 +184,11 @@ __device__ void float_columns(const float* x, int x_stride, const float* w, int 
 template <int kTiles, int kWide, class Prepare, class Finish>
 __device__ void half_columns(const __half* x, int x_stride, const __half* w, int depth, int begin,
                              int end, const Prepare& prepare, const Finish& finish) {
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int lane = threadIdx.x % 32;
   const __half* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
-    row[n] = w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * (2 * depth) + 8 * t;
+    row[n] = w + static_cast<int64_t>(min(begin + n, end - 1)) * (16 * depth) + 8 * lane;
   }
   uint32_t at[kTiles];
 #pragma unroll
@@ -225,7 +198,7 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
   const int steps = depth / 32;
   const auto fetch = [&](uint4(&into)[kWide], int q) {
 #pragma unroll
-    for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 64 * q);
+    for (int n = 0; n < kWide; ++n) into[n] = read_once(row[n] + 512 * q);
   };
 #pragma unroll
   for (int a = 0; a < kAhead; ++a) {
@@ -284,16 +257,14 @@ __device__ void share_columns(int begin, int end, const Body& body) {
 // One block: x [rows][depth], rows <= 32, times w [columns][depth]^T, with finish(row, column,
 // value, value of column + 1, prepare(row, column)) for each two neighbours, also of the rows that
 // fill the last tile up.
-template <bool kFine = true, class Prepare, class Finish>
-__device__ void float_product(const float* x, int x_stride, const float* w, int depth, int columns,
-                              int rows, const Prepare& prepare, const Finish& finish) {
+template <class Prepare, class Finish>
+__device__ void tf32_product(const float* x, int x_stride, const float* w, int depth, int columns,
+                             int rows, const Prepare& prepare, const Finish& finish) {
   share_columns(0, columns / 8, [&](auto width, int begin, int end) {
     if (rows <= 16) {
-      float_columns<1, decltype(width)::value, kFine>(x, x_stride, w, depth, begin, end, prepare,
-                                                      finish);
+      tf32_columns<1, decltype(width)::value>(x, x_stride, w, depth, begin, end, prepare, finish);
     } else {
-      float_columns<2, decltype(width)::value, kFine>(x, x_stride, w, depth, begin, end, prepare,
-                                                      finish);
+      tf32_columns<2, decltype(width)::value>(x, x_stride, w, depth, begin, end, prepare, finish);
     }
   });
 }

@@ -163,8 +163,8 @@ __device__ __forceinline__ void pull(const MlpTileView& tile, int l, int count, 
                                      int width) {
   const auto& layer = tile.net.layers[l];
   split_product({tile.floats(l % 2), tile.factors, tile.floats((l + 1) % 2),
-                 layer.split_columns + 2 * column, unscale_of(layer), split_stride(width),
-                 split_stride(layer.inputs), 2 * layer.stride, width, count, column > 0},
+                 layer.split_columns + 16 * column, unscale_of(layer), split_stride(width),
+                 split_stride(layer.inputs), 16 * layer.stride, width, count, column > 0},
                 layer.inputs);
 }
 

@@ -28,18 +28,15 @@ __device__ inline void stage(const MlpTileView& tile, const int* accepted, int i
   const auto& at = tile.at;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int from[3] = {at.pre[l], at.value[l], at.precision};
-#pragma unroll
-  for (int array = 0; array < 3; ++array) {
-    if (array == 2 && !last) break;
-    for (int image = warp; image < images; image += kMlpWarps) {
-      const float* source = tile.slot(accepted[image]) + from[array] + column;
-      float* target = tile.staged + array * at.staged + image * width;
+  for (int job = warp; job < (last ? 3 : 2) * images; job += kMlpWarps) {
+    const int array = job / images, image = job % images;
+    const float* source = tile.slot(accepted[image]) + from[array] + column;
+    float* target = tile.staged + array * at.staged + image * width;
+    const float one = array == 0 ? scale : unscale, other = array == 0 ? 1.0f : unscale;
 #pragma unroll 4
-      for (int j = 4 * lane; j < width; j += 128) {
-        const float4 v = *reinterpret_cast<const float4*>(source + j);
-        *reinterpret_cast<float4*>(target + j) =
-            array == 0 ? times(v, scale) : times(times(v, unscale), unscale);
-      }
+    for (int j = 4 * lane; j < width; j += 128) {
+      *reinterpret_cast<float4*>(target + j) =
+          times(times(*reinterpret_cast<const float4*>(source + j), one), other);
     }
   }
 }
@@ -115,17 +112,22 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
           next_tangents(tile, slopes, l, in, in_stride, rows, column, width, out, out_stride);
         }
         __syncthreads();  // tangents
-        // A warp has eight columns of one image's matrices, always the same.
-        if (8 * warp < rows) {
-          const int image = 8 * warp >> at.latent_shift, eight = 8 * warp & (kp - 1);
-          const __half* mine = out + image * kp * out_stride;
+        // A warp has eight columns of a matrix of one image, always the same: first the Hessians,
+        // to which the last layer alone adds what is the other matrices'.
+        const bool bent = second_order && bends(layer.activation), first = l == 0 && column == 0;
+        for (int job = warp; job < 2 * kMlpTangentRows / 8; job += kMlpWarps) {
+          const bool of_hessian = job < kMlpTangentRows / 8;
+          const int mine = 8 * job % kMlpTangentRows;
+          if (mine >= rows || !(of_hessian ? bent || first : last)) continue;
+          const int image = mine >> at.latent_shift, eight = mine & (kp - 1);
+          const __half* tangents = out + image * kp * out_stride;
           float* slot = tile.slot(accepted[begin + image]);
-          const bool bent = second_order && bends(layer.activation);
+          const float* by = (of_hessian ? weights : precisions) + image * width;
           const auto add = [&](auto latent_rows) {
-            add_piece<latent_rows.value>(
-                mine, out_stride, eight, bent ? weights + image * width : nullptr,
-                last ? precisions + image * width : nullptr, width, k, l == 0 && column == 0,
-                column == 0, slot + at.hessian, slot + at.matrix);
+            add_piece<latent_rows.value>(tangents, out_stride, eight,
+                                         of_hessian && !bent ? nullptr : by, width, k,
+                                         of_hessian ? first : column == 0, of_hessian ? 0.0f : 1.0f,
+                                         slot + (of_hessian ? at.hessian : at.matrix));
           };
           if (kp == 8) {
             add(std::integral_constant<int, 8>{});

@@ -85,7 +85,7 @@ __device__ __forceinline__ void forward(const MlpTileView& tile) {
       const __half* w = layer.split_rows + static_cast<int64_t>(column) * 2 * layer.inputs;
       split_product({tile.floats((l + 1) % 2), tile.factors, tile.floats(l % 2), w,
                      unscale_of(layer), split_stride(layer.inputs), split_stride(width),
-                     2 * layer.inputs, layer.inputs, tile.at.images, false},
+                     16 * layer.inputs, layer.inputs, tile.at.images, false},
                     width);
       __syncthreads();  // summed
       activate_rows(tile, l, column, width);

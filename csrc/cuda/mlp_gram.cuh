@@ -73,23 +73,15 @@ __device__ void add_columns(const float (&sum)[kTiles][4], int eight, int k, boo
   }
 }
 
-// One warp: what a piece of a layer's tangents adds to eight columns of a slot's two matrices.
-// `weights` and `precisions` are null where the layer adds nothing to that matrix.
+// One warp: what a piece of a layer's tangents adds to eight columns of one of a slot's matrices,
+// each tangent's square by its weight; nothing without `weights`. `fresh`, as of `add_columns`.
 template <int kRows>
 __device__ void add_piece(const __half* rows, int row_stride, int eight, const float* weights,
-                          const float* precisions, int width, int k, bool first, bool fresh,
-                          float* hessian, float* matrix) {
+                          int width, int k, bool fresh, float diagonal, float* matrix) {
   constexpr int kTiles = (kRows + 15) / 16;
-  if (weights != nullptr || first) {
-    float sum[kTiles][4] = {};
-    if (weights != nullptr) gram<kRows>(rows, row_stride, eight, weights, width, sum);
-    add_columns<kTiles>(sum, eight, k, first, 0.0f, hessian);
-  }
-  if (precisions != nullptr) {
-    float sum[kTiles][4] = {};
-    gram<kRows>(rows, row_stride, eight, precisions, width, sum);
-    add_columns<kTiles>(sum, eight, k, fresh, 1.0f, matrix);
-  }
+  float sum[kTiles][4] = {};
+  if (weights != nullptr) gram<kRows>(rows, row_stride, eight, weights, width, sum);
+  add_columns<kTiles>(sum, eight, k, fresh, diagonal, matrix);
 }
 
 }  // namespace jpmap

@@ -225,11 +225,12 @@ int64_t mlp_jpmap_clusters(Tensor y, Tensors weights, Tensors adjoints, Tensors 
                                     {target, weight, none, none, none});
   const MlpNetwork net = network_of({weights, adjoints, tangents, biases, activations}, sizes);
   if (!suits_clusters(net)) return 0;
-  const auto decoder = forward_of(
-      op, "decoder", {decoder_weights, decoder_biases, decoder_activations}, y, latent, y.size(1));
+  const auto decoder =
+      forward_of(op, "decoder", {decoder_weights, decoder_biases, decoder_activations}, y, latent,
+                 y.size(1), true);
   const auto encoder =
       forward_of(op, "encoder", {encoder_weights, encoder_biases, encoder_activations}, y,
-                 padded_pixels(op, decoder), latent);
+                 padded_pixels(op, decoder), latent, false);
   return Room(op, net, decoder, encoder, room_of(op, y.get_device()), current_stream(y)).resident;
 }
 
@@ -260,11 +261,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
   const MlpNetwork net = network_of({weights, adjoints, tangents, biases, activations}, mlp);
   const auto decoder =
       forward_of(op, "decoder", {decoder_weights, decoder_biases, decoder_activations}, y,
-                 sizes.latent, sizes.pixels);
+                 sizes.latent, sizes.pixels, true);
   const int64_t pixels = padded_pixels(op, decoder);
   const auto encoder =
       forward_of(op, "encoder", {encoder_weights, encoder_biases, encoder_activations}, y, pixels,
-                 sizes.latent);
+                 sizes.latent, false);
   STD_TORCH_CHECK(!values || (net.layers[net.count - 1].inputs == pixels && !scale), op,
                   ": expected a last layer that measures the image, without a scale");
   Tensor x = torch::stable::empty_like(y), decoded = torch::stable::empty_like(y);

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kMlpThreads, 1) tile_kernel(const __grid_const
     reinterpret_cast<float*>(memory)[i] = 0.0f;
   }
   if (threadIdx.x < kMlpImages) own.images[threadIdx.x] = own.descending[threadIdx.x] = -1;
-  if (threadIdx.x == 0) own.turn.waited = 0;
+  if (threadIdx.x == 0) own.turn.waited = own.turn.waited_to_weigh = 0;
   __syncthreads();  // cleared
   for (;;) {
     const bool works = fill_tasks(joint);

@@ -99,7 +99,7 @@ __device__ __forceinline__ void pass(const DrawTile& tile, const MlpData& data) 
     const auto& layer = net.layers[l];
     float* y = tile.area(l);
     const int y_stride = float_row(layer.stride);
-    float_product<false>(
+    tf32_product(
         tile.area(l - 1), float_row(layer.inputs), layer.rows, layer.inputs, layer.stride,
         tile.at.rows, [&](int, int column) { return load2(layer.bias + column); },
         [&](int row, int column, float v0, float v1, float2 bias) {
@@ -112,7 +112,7 @@ __device__ __forceinline__ void pass(const DrawTile& tile, const MlpData& data) 
     compare_rows(tile, data);
   } else {
     const auto& top = net.layers[net.count - 1];
-    float_product<false>(
+    tf32_product(
         tile.area(net.count - 2), float_row(top.inputs), top.rows, top.inputs, top.stride,
         tile.at.rows, [&](int row, int column) { return prepare_pair(tile, data, row, column); },
         [&](int row, int column, float v0, float v1, const Pair& pair) {

@@ -69,7 +69,8 @@ struct MlpTileView {
   float* slots;
 
   // Shared [images]: the 2^-e of split rows, which the warp of a row writes where it splits it:
-  // activate_rows, settle_outputs, settle_rows -> forward(l), backward(l) -> the next product.
+  // activate_rows, settle_outputs, settle_rows -> forward(l), backward(l) -> the next product;
+  // those of tile_joint.cuh likewise, between these.
   float* factors;
 
   __device__ float* slot(int index) const { return slots + static_cast<int64_t>(index) * at.slot; }

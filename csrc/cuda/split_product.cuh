@@ -45,7 +45,8 @@ __device__ __forceinline__ float split_row(float* row, int width, float largest)
 }
 
 // What a product is of: y [rows][columns] = x w^T, or += it, of split rows x [rows][depth], with
-// 2^-e of each in `factors`, and split weights w [columns][depth], whose scale `unscale` undoes.
+// 2^-e of each in `factors`, and split weights w [columns][depth], whose scale `unscale` undoes. A
+// row of w is one of eight columns, of which the product may take a part of the depth.
 struct SplitProduct {
   const float *x, *factors;  // shared
   float* y;                  // shared
@@ -59,11 +60,11 @@ struct SplitProduct {
 // running sum towards zero, so that it is emptied into rounded sums every 64 inputs.
 template <int kTiles, int kWide>
 __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin, int end) {
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, steps = of.depth / 32;
+  const int lane = threadIdx.x % 32, steps = of.depth / 32;
   const __half* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
-    row[n] = of.w + static_cast<int64_t>(8 * min(begin + n, end - 1) + g) * of.w_stride + 8 * t;
+    row[n] = of.w + static_cast<int64_t>(min(begin + n, end - 1)) * of.w_stride + 8 * lane;
   }
   uint32_t x[kTiles];
 #pragma unroll
@@ -76,7 +77,7 @@ __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin,
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
 #pragma unroll
-      for (int n = 0; n < kWide; ++n) into[part][n] = read_once(row[n] + 64 * q + 32 * part);
+      for (int n = 0; n < kWide; ++n) into[part][n] = read_once(row[n] + 512 * q + 256 * part);
     }
   };
 #pragma unroll
@@ -138,7 +139,8 @@ __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin,
 }
 
 // What undoes the scale of a layer's split weights.
-__device__ inline float unscale_of(const MlpNetwork::Layer& layer) {
+template <class Layer>
+__device__ inline float unscale_of(const Layer& layer) {
   return __frcp_rn(*layer.scale) * (1.0f / kSplitScale);
 }
 

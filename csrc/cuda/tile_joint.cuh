@@ -28,8 +28,10 @@
 
 namespace jpmap {
 
-// Turns that a task waits for others that ask the encoder too.
-constexpr int kPatience = 4;
+// Turns that a task waits for others that ask the encoder too, or that are to be weighed, and of
+// how many slots one has to ask: by trial.
+constexpr int kPatience = 4, kEncoders = 4;
+constexpr int kWeighPatience = 2, kWeighers = 8;
 
 // What a block's threads agree on beside their tasks, in shared memory.
 struct TileTurn {
@@ -37,8 +39,8 @@ struct TileTurn {
   int encoding[kMlpImages], weighing[kMlpImages];  // slots, in order
   int encoders, weighers;                          // of them
 
-  // The first lane alone. How long one has waited for the encoder.
-  int waited;
+  // The first lane alone. How long one has waited for the encoder, and to be weighed.
+  int waited, waited_to_weigh;
 
   // choose -> chosen -> every thread. Whether a system has to say what a Newton step promises.
   bool proves;
@@ -137,34 +139,59 @@ struct TileJoint {
   }
 };
 
-// One block: y [16][columns] = x [16][depth] times w [columns][depth]^T, all in shared memory but
-// w. One copy of it, whoever calls: the code of a turn is long as it is.
-__device__ __forceinline__ void multiply(const float* x, const float* w, int depth, int columns,
-                                         float* y) {
-  const int y_stride = float_row(columns);
-  share_columns(0, columns / 8, [&](auto width, int begin, int end) {
-    float_columns<1, decltype(width)::value, true>(
-        x, float_row(depth), w, depth, begin, end, [](int, int) { return 0; },
-        [&](int row, int column, float v0, float v1, int) {
-          store2(y + row * y_stride + column, v0, v1);
-        });
-  });
+// A warp a row: rows of `width` floats that `value(row, j)` and its neighbour are of, to an area,
+// split.
+template <class Value>
+__device__ __forceinline__ void gather(const MlpTileView& tile, int rows, int width, int area,
+                                       const Value& value) {
+  const int lane = threadIdx.x % 32;
+  for (int row = threadIdx.x / 32; row < rows; row += kMlpWarps) {
+    float* to = tile.floats(area) + row * split_stride(width);
+    float largest = 0;
+#pragma unroll 4
+    for (int j = 2 * lane; j < width; j += 64) {
+      const float2 v = value(row, j);
+      store2(to + j, v.x, v.y);
+      largest = fmaxf(largest, fmaxf(fabsf(v.x), fabsf(v.y)));
+    }
+    const float factor = split_row(to, width, largest);
+    if (lane == 0) tile.factors[row] = factor;
+  }
 }
 
-// Layers [from, count) of a network at `rows` rows in an area: the area of the last one's values.
-// From behind one barrier to behind another.
+// One block: the product of split rows in an area with split weights [columns][depth], to the other
+// one.
+__device__ __forceinline__ void multiply(const MlpTileView& tile, const __half* w, float unscale,
+                                         int depth, int columns, int rows, int area) {
+  split_product({tile.floats(area), tile.factors, tile.floats(area ^ 1), w, unscale,
+                 split_stride(depth), split_stride(columns), 16 * depth, depth, rows, false},
+                columns);
+}
+
+// Layers [from, count) of a network at `rows` rows, split, in an area: the area of the last one's
+// values, as they are. From behind one barrier to behind another.
 __device__ __forceinline__ int pass(const MlpTileView& tile, const ForwardNetwork& net, int from,
                                     int rows, int area) {
   for (int l = from; l < net.count; ++l, area ^= 1) {
     const ForwardLayer& layer = net.layers[l];
-    float* y = tile.floats(area ^ 1);
-    multiply(tile.floats(area), layer.rows, layer.inputs, layer.stride, y);
+    const float* y = tile.floats(area ^ 1);
+    multiply(tile, layer.split, unscale_of(layer), layer.inputs, layer.stride, rows, area);
     __syncthreads();  // multiplied
-    for (int j = threadIdx.x; j < layer.stride; j += kMlpThreads) {
-      const float bias = layer.bias[j];
-      for (int row = 0; row < rows; ++row) {
-        float& value = y[row * float_row(layer.stride) + j];
-        value = activate(layer.activation, value + bias);
+    const auto value = [&](int row, int j) {
+      const float2 sum = load2(y + row * split_stride(layer.stride) + j),
+                   bias = load2(layer.bias + j);
+      return make_float2(activate(layer.activation, sum.x + bias.x),
+                         activate(layer.activation, sum.y + bias.y));
+    };
+    if (l + 1 < net.count) {
+      gather(tile, rows, layer.stride, area ^ 1, value);  // in place: a lane has its own numbers
+    } else {
+      for (int row = threadIdx.x / 32; row < rows; row += kMlpWarps) {
+        float* mine = tile.floats(area ^ 1) + row * split_stride(layer.stride);
+        for (int j = 2 * (threadIdx.x % 32); j < layer.stride; j += 64) {
+          const float2 v = value(row, j);
+          store2(mine + j, v.x, v.y);
+        }
       }
     }
     __syncthreads();  // activated
@@ -178,16 +205,25 @@ __device__ __forceinline__ void begin_descent(const TileJoint& joint, int slot) 
   joint.block.images[slot] = slot;
 }
 
-// The first warp, a lane a slot: who weighs in this turn.
-__device__ __forceinline__ void list_weighers(const TileJoint& joint) {
+// The first warp, a lane a slot: who weighs in this turn, which begins or has encoded. A few weigh
+// together, as a few encode together.
+__device__ __forceinline__ void list_weighers(const TileJoint& joint, bool turn_begins) {
   const int mine = threadIdx.x;
   bool weighs = false;
   if (mine < joint.run.at.images && joint.own.images[mine] >= 0) {
     const TilePhase phase = joint.tasks[mine].phase;
     weighs = phase != TilePhase::kEncode && joint.block.images[mine] < 0;
   }
+  const bool descends = mine < joint.run.at.images && joint.block.images[mine] >= 0;
+  const bool others = __any_sync(0xffffffffu, descends);
   const int count = list_slots(weighs, joint.own.turn.weighing);
-  if (mine == 0) joint.own.turn.weighers = count;
+  if (mine == 0) {
+    TileTurn& turn = joint.own.turn;
+    const bool due = kWeighers * count >= joint.run.at.images ||
+                     turn.waited_to_weigh >= kWeighPatience || !others;
+    if (turn_begins) turn.waited_to_weigh = count == 0 || due ? 0 : turn.waited_to_weigh + 1;
+    turn.weighers = due ? count : 0;
+  }
 }
 
 // Gives the empty slots tasks from the queue, begins what waited, and says who encodes: where many
@@ -225,11 +261,11 @@ __device__ __forceinline__ bool fill_tasks(const TileJoint& joint) {
   const int asked = list_slots(asks, joint.own.turn.encoding);
   if (mine == 0) {
     const bool due =
-        4 * asked >= joint.run.at.images || joint.own.turn.waited >= kPatience || !others;
+        kEncoders * asked >= joint.run.at.images || joint.own.turn.waited >= kPatience || !others;
     joint.own.turn.waited = asked == 0 || due ? 0 : joint.own.turn.waited + 1;
     joint.own.turn.encoders = due ? asked : 0;
   }
-  list_weighers(joint);
+  list_weighers(joint, true);
   return works;
 }
 
@@ -241,14 +277,11 @@ __device__ __forceinline__ void encode(const TileJoint& joint) {
   for (int begin = 0; begin < encoders; begin += MlpTaskLayout::kRows) {
     const int rows = min(MlpTaskLayout::kRows, encoders - begin);
     const int* slots = joint.own.turn.encoding + begin;
-    for (int row = 0; row < rows; ++row) {
-      const float* x = joint.x(slots[row], 0);
-      float* to = tile.floats(0) + row * float_row(pixels);
-      for (int j = threadIdx.x; j < pixels; j += kMlpThreads) to[j] = x[j];
-    }
+    gather(tile, rows, pixels, 0,
+           [&](int row, int j) { return load2(joint.x(slots[row], 0) + j); });
     __syncthreads();  // gathered
     const float* codes = tile.floats(pass(tile, joint.run.encoder, 0, rows, 0));
-    const int stride = float_row(joint.run.encoder.layers[joint.run.encoder.count - 1].stride);
+    const int stride = split_stride(joint.run.encoder.layers[joint.run.encoder.count - 1].stride);
     for (int i = threadIdx.x; i < rows * k; i += kMlpThreads) {
       joint.trial(slots[i / k])[i % k] = codes[i / k * stride + i % k];
     }
@@ -264,7 +297,7 @@ __device__ __forceinline__ void encode(const TileJoint& joint) {
       if (!weighs) begin_descent(joint, slot);
     }
     __syncwarp();
-    list_weighers(joint);
+    list_weighers(joint, false);
   }
 }
 

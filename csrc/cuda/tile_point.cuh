@@ -29,27 +29,30 @@ __device__ __forceinline__ DecodedRows decode(const TileJoint& joint, const int*
                                               int& area) {
   const MlpTileView& tile = joint.tile();
   const ForwardNetwork& decoder = joint.run.decoder;
-  const int stride = float_row(joint.run.at.pixels);
+  const int stride = split_stride(joint.run.at.pixels);
   int made = joint.run.known;
   area = 0;
   if (made == decoder.count) return {nullptr, stride};
   if (made > 0) {
-    const int width = decoder.layers[made].inputs;
-    for (int row = 0; row < rows; ++row) {
-      const float* value = tile.slot(slots[row]) + joint.run.at.value[made - 1];
-      float* to = tile.floats(area) + row * float_row(width);
-      for (int j = threadIdx.x; j < width; j += kMlpThreads) to[j] = value[j];
-    }
+    gather(tile, rows, decoder.layers[made].inputs, area, [&](int row, int j) {
+      return load2(tile.slot(slots[row]) + joint.run.at.value[made - 1] + j);
+    });
   } else {
     const ForwardLayer& layer = decoder.layers[0];
     const int k = tile.net.latent;
-    for (int j = threadIdx.x; j < layer.stride; j += kMlpThreads) {
-      for (int row = 0; row < rows; ++row) {
-        const float* code = joint.trial(slots[row]);
-        float a = layer.bias[j];
-        for (int c = 0; c < k; ++c) a = fmaf(layer.rows[j * k + c], code[c], a);
-        tile.floats(area)[row * float_row(layer.stride) + j] = activate(layer.activation, a);
+    const auto value = [&](int row, int j) {
+      float a = layer.bias[j];
+      for (int c = 0; c < k; ++c) a = fmaf(layer.rows[j * k + c], joint.trial(slots[row])[c], a);
+      return activate(layer.activation, a);
+    };
+    const auto pair = [&](int row, int j) { return make_float2(value(row, j), value(row, j + 1)); };
+    if (decoder.count == 1) {
+      for (int row = threadIdx.x / 32; row < rows; row += kMlpWarps) {
+        float* mine = tile.floats(area) + row * stride;
+        for (int j = threadIdx.x % 32; j < layer.stride; j += 32) mine[j] = value(row, j);
       }
+    } else {
+      gather(tile, rows, layer.stride, area, pair);
     }
     made = 1;
   }
@@ -97,41 +100,44 @@ __device__ __forceinline__ const float* project(const TileJoint& joint, const in
   const JointInput& in = joint.run.input;
   const auto& map = tile.net.layers[tile.net.count - 1];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, p = tile.net.outputs;
-  float *whole = tile.floats(area), *measured = tile.floats(area ^ 1);
-  for (int row = warp; row < rows; row += kMlpWarps) {
+  const int pixels = joint.run.at.pixels;
+  // In place where G is in that area: a lane has its own numbers.
+  gather(tile, rows, pixels, area, [&](int row, int j) {
     const int slot = slots[row];
-    const bool given = published(joint.tasks[slot]);
-    const float* g = from.row(joint, row, slot);
+    const float2 here = load2(from.row(joint, row, slot) + j);
+    store2(joint.decoded(slot, 1) + j, here.x, here.y);
+    if (!published(joint.tasks[slot])) return here;
     const float* y = in.y + joint.own.images[slot] * in.pixels;
-    float *to = whole + row * float_row(joint.run.at.pixels), *decoded = joint.decoded(slot, 1);
-    for (int j = lane; j < joint.run.at.pixels; j += 32) {
-      const float here = g[j];
-      decoded[j] = here;
-      to[j] = !given ? here : j < in.pixels ? y[j] : 0.0f;
-    }
-  }
+    return make_float2(j < in.pixels ? y[j] : 0.0f, j + 1 < in.pixels ? y[j + 1] : 0.0f);
+  });
   __syncthreads();  // opened
-  multiply(whole, map.rows, map.inputs, map.stride, measured);
+  multiply(tile, map.split_rows, unscale_of(map), map.inputs, map.stride, rows, area);
   __syncthreads();  // multiplied
   for (int row = warp; row < rows; row += kMlpWarps) {
     const int slot = slots[row];
     const int64_t image = joint.own.images[slot];
     const bool given = published(joint.tasks[slot]);
     const float noise = noise_of(in, image);
-    float* mine = measured + row * float_row(map.stride);
+    float* mine = tile.floats(area ^ 1) + row * split_stride(map.stride);
     double sum = 0;
+    float largest = 0;
     for (int j = lane; j < map.stride; j += 32) {
       mine[j] = j < p ? gain_of(in, noise, image, j, joint.run.data.target[image * p + j], mine[j],
                                 given, sum)
                       : 0.0f;
+      largest = fmaxf(largest, fabsf(mine[j]));
     }
     sum = group_sum<32>(sum);
-    if (lane == 0) joint.own.turn.data[row] = sum;
+    const float factor = split_row(mine, map.stride, largest);
+    if (lane == 0) {
+      joint.own.turn.data[row] = sum;
+      tile.factors[row] = factor;
+    }
   }
   __syncthreads();  // divided
-  multiply(measured, map.columns, map.stride, map.inputs, whole);
+  multiply(tile, map.split_columns, unscale_of(map), map.stride, map.inputs, rows, area ^ 1);
   __syncthreads();  // multiplied
-  return whole;
+  return tile.floats(area);
 }
 
 // A warp a slot: its candidate for A = U H from what the gains add, and what it adds to the sums.
@@ -146,7 +152,7 @@ __device__ __forceinline__ void project_slot(const TileJoint& joint, int row, in
   for (int j = threadIdx.x % 32; j < joint.run.at.pixels; j += 32) {
     float found = 0.0f;
     if (j < in.pixels) {
-      found = given ? y[j] : decoded[j] + added[row * float_row(joint.run.at.pixels) + j];
+      found = given ? y[j] : decoded[j] + added[row * split_stride(joint.run.at.pixels) + j];
       add_pixel(found, decoded[j], first ? 0.0f : old[j], sums);
     }
     x[j] = found;

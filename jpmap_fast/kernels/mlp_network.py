@@ -46,7 +46,11 @@ class PackedNetwork:
 
 @dataclass(frozen=True)
 class ForwardNetwork:
-    """Layers without a way back: ``weights``, ``biases`` and ``codes`` as in ``PackedNetwork``."""
+    """Layers without a way back: ``weights``, ``biases`` and ``codes`` as in ``PackedNetwork``.
+
+    On a GPU ``weights`` has more after W of every layer: ``split(W, s)`` of every one that does not
+    take codes, then s of those.
+    """
 
     weights: list[Tensor]
     biases: list[Tensor]
@@ -66,9 +70,12 @@ def pack_forward(
     on_gpu = layers[0].weight.device.type == "cuda"
     weights = [layer.packed for layer in layers]
     if on_gpu:
-        weights = [layer.rows for layer in layers]
+        wide = layers if of_images else layers[1:]
+        splits = [_split_layer(layer) for layer in wide]
+        weights = [layer.rows for layer in wide]
+        weights += [rows for rows, _, _ in splits] + [scale for _, _, scale in splits]
         if not of_images:
-            weights[0] = layers[0].first_rows
+            weights.insert(0, layers[0].first_rows)
     return ForwardNetwork(
         weights,
         [layer.padded_bias for layer in layers],
@@ -131,17 +138,19 @@ def split(weight: Tensor, scale: Tensor) -> Tensor:
         scale: s [1].
 
     Returns:
-        [out, 2 in]: of every 32 inputs their high parts, then their low ones, input 8 i + 2 t + e
-        at 8 t + 2 i + e (i, t < 4, e < 2). So 16 consecutive bytes are what a lane holds of a
-        matrix unit's factor [16][8], twice.
+        [out / 8, 16 in]: of every eight outputs and 32 inputs their high parts, then their low
+        ones; of each the 16 bytes that a lane holds of a matrix unit's factor [16][8], twice, lane
+        after lane: lane 4 g + t has of output g the inputs 8 i + 2 t + e (i < 4, e < 2), in order.
+        So a warp reads 512 consecutive bytes.
     """
     outputs, inputs = weight.shape
     largest = torch.finfo(torch.float16).max
     scaled = (weight * scale * SPLIT_SCALE).clamp(-largest, largest)
     high = scaled.half()
     parts = torch.stack([high, (scaled - high.float()).half()], dim=1)
-    ordered = parts.reshape(outputs, 2, inputs // 32, 4, 4, 2).permute(0, 2, 1, 4, 3, 5)
-    return ordered.reshape(outputs, 2 * inputs)
+    # output tile, output, part, input block, i, t, e
+    ordered = parts.reshape(outputs // 8, 8, 2, inputs // 32, 4, 4, 2).permute(0, 3, 2, 1, 5, 4, 6)
+    return ordered.reshape(outputs // 8, 16 * inputs)
 
 
 def paired(weight: Tensor) -> Tensor:
