@@ -40,8 +40,10 @@ class Restorer:
 
     The operator's factorisation, the packed weights, the restriction of the decoder to observed
     pixels and, on a GPU, a CUDA graph of the whole restoration are made at construction. On a GPU a
-    call copies y and launches the graph on the current stream: it allocates nothing and never waits
-    for the device. What it returns is overwritten by the next call.
+    call copies y and launches the graph on the current stream: it allocates nothing of the device's
+    and, where ``path`` is "compiled", never waits for it; elsewhere a step of the descents is a
+    graph of its own, launched until the device says that every image has ended. What it returns is
+    overwritten by the next call.
 
     Every method and setting of ``restore`` runs, with the same candidates and acceptance tests. On
     a CPU results have the bits of ``restore``; on a GPU objectives agree to rounding, or to another
@@ -63,9 +65,7 @@ class Restorer:
             reads that of a physics.
         batch_size: B >= 1.
         method: any that ``restore`` takes.
-        steps: the most steps of a descent, in place of the solver's ``max_steps``. For a decoder
-            without a compiled solve all of them are executed on a GPU, the price of not waiting for
-            the device; there None is 25 unless the solver says otherwise.
+        steps: the most steps of a descent, in place of the solver's ``max_steps``.
         residual: the model of x - G(z), see ``restore``.
         image_shape: (C, H, W), for a prior of any image size that is not bound to one.
         generator: source of random starts, drawn once.
@@ -172,7 +172,9 @@ class Restorer:
         self._graph: Recorded[Result] | None = None
         self._graph_from_codes: Recorded[Result] | None = None
         if self.captured:
-            self._graph = Recorded(y.device, lambda: run.on_device(y, None, self._fixed))
+            self._graph = Recorded(
+                y.device, lambda: run.on_device(y, None, self._fixed), loops=True
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed weights, factorisations and graphs are made anew where it arrives.
@@ -264,7 +266,7 @@ class Restorer:
         if self._graph_from_codes is None:
             self._z0 = z0.new_zeros(self._batch, z0.shape[1])
             self._graph_from_codes = Recorded(
-                y.device, lambda: run.on_device(self._y, self._z0, self._fixed)
+                y.device, lambda: run.on_device(self._y, self._z0, self._fixed), loops=True
             )
         self._z0[:number].copy_(z0)
         return self._graph_from_codes()

@@ -13,6 +13,12 @@ def polling_interval(device: torch.device, every: int) -> int:
     return 1 if device.type == "cpu" else every
 
 
+def rung(number: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, ... that is >= number >= 1."""
+    power = 1 << (number - 1).bit_length()
+    return 3 * power // 4 if power > 2 and number <= 3 * power // 4 else power
+
+
 class WorkingSet:
     """The images of a batch that are still at work, under every loop in which each has its own end.
 
@@ -25,7 +31,9 @@ class WorkingSet:
         batch: how many images there are, >= 0.
         device: where they are.
         every: steps between two questions on a GPU, see ``due``.
-        full: in (0, 1]; rows are dropped once no larger part of them is at work.
+        full: in (0, 1]; rows are dropped once no larger part of them has to be left.
+        few_sizes: leave numbers of rows that are a ``rung``, with images that are done to fill
+            them: for work that is prepared once for every number of rows.
 
     Attributes:
         index: which images the rows are of [W].
@@ -33,11 +41,17 @@ class WorkingSet:
     """
 
     def __init__(
-        self, batch: int, device: torch.device, *, every: int = 1, full: float = 1.0
+        self,
+        batch: int,
+        device: torch.device,
+        *,
+        every: int = 1,
+        full: float = 1.0,
+        few_sizes: bool = False,
     ) -> None:
         self.index = torch.arange(batch, device=device)
         self.left = batch
-        self._batch, self._full = batch, full
+        self._batch, self._full, self._few_sizes = batch, full, few_sizes
         self._interval = polling_interval(device, every)
         self._kept = self.index
         self._ends: list[Tensor] | None = None
@@ -58,11 +72,13 @@ class WorkingSet:
         """
         rows = self.index.numel()
         self.left = int(running.sum())
-        if not 0 < self.left < rows or self.left > self._full * rows:
+        size = rung(self.left) if self._few_sizes and self.left else self.left
+        if not 0 < size < rows or size > self._full * rows:
             return False
-        done = (~running).nonzero()[:, 0]
+        # Those at work in order, then the others.
+        order = torch.sort(running.byte(), descending=True, stable=True).indices
+        self._kept, done = order[:size], order[size:]
         self._put(self.index[done], [end[done] for end in ends])
-        self._kept = running.nonzero()[:, 0]
         self.index = self.index[self._kept]
         return True
 

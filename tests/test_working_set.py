@@ -10,7 +10,7 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast import _working_set
-from jpmap_fast._working_set import WorkingSet, polling_interval
+from jpmap_fast._working_set import WorkingSet, polling_interval, rung
 from jpmap_fast.solvers import gauss_newton
 
 # Steps after which each image is done; several at once, the first at once, the last alone.
@@ -110,9 +110,33 @@ def test_methods_end_the_same_whenever_they_ask(name, monkeypatch):
 
     expected = restored()
     monkeypatch.setattr(_working_set, "polling_interval", lambda device, every: every)
-    monkeypatch.setattr(gauss_newton, "WorkingSet", lambda *a, full: WorkingSet(*a, full=0.3))
+    few = {"full": 0.3, "few_sizes": True}
+    monkeypatch.setattr(gauss_newton, "WorkingSet", lambda *a, **_: WorkingSet(*a, **few))
     found = restored()
     for field in ("x", "objective", "iterations", "status_code"):
         exact = {"rtol": 0, "atol": 0, "equal_nan": True}
         torch.testing.assert_close(getattr(found, field), getattr(expected, field), **exact)
     assert len(set(expected.iterations.tolist())) > 1 or name == "few steps"
+
+
+def test_rungs_are_few_and_near():
+    found = [rung(number) for number in range(1, 4097)]
+    assert all(number <= size < 1.5 * number + 1 for number, size in enumerate(found, 1))
+    assert len(set(found)) == 24 and found == sorted(found)
+
+
+@pytest.mark.parametrize("full", [1.0, 0.75])
+def test_few_sizes_change_no_result(full):
+    length = torch.randint(1, 40, (53,), generator=torch.Generator().manual_seed(0))
+    working = WorkingSet(len(length), length.device, full=full, few_sizes=True)
+    limit, steps, sizes = length, torch.zeros_like(length), set()
+    running = torch.ones_like(length, dtype=torch.bool)
+    while working.left:
+        steps = steps + running
+        running = running & (steps < limit)
+        if working.finish(running, steps):
+            limit, steps, running = map(working.select, (limit, steps, running))
+            assert int(running.sum()) == working.left and len(running) == len(working.index)
+            sizes.add(len(running))
+    assert torch.equal(working.results(steps)[0], length)
+    assert sizes and all(size == rung(size) for size in sizes)

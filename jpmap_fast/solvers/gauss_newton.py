@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jpmap_fast._capture import State, repeated
 from jpmap_fast._validate import choice, count, positive, switch
 from jpmap_fast._working_set import WorkingSet
 from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_restore
@@ -17,11 +18,12 @@ from jpmap_fast.solvers.quadratic_model import (
     DirectModel,
     ImplicitModel,
     QuadraticModel,
+    Step,
 )
 
-# On a GPU a working set is compacted once it is no fuller than this, and expanded as a whole if
-# more than this part of it has moved: a new number of images is a new set of convolution plans,
-# which costs more than a few images of work. On a CPU it is free.
+# On a GPU a working set is compacted once it has to be no fuller than this, to one of few sizes: a
+# new number of images is a new set of convolution plans, which costs more than a few images of
+# work. On a CPU it is free.
 FULL_ON_GPU = 0.75
 
 # Trial steps where nothing else is said: of a descent that ends by itself, and of one in which
@@ -58,7 +60,7 @@ class GaussNewton:
     Args:
         tolerance: root mean square of the undamped step, > 0.
         max_steps: trial steps an image at most, >= 1; None for 200, or 25 where a CUDA graph has to
-            execute every one of them (a ``Restorer`` of a decoder without a compiled solve).
+            execute every one of them (a ``Sampler`` of a decoder without a compiled solve).
         initial_damping: first mu over the largest diagonal entry of H, > 0.
         second_order: use the Hessian where it is positive definite; False for Gauss-Newton alone.
         linear_solver: "direct" computes the k columns of the Jacobian and factorises H;
@@ -113,7 +115,7 @@ class GaussNewton:
 
         A compiled solve takes as many steps as it needs, and so does any on a CPU. In plain torch
         on a GPU ``max_steps`` steps (25 for None) by columns of the Jacobian are executed, in which
-        images that have stopped stay as they are.
+        images that have stopped stay as they are; but see ``_capture.repeated``.
 
         Args:
             objective: f.
@@ -172,60 +174,78 @@ class GaussNewton:
     def _fixed(
         self, objective: LatentObjective, z: Tensor, active: Tensor | None, way: Plan
     ) -> LatentSolution:
-        resolution = 8 * torch.finfo(z.dtype).eps
+        def judged(
+            z: Tensor, f: Tensor, mu: Tensor, growth: Tensor, count: Tensor, converged: Tensor,
+            running: Tensor, model: DirectModel,
+        ) -> State:  # fmt: skip
+            step = model.step(mu)
+            done, finite = self._done(f, mu, model, step)
+            converged, running = converged | (running & done), running & finite & ~done
+            parts = model.gradient, model.matrix, model.newton
+            return z, f, mu, growth, count, converged, step.d, step.promised, *parts, running
+
+        def next_of(state: State) -> State:
+            z, f, mu, growth, count, converged, d, promised, g, h, newton, running = state
+            trial = torch.where(running[:, None], z + d.to(z.dtype), z)
+            f_new, there = DirectModel.at(objective, trial, self.second_order)
+            accept = running & (f_new < f)
+            damped, growth = _damping(mu, growth, (f - f_new) / promised, accept)
+            model = there.where(accept, DirectModel(g, h, newton, self.second_order))
+            return judged(
+                torch.where(accept[:, None], trial, z),
+                torch.where(accept, f_new, f),
+                torch.where(running, damped, mu),
+                growth,
+                count + running,
+                converged,
+                running,
+                model,
+            )
+
         f, model = DirectModel.at(objective, z, self.second_order)
         running = torch.ones_like(f, dtype=torch.bool) if active is None else active
         f = torch.where(running, f, torch.nan)
         mu = self.initial_damping * model.largest
-        growth = torch.full_like(mu, 2.0)
         count = torch.zeros_like(f, dtype=torch.int64)
-        converged = torch.zeros_like(running)
-        limit = FIXED_STEPS if self.max_steps is None else self.max_steps
-        for step_number in range(limit + 1):
-            step = model.step(mu)
-            finite = torch.isfinite(f) & torch.isfinite(step.size)
-            done = step.size <= self.tolerance
-            done |= step.decrement <= resolution * f.abs()
-            done |= mu > model.largest / resolution
-            converged |= running & done & finite
-            running = running & ~done & finite
-            if step_number == limit:
-                break
-            trial = torch.where(running[:, None], z + step.d.to(z.dtype), z)
-            f_new, there = DirectModel.at(objective, trial, self.second_order)
-            accept = running & (f_new < f)
-            shrink = (1 - (2 * (f - f_new) / step.promised - 1) ** 3).clamp(1 / 3, 2)
-            mu = torch.where(accept, mu * shrink, torch.where(running, mu * growth, mu))
-            growth = torch.where(accept, 2.0, 2 * growth)
-            z = torch.where(accept[:, None], trial, z)
-            f = torch.where(accept, f_new, f)
-            model = there.where(accept, model)
-            count = count + running
+        never = torch.zeros_like(running)
+        begun = judged(z, f, mu, torch.full_like(mu, 2.0), count, never, running, model)
+        blind = FIXED_STEPS if self.max_steps is None else self.max_steps
+        z, f, _, _, count, converged, *_ = repeated(next_of, begun, self._limit, blind)
         return LatentSolution(z, f, count, converged, way.path, way.reason)
 
+    def _done(
+        self, f: Tensor, mu: Tensor, model: QuadraticModel, step: Step
+    ) -> tuple[Tensor, Tensor]:
+        """Of which images the descent has ended, and of which there is a step at all [B] bool."""
+        resolution = 8 * torch.finfo(model.gradient.dtype).eps
+        finite = torch.isfinite(f) & torch.isfinite(step.size)
+        done = step.size <= self.tolerance
+        done |= step.decrement <= resolution * f.abs()
+        # A damping this large moves z by less than its last digit: no descent is left.
+        done |= mu > model.largest / resolution
+        return done & finite, finite
+
     def _minimise(self, objective: LatentObjective, z: Tensor, way: Plan) -> LatentSolution:
-        batch = z.shape[0]
-        resolution, said = 8 * torch.finfo(z.dtype).eps, (way.path, way.reason)
+        batch, said = z.shape[0], (way.path, way.reason)
         count = torch.zeros(batch, dtype=torch.int64, device=z.device)
         converged = torch.zeros(batch, dtype=torch.bool, device=z.device)
         if batch == 0:
             return LatentSolution(z.clone(), z.new_empty(0).double(), count, converged, *said)
 
         # Everything below is a row an image of the working set; `alive` are those still at work.
-        full = FULL_ON_GPU if z.is_cuda else 1.0
-        working = WorkingSet(batch, z.device, full=full)
+        working = WorkingSet(
+            batch, z.device, full=FULL_ON_GPU if z.is_cuda else 1.0, few_sizes=z.is_cuda
+        )
+        # On a GPU, which waits for its host, an expansion at the trial is cheaper than a decode and
+        # then an expansion of what moved.
+        together = z.is_cuda and way.direct
         alive = torch.ones_like(converged)
         f, model = self._model(objective, z, way)
         mu = self.initial_damping * model.largest
         growth = torch.full_like(mu, 2.0)
         for number in range(self._limit + 1):
             step = model.step(mu)
-            finite = torch.isfinite(f) & torch.isfinite(step.size)
-            done = step.size <= self.tolerance
-            done |= step.decrement <= resolution * f.abs()
-            # A damping this large moves z by less than its last digit: no descent is left.
-            done |= mu > model.largest / resolution
-            done &= finite
+            done, finite = self._done(f, mu, model, step)
             converged = converged | (alive & done)
             if number == self._limit:
                 break
@@ -239,20 +259,22 @@ class GaussNewton:
             if not working.left:
                 break
 
-            trial = torch.where(alive[:, None], z + d.to(z.dtype), z)
-            f_new = objective.value(trial)
-            gain = (f - f_new) / promised
+            old, trial = f, torch.where(alive[:, None], z + d.to(z.dtype), z)
+            if together:
+                f_new, there = DirectModel.at(objective, trial, self.second_order)
+            else:
+                f_new = objective.value(trial)
             accept = alive & (f_new < f)
             z = torch.where(accept[:, None], trial, z)
             f = torch.where(accept, f_new, f)
-            shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
-            mu = torch.where(accept, mu * shrink, mu * growth)
-            growth = torch.where(accept, 2.0, 2 * growth)
+            mu, growth = _damping(mu, growth, (old - f_new) / promised, accept)
             count = count + alive
+            if together:
+                assert isinstance(model, DirectModel)
+                model = there.where(accept, model)
+                continue
             # A refused step costs one decode: only what moved is expanded again.
             moved = accept.nonzero()[:, 0]
-            if moved.numel() > full * accept.numel():
-                moved = torch.arange(accept.numel(), device=z.device)
             if moved.numel():
                 model = model.renewed(moved, z, objective)
         z, f, count, converged = working.results(z, f, count, converged)
@@ -264,3 +286,9 @@ class GaussNewton:
         if way.direct:
             return DirectModel.at(objective, z, self.second_order)
         return ImplicitModel.at(objective, z, FORCING)
+
+
+def _damping(mu: Tensor, growth: Tensor, gain: Tensor, accept: Tensor) -> tuple[Tensor, Tensor]:
+    """Nielsen's rule: the next mu and what it grows by if the next step is refused too, [B]."""
+    shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
+    return torch.where(accept, mu * shrink, mu * growth), torch.where(accept, 2.0, 2 * growth)

@@ -36,6 +36,11 @@ class QuadraticModel(Protocol):
     """f about z, per image."""
 
     @property
+    def gradient(self) -> Tensor:
+        """Of f [B, k]."""
+        ...
+
+    @property
     def largest(self) -> Tensor:
         """The largest diagonal entry of H, or an estimate of it [B] float64."""
         ...
