@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +33,13 @@ class PerImage:
     given: Tensor | float
     seen: np.ndarray[Any, np.dtype[np.float64]]
     batch: int
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest of at least one number; NaN for one among them."""
+        if not isinstance(self.given, Tensor):
+            return self.given, self.given
+        return float(self.seen.min()), float(self.seen.max())
 
     def like(self, tensor: Tensor, *, share: bool = False) -> Tensor:
         """One for each image [B], of the type and on the device of a tensor; nobody else's.
@@ -60,7 +68,8 @@ def filled(shape: tuple[int, ...], value: float, like: Tensor) -> Tensor:
     """
     device = like.device
     on_gpu = device.type == "cuda"
-    stream = torch.cuda.current_stream(device).cuda_stream if on_gpu else 0
+    # As a number, which is what takes least.
+    stream = torch._C._cuda_getCurrentRawStream(device.index) if on_gpu else 0
     key = (shape, value, like.dtype, device, stream)
     found = _filled.get(key)
     if found is not None and not found._version:

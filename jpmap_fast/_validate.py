@@ -92,10 +92,10 @@ def checked_numbers(
         seen = np.array(given.detach().tolist(), dtype=np.float64)
     else:
         seen = np.array([given])
-    limits = torch.finfo(like.dtype)
-    if not (seen.size and limits.tiny <= seen.min() and seen.max() <= limits.max):
+    limits, found = torch.finfo(like.dtype), PerImage(given, seen, batch)
+    if not (seen.size and limits.tiny <= found.ends[0] and found.ends[1] <= limits.max):
         _check_values(name, seen, like.dtype, allow_zero, advice)
-    return PerImage(given, seen, batch)
+    return found
 
 
 def _check_values(
@@ -130,10 +130,9 @@ def noise_levels(name: str, value: Any, batch: int, like: Tensor) -> PerImage:
     )
     levels = checked_numbers(name, value, batch, like, advice=advice)
     smallest = SMALLEST_SIGMA[like.dtype]
-    if levels.seen.size:
-        least = np.array([smallest, levels.seen.min()])
-        if least[1] < 2 * smallest:  # to compare them as they are computed with
-            least = _rounded(least, like.dtype)
+    if levels.seen.size and levels.ends[0] < 2 * smallest:
+        # To compare them as they are computed with.
+        least = _rounded(np.array([smallest, levels.ends[0]]), like.dtype)
         if least[1] < least[0]:
             raise ValueError(
                 f"{name}: expected at least {smallest:g} in {like.dtype}, got {least[1]:g}{advice}"
