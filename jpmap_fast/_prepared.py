@@ -166,7 +166,7 @@ def prepare(
     operator = unbound(given).to(dtype=like.dtype)
     image_shape = _image_shape(prior, given, y)
     prior = _bound(prior, image_shape, like)
-    shape = operator.bind(image_shape, like=y).measurement_shape
+    shape = operator._measured_shape(image_shape, y)
     batched = y.dim() != len(shape)
     if tuple(y.shape[1:] if batched else y.shape) != shape:
         raise ValueError(

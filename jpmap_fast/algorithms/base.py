@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import Any
@@ -116,9 +115,8 @@ class Algorithm(ABC):
         """A copy with other settings, past the constructor: they have been checked."""
         if not settings:
             return self
-        new = copy.copy(self)
-        for name, value in settings.items():
-            object.__setattr__(new, name, value)
+        new = object.__new__(type(self))
+        vars(new).update(vars(self), **settings)
         return new
 
     def __eq__(self, other: object) -> bool:
