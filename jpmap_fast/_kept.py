@@ -27,10 +27,7 @@ class Kept:
         """The value of ``key``, of ``make`` where there is none yet."""
         found: _Value | None = self._values.get(key)
         if found is None:
-            # Whatever mode it is first asked for in: it serves derivatives as well.
-            with torch.inference_mode(False), torch.no_grad():
-                found = make()
-            found = self._values.setdefault(key, found)
+            found = self._values.setdefault(key, _made(make))
         return found
 
     def get_of(
@@ -45,8 +42,7 @@ class Kept:
         host = on_host(tensor)[0] if host is None else host
         found: tuple[Tensor, _Value] | None = self._values.get(key)
         if found is None or found[0].device != host.device or not torch.equal(found[0], host):
-            with torch.inference_mode(False), torch.no_grad():
-                found = self._values[key] = (host.clone(), make())
+            found = self._values[key] = _made(lambda: (host.clone(), make()))
         return found[1]
 
     def peek(self, key: Hashable) -> Any:
@@ -55,3 +51,11 @@ class Kept:
 
     def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
         return Kept, ()
+
+
+def _made(make: Callable[[], _Value]) -> _Value:
+    """``make()``, whatever mode it is first asked for in: it serves derivatives as well."""
+    if not (torch.is_inference_mode_enabled() or torch.is_grad_enabled()):
+        return make()  # as it would be: to enter modes takes longer than many a thing that is made
+    with torch.inference_mode(False), torch.no_grad():
+        return make()
