@@ -19,6 +19,26 @@ DENSE_LIMIT = 1 << 30
 _SMALL_FLOATS = ("bfloat16", "float8")
 
 
+# Numbers up to which a tensor of a GPU is looked at on the host: what is asked of it there would be
+# launches and waits that take longer than the copy.
+COPIED = 1 << 16
+
+
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """Tensors as the host sees them: those of a GPU copied there, with one wait for all.
+
+    What is there already is not copied, nor what has more numbers than ``COPIED``.
+    """
+    copied = [t.device.type != "cpu" and t.numel() <= COPIED for t in tensors]
+    found = [
+        t.to("cpu", non_blocking=t.is_cuda) if copy else t
+        for t, copy in zip(tensors, copied, strict=True)
+    ]
+    for device in {t.device for t, copy in zip(tensors, copied, strict=True) if copy and t.is_cuda}:
+        torch.cuda.current_stream(device).synchronize()
+    return found
+
+
 def as_tensor(name: str, value: Any, *, device: torch.device | None = None) -> Tensor:
     """A dense tensor of a tensor, an array or nested numbers, of whatever type they are.
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from jpmap_fast._arrays import on_host
+
 _Value = TypeVar("_Value")
 
 
@@ -25,22 +27,22 @@ class Kept:
         """The value of ``key``, of ``make`` where there is none yet."""
         found: _Value | None = self._values.get(key)
         if found is None:
-            # Whatever mode it is first asked for in: it serves derivatives as well.
-            with torch.inference_mode(False), torch.no_grad():
-                found = make()
-            found = self._values.setdefault(key, found)
+            found = self._values.setdefault(key, _made(make))
         return found
 
-    def get_of(self, key: Hashable, tensor: Tensor, make: Callable[[], _Value]) -> _Value:
+    def get_of(
+        self, key: Hashable, tensor: Tensor, make: Callable[[], _Value], host: Tensor | None = None
+    ) -> _Value:
         """The value of ``key``, made of a tensor; anew where that holds other numbers by now.
 
         They are compared, since not every way to write into a tensor leaves a trace: an array of
-        NumPy may share its memory, and a CUDA graph counts no versions.
+        NumPy may share its memory, and a CUDA graph counts no versions. ``host`` is what
+        ``on_host`` gives of the tensor, of whoever has it.
         """
+        host = on_host(tensor)[0] if host is None else host
         found: tuple[Tensor, _Value] | None = self._values.get(key)
-        if found is None or not torch.equal(found[0], tensor):
-            with torch.inference_mode(False), torch.no_grad():
-                found = self._values[key] = (tensor.clone(), make())
+        if found is None or found[0].device != host.device or not torch.equal(found[0], host):
+            found = self._values[key] = _made(lambda: (host.clone(), make()))
         return found[1]
 
     def peek(self, key: Hashable) -> Any:
@@ -49,3 +51,11 @@ class Kept:
 
     def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
         return Kept, ()
+
+
+def _made(make: Callable[[], _Value]) -> _Value:
+    """``make()``, whatever mode it is first asked for in: it serves derivatives as well."""
+    if not (torch.is_inference_mode_enabled() or torch.is_grad_enabled()):
+        return make()  # as it would be: to enter modes takes longer than many a thing that is made
+    with torch.inference_mode(False), torch.no_grad():
+        return make()

@@ -135,10 +135,12 @@ def prepare(
     *,
     residual: str | Residual | None = None,
     codes: bool = True,
+    share: bool = False,
 ) -> Task:
     """Arguments of ``restore``, checked, with the prior as ``prior_of`` gives it.
 
-    Without ``codes`` the decoder is not asked whether it can be differentiated.
+    Without ``codes`` the decoder is not asked whether it can be differentiated. For ``share`` see
+    ``Problem.shares``.
     """
     foreign = translator_of(operator)
     if foreign is not None:
@@ -164,7 +166,7 @@ def prepare(
     operator = unbound(given).to(dtype=like.dtype)
     image_shape = _image_shape(prior, given, y)
     prior = _bound(prior, image_shape, like)
-    shape = operator.bind(image_shape, like=y).measurement_shape
+    shape = operator._measured_shape(image_shape, y)
     batched = y.dim() != len(shape)
     if tuple(y.shape[1:] if batched else y.shape) != shape:
         raise ValueError(
@@ -178,7 +180,7 @@ def prepare(
         sigma = estimate_sigma(y, operator)
     levels = noise_levels("sigma", sigma, batch, y)
     finite = operator.check_range(y, torch.from_numpy(levels.seen).expand(batch))
-    deviation = levels.like(y)
+    deviation = levels.like(y, share=share)
     model = checked_residual(residual, residuals_of(prior))
     if model is not None and not codes:
         raise ValueError(
@@ -189,7 +191,7 @@ def prepare(
     decoder = make_decoder(prior, none) if codes else undifferentiated(prior)
     encoder = make_encoder(prior, none)
     shapes = image_shape, code_shape_of(prior)
-    problem = Problem(prior, encoder, decoder, operator, y, deviation, *shapes)
+    problem = Problem(prior, encoder, decoder, operator, y, deviation, *shapes, share)
     return Task(problem, batched, finite)
 
 

@@ -119,7 +119,8 @@ def _most_probable(
     algorithm = as_algorithm(method, prior)
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
     with full_precision():
-        task = prepare(y, operator, prior, sigma, residual=residual, codes=algorithm.uses_codes)
+        asked: dict[str, Any] = {"residual": residual, "codes": algorithm.uses_codes}
+        task = prepare(y, operator, prior, sigma, **asked, share=True)
         problem, batched = task.problem, task.batched
         begin = None if z0 is None else checked_codes(z0, algorithm, problem, batched=batched)
         run = Run(problem, algorithm, generator, drawn=begin is None)

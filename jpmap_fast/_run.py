@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from jpmap_fast._memory import memory_at_hand
+from jpmap_fast._per_image import own
 from jpmap_fast._result import Result, joined, result_of
 from jpmap_fast._validate import generator_or_none
 from jpmap_fast.algorithms import Algorithm, Monitor, Outcome, Problem
@@ -104,7 +106,8 @@ class Run:
                     starts = Starts(settings, part, self.codes)
                     outcomes.append(starts.solve(part.y, monitor, fixed))
             outcome = joined(problem, good, outcomes)
-        return result_of(outcome, None, monitor, problem.code_shape, self._told)
+        outcome = replace(outcome, beta=own(outcome.beta))
+        return result_of(outcome, None, monitor, problem.code_shape, own(self._told))
 
     def on_device(self, y: Tensor, z0: Tensor | None, fixed: Fixed | None) -> Result:
         """The same in one piece and without waiting for the device."""

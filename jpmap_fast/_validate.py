@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._arrays import SCALE_HINT, as_float_tensor, as_tensor
+from jpmap_fast._per_image import PerImage
 
 __all__ = [
     "SCALE_HINT",
@@ -37,29 +37,6 @@ __all__ = [
 SMALLEST_SIGMA = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
-@dataclass(frozen=True)
-class PerImage:
-    """Numbers of images that have been checked, as they came and as the host sees them.
-
-    Attributes:
-        given: one number, or a tensor [1] or [batch].
-        seen: the same in float64 on the host [1] or [batch].
-        batch: B.
-    """
-
-    given: Tensor | float
-    seen: np.ndarray[Any, np.dtype[np.float64]]
-    batch: int
-
-    def like(self, tensor: Tensor) -> Tensor:
-        """One for each image [B], of the type and on the device of a tensor; nobody else's."""
-        if not isinstance(self.given, Tensor):
-            return tensor.new_full((self.batch,), self.given)  # with nothing to wait for
-        out = self.given.to(tensor.device, tensor.dtype).expand(self.batch)
-        # The caller's own may change.
-        return out.clone(memory_format=torch.contiguous_format)
-
-
 def per_image(
     name: str,
     value: Any,
@@ -68,13 +45,14 @@ def per_image(
     *,
     allow_zero: bool = False,
     advice: str = "",
+    share: bool = False,
 ) -> Tensor:
     """A positive number, or one for each image, as a tensor [batch] of the type of ``like``.
 
-    See ``checked_numbers`` for what it may be.
+    See ``checked_numbers`` for what it may be, and ``PerImage.like`` for ``share``.
     """
     found = checked_numbers(name, value, batch, like, allow_zero=allow_zero, advice=advice)
-    return found.like(like)
+    return found.like(like, share=share)
 
 
 def checked_numbers(
@@ -114,10 +92,10 @@ def checked_numbers(
         seen = np.array(given.detach().tolist(), dtype=np.float64)
     else:
         seen = np.array([given])
-    limits = torch.finfo(like.dtype)
-    if not (seen.size and limits.tiny <= seen.min() and seen.max() <= limits.max):
+    limits, found = torch.finfo(like.dtype), PerImage(given, seen, batch)
+    if not (seen.size and limits.tiny <= found.ends[0] and found.ends[1] <= limits.max):
         _check_values(name, seen, like.dtype, allow_zero, advice)
-    return PerImage(given, seen, batch)
+    return found
 
 
 def _check_values(
@@ -152,10 +130,9 @@ def noise_levels(name: str, value: Any, batch: int, like: Tensor) -> PerImage:
     )
     levels = checked_numbers(name, value, batch, like, advice=advice)
     smallest = SMALLEST_SIGMA[like.dtype]
-    if levels.seen.size:
-        least = np.array([smallest, levels.seen.min()])
-        if least[1] < 2 * smallest:  # to compare them as they are computed with
-            least = _rounded(least, like.dtype)
+    if levels.seen.size and levels.ends[0] < 2 * smallest:
+        # To compare them as they are computed with.
+        least = _rounded(np.array([smallest, levels.ends[0]]), like.dtype)
         if least[1] < least[0]:
             raise ValueError(
                 f"{name}: expected at least {smallest:g} in {like.dtype}, got {least[1]:g}{advice}"

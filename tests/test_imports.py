@@ -38,7 +38,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kernels",),
     ("_checkpoint", "_timing", "_versions"),
     ("_validate", "_capture", "_kept", "_weights_file", "_working_set"),
-    ("_arrays", "_files", "_foreign", "_hub", "_memory", "_messages", "_surroundings"),
+    (
+        "_arrays",
+        "_files",
+        "_foreign",
+        "_hub",
+        "_memory",
+        "_messages",
+        "_per_image",
+        "_surroundings",
+    ),
 )
 
 # Of two rooms on their floors neither knows the other.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast._validate import noise_levels
-from jpmap_fast.operators import reach
+from jpmap_fast.operators import measured_range, reach
 
 PHOTO = (3, 32, 32)
 _G = torch.Generator().manual_seed(5)
@@ -37,6 +37,15 @@ OPERATORS = {
     ),
 }
 PIXELWISE = ["denoising", "inpainting", "blur", "blur-with-gain", "blur-reflect", "masked-blur"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 28, 28), (2, 3, 9, 17), (1, 1, 8, 1), (2, 1, 5, 7)])
+def test_means_of_windows_are_those_of_a_pooling(shape):
+    images = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    size = (min(8, shape[-2]), min(8, shape[-1]))
+    stride = tuple(max(1, side // 2) for side in size)
+    expected = torch.nn.functional.avg_pool2d(images, size, stride)
+    torch.testing.assert_close(measured_range._windows(images, size), expected)
 
 
 def photographs(count: int, contrast: float = 1.0) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jpmap_fast._per_image import filled
 from jpmap_fast._validate import per_image
 from jpmap_fast.algorithms.monitor import Monitor
 from jpmap_fast.algorithms.outcome import Outcome, Start
@@ -96,7 +96,9 @@ class Algorithm(ABC):
             if value is None:
                 value = self.image_default(name, problem)
             if value is not None:
-                settings[name] = per_image(name, value, problem.batch, problem.sigma)
+                settings[name] = per_image(
+                    name, value, problem.batch, problem.sigma, share=problem.shares
+                )
         return self._replaced(settings)
 
     def image_default(self, name: str, problem: Problem) -> float | Tensor | None:
@@ -113,9 +115,8 @@ class Algorithm(ABC):
         """A copy with other settings, past the constructor: they have been checked."""
         if not settings:
             return self
-        new = copy.copy(self)
-        for name, value in settings.items():
-            object.__setattr__(new, name, value)
+        new = object.__new__(type(self))
+        vars(new).update(vars(self), **settings)
         return new
 
     def __eq__(self, other: object) -> bool:
@@ -187,8 +188,12 @@ class Algorithm(ABC):
         """
         like, number = problem.y, self.number_of_starts
         fixed = 2 if self.uses_encoder else 1
-        codes = like.new_zeros(number, problem.decoder.latent_dim)
-        if number > fixed and drawn:
+        shape = (number, problem.decoder.latent_dim)
+        random = number > fixed and drawn
+        if problem.shares and not random:
+            return filled(shape, 0.0, like)
+        codes = like.new_zeros(shape)
+        if random:
             # Drawn on the generator's device (the CPU by default), so that seeds carry over.
             source = torch.device("cpu") if generator is None else generator.device
             shape = (number - fixed, codes.shape[1])

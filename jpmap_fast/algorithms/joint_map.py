@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 
 from jpmap_fast.algorithms.base import Algorithm
 from jpmap_fast.algorithms.step import JointSettings
@@ -11,13 +12,19 @@ from jpmap_fast.algorithms.step import JointSettings
 STARTS, PROPOSALS = 2, 3
 
 
+@cache
+def _settings_of(kind: type[JointMAP]) -> list[str]:
+    """The fields of an algorithm that are settings of the joint loop."""
+    own = {f.name for f in fields(kind)}  # type: ignore[arg-type]  # a dataclass where it is used
+    return [f.name for f in fields(JointSettings) if f.name in own or hasattr(kind, f.name)]
+
+
 class JointMAP(Algorithm):
     """An algorithm whose fields are, by their names, settings of the joint loop."""
 
     def settings(self) -> JointSettings:
         """What the loop needs of this; what it has no field for is as ``JointSettings`` says."""
-        names = [f.name for f in fields(JointSettings) if hasattr(self, f.name)]
-        given = {name: self.value_of(name) for name in names}
+        given = {name: self.value_of(name) for name in _settings_of(type(self))}
         return JointSettings(**given | {"z_solver": self.solver})
 
     @property

@@ -80,6 +80,8 @@ class Problem:
         sigma: noise standard deviations [B].
         image_shape: (C, H, W).
         code_shape: of one code as the prior has it, of k entries.
+        shares: whether a number that serves all images may be one that other problems have too:
+            see ``filled``. Nobody writes to such a tensor, and no result has it.
     """
 
     prior: Prior
@@ -90,6 +92,7 @@ class Problem:
     sigma: Tensor
     image_shape: tuple[int, ...]
     code_shape: tuple[int, ...]
+    shares: bool = False
 
     @property
     def batch(self) -> int:

@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 import jpmap_fast._C as _C
 from jpmap_fast.kernels._extension import cuda_kernels_loaded
-from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS, MLPLeastSquares
+from jpmap_fast.kernels.mlp import LOW_LATENCY_DESCENTS, MLPLeastSquares, room_of_block
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
 
 _ops = torch.ops.jpmap
@@ -96,10 +96,9 @@ def _few(tasks: int) -> bool:
 def _held_by_blocks(problem: MLPJoint) -> bool:
     """Whether a block of a GPU has room for tasks of a problem."""
     networks = problem.f.network, problem.decoder, problem.encoder
-    widths = [[len(bias) for bias in of.biases] if of is not None else [] for of in networks]
+    widths = [[bias.shape[0] for bias in of.biases] if of is not None else [] for of in networks]
     needed = _C.mlp_task_memory(problem.f.network.weights[0].shape[1], *widths)
-    properties: Any = torch.cuda.get_device_properties(problem.y.device)
-    return bool(needed <= int(properties.shared_memory_per_block_optin))
+    return bool(needed <= room_of_block(problem.y.device))
 
 
 def _held_by_clusters(problem: MLPJoint) -> bool:

@@ -110,7 +110,7 @@ def refusal(latent_dim: int, widths: list[int], activations: list[str], like: Te
         return f"on a GPU float32 is compiled, not {str(like.dtype).removeprefix('torch.')}"
     if not cuda_kernels_loaded():
         return "the CUDA kernels are not loaded"
-    room = _room_of_block(like.device)
+    room = room_of_block(like.device)
     needed = int(_C.mlp_shared_memory(latent_dim, widths))
     if needed > room:
         return f"its layers need {needed} bytes of shared memory, a block has {room}"
@@ -118,7 +118,7 @@ def refusal(latent_dim: int, widths: list[int], activations: list[str], like: Te
 
 
 @cache
-def _room_of_block(device: torch.device) -> int:
+def room_of_block(device: torch.device) -> int:
     """Bytes of shared memory that a block of a GPU may have."""
     properties: Any = torch.cuda.get_device_properties(device)
     return int(properties.shared_memory_per_block_optin)

@@ -110,6 +110,11 @@ class Operator(ABC):
         shape = tuple(image_shape)
         return operator._fitted(shape, batch, place)._bound(shape, place)
 
+    def _measured_shape(self, image_shape: tuple[int, ...], like: Tensor) -> tuple[int, ...]:
+        """``BoundOperator.measurement_shape`` of this one bound to such images."""
+        key = ("measurement shape", image_shape, like.dtype, like.device)
+        return self._kept.get(key, lambda: self.bind(image_shape, like=like).measurement_shape)
+
     @steady
     def x_update(
         self, decoded: Tensor, y: Tensor, z: Tensor, beta: Tensor, sigma: Tensor

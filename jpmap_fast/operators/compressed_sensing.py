@@ -15,6 +15,7 @@ from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, count, counts
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.operators.bound import Place
+from jpmap_fast.operators.data_term import Whitening
 from jpmap_fast.operators.spectral import Diagonalised
 
 
@@ -184,6 +185,10 @@ class CompressedSensing(Diagonalised):
 
     def _coordinates(self, y: Tensor) -> Tensor:
         return self.factor.basis_adjoint(y)
+
+    def _whitening(self) -> Whitening:
+        # The same for images of any shape: all of it is the factor's.
+        return self._kept.get("data term", super()._whitening)
 
     def _lost_part(self) -> Callable[[Tensor], Tensor] | None:
         factor = self.factor

@@ -11,12 +11,13 @@ is a sum of squares in the right coordinates (``Whitening``), or known by the ac
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from jpmap_fast._per_image import MadeOfShared
 from jpmap_fast.kernels.products import RowProduct
 
 
@@ -74,18 +75,24 @@ class Whitening:
     seen: Tensor | None = None
     lost: Callable[[Tensor], Tensor] | None = None
     multiplicity: Tensor | None = None
+    _made: MadeOfShared = field(default_factory=MadeOfShared, init=False, repr=False, compare=False)
 
     def weight(self, beta: Tensor, sigma: Tensor) -> Tensor:
         """The weights of the squares, [B, p] or [B, 1], for beta [B] and sigma [B]."""
-        # Not 1 / t, which is a product more.
-        precision = (sigma.square()[:, None] + self.values / beta[:, None]).reciprocal()
-        return precision if self.seen is None else self.seen * precision
+
+        def made() -> Tensor:
+            # Not 1 / t, which is a product more.
+            precision = (sigma.square()[:, None] + self.values / beta[:, None]).reciprocal()
+            return precision if self.seen is None else self.seen * precision
+
+        return self._made.get("weight", (beta, sigma), made)
 
     def constant(self, y: Tensor, sigma: Tensor) -> Tensor | None:
         """What y adds whatever x is, float64 [B]; None for nothing."""
         if self.lost is None:
             return None
-        return self.lost(y).double().square().sum(dim=-1) / (2 * sigma.double().square())
+        twice = self._made.get("2 sigma^2", (sigma,), lambda: 2 * sigma.double().square())
+        return self.lost(y).double().square().sum(dim=-1) / twice
 
     def log_determinant(self, beta: Tensor, sigma: Tensor, count: int) -> Tensor:
         """Log det(sigma^2 I + A A^T / beta) of the ``count`` measurements of an image.

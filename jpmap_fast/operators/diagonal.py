@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
-from jpmap_fast._arrays import as_float_tensor, as_tensor
+from jpmap_fast._arrays import as_float_tensor, as_tensor, on_host
+from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import image_batch
+from jpmap_fast.operators import reach
 from jpmap_fast.operators.base import Operator
 from jpmap_fast.operators.bound import BoundOperator, Place
 from jpmap_fast.operators.data_term import ClosedForm, Whitening
@@ -64,11 +66,30 @@ class _BoundDiagonal(BoundOperator):
     def _data_term(self) -> Whitening:
         weight = self.operator._weight()
         if weight is None:
-            return Whitening(1.0, lambda y: y.flatten(1))
+            return _WHITE
         if weight.dim() > 1 or self.operator._learned:
             return _observing(weight)
-        # One mask for all is that of many calls, and which pixels it shows takes asking for.
-        return self.operator._kept.get_of("data term", weight, lambda: _observing(weight))
+        return self._observing(weight)
+
+    def _observing(self, weight: Tensor, host: Tensor | None = None) -> Whitening:
+        """That of one mask [n] for all, which is the same in many calls: ``_observing`` asks."""
+        kept = self.operator._kept
+        return kept.get_of("data term", weight, lambda: _observing(weight), host)
+
+    @steady
+    def check_range(self, y: Tensor, sigma: Tensor) -> bool:
+        weight = self.operator._weight()
+        if weight is None or weight.dim() > 1 or self.operator._learned:
+            return super().check_range(y, sigma)
+        # Measurements and mask in one wait: whether the mask is the one before, the next asks.
+        host, mask = on_host(y, weight)
+        finite = reach.check(self.operator, y, sigma, host)
+        self._kept.get("data term", lambda: self._observing(weight, mask))
+        return finite
+
+
+# The data term of A = I.
+_WHITE = Whitening(1.0, lambda y: y.flatten(1))
 
 
 def _observing(weight: Tensor) -> Whitening:
@@ -76,6 +97,7 @@ def _observing(weight: Tensor) -> Whitening:
     unseen = weight == 0
     rows = None
     seen = (~unseen).to(weight.dtype)
+    hidden = unseen.double()  # of the type that y of them is summed in, at no pass more
     if weight.dim() == 1:
         rows = (~unseen).nonzero()[:, 0]
         if not rows.numel():
@@ -83,7 +105,7 @@ def _observing(weight: Tensor) -> Whitening:
         weight, seen = weight[rows], seen[rows]
 
     def coordinates(y: Tensor) -> Tensor:
-        return y.flatten(1) if rows is None else y.flatten(1)[:, rows]
+        return y.flatten(1) if rows is None else y.flatten(1).index_select(1, rows)
 
     return Whitening(
         weight.square(),
@@ -92,7 +114,7 @@ def _observing(weight: Tensor) -> Whitening:
         rows=rows,
         seen=seen,
         # Pixels nobody observed add |y|^2 / (2 sigma^2) to J whatever z is.
-        lost=lambda y: y.flatten(1) * unseen,
+        lost=lambda y: y.flatten(1) * hidden,
     )
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from jpmap_fast._arrays import SCALE_HINT
 
@@ -140,12 +139,11 @@ def too_low(
     rows, observed = (y.double(), None) if whole else _observed(y, seen)
     bad: Tensor | None = None
     for size in ((min(BLOCK, height), min(BLOCK, width)), (height, width)):
-        stride = tuple(max(1, side // 2) for side in size)
-        share = None if observed is None else F.avg_pool2d(observed, size, stride)
-        mean = _mean(F.avg_pool2d(rows, size, stride), share)
+        share = None if observed is None else _windows(observed, size)
+        mean = _mean(_windows(rows, size), share)
         if asks and float(mean.min()) >= least(row_sums):
             continue
-        square = _mean(F.avg_pool2d(rows.square(), size, stride), share)
+        square = _mean(_windows(rows.square(), size), share)
         spread = (square - mean.square()).clamp_min(0).sqrt()
         deviation = torch.maximum(sigma.double().reshape(-1, 1, 1, 1), spread)
         count = (torch.ones_like(mean) if share is None else share) * size[0] * size[1]
@@ -153,6 +151,17 @@ def too_low(
         low = ((count > FEWEST - 0.5) & (mean < lowest)).flatten(1).any(dim=1)
         bad = low if bad is None else bad | low
     return bad
+
+
+def _windows(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Means of windows [height, width] half a window apart, of images [B, C, H, W].
+
+    What ``avg_pool2d`` gives, which wakes all threads of a CPU for the smallest of images.
+    """
+    for side in size:
+        # Of height, which comes last then, and of width.
+        images = images.unfold(-2, side, max(1, side // 2))
+    return images.mean(dim=(-2, -1))
 
 
 def _mean(total: Tensor, share: Tensor | None) -> Tensor:

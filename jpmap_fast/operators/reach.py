@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from jpmap_fast._arrays import on_host
 from jpmap_fast.operators import measured_range
 
 if TYPE_CHECKING:
@@ -18,18 +19,14 @@ _USUAL = 8.0
 _POWER_ITERATIONS = 12
 
 
-# Numbers up to which measurements are copied to the host and looked at there: what is asked of them
-# would be launches and waits of a GPU that take longer.
-_COPIED = 1 << 16
-
-
-def check(operator: Operator, y: Tensor, sigma: Tensor) -> bool:
+def check(operator: Operator, y: Tensor, sigma: Tensor, host: Tensor | None = None) -> bool:
     """Raise ValueError where y cannot be measurements of images with values in [0, 1].
 
     Args:
         operator: of a bound one.
         y: measurements [B, ...].
         sigma: noise deviations > 0 [B], there or on the host.
+        host: y as ``on_host`` gives it, of whoever has it, for an operator without parts.
 
     Returns:
         Whether all of y is finite.
@@ -38,7 +35,8 @@ def check(operator: Operator, y: Tensor, sigma: Tensor) -> bool:
     if y.numel():
         measured_range.check_noise(y, sigma)
         for part, piece, deviation in operator._measured_apart(y, sigma):
-            finite &= _check_values(part, piece, deviation)
+            shown = on_host(piece)[0] if host is None else host
+            finite &= _check_values(part, piece, deviation, shown)
     return finite
 
 
@@ -61,9 +59,8 @@ def refused(operator: Operator, y: Tensor, sigma: Tensor) -> Tensor:
     return bad
 
 
-def _check_values(operator: Operator, y: Tensor, sigma: Tensor) -> bool:
-    """See ``check``, of one of the operator's parts."""
-    seen_from = y.cpu() if y.numel() <= _COPIED else y
+def _check_values(operator: Operator, y: Tensor, sigma: Tensor, seen_from: Tensor) -> bool:
+    """See ``check``, of one of the operator's parts, whose y is ``seen_from`` on the host."""
     low, high = torch.stack(torch.aminmax(seen_from)).tolist()  # NaN for one among them
     finite = -math.inf < low and high < math.inf
     sums, norm = operator._row_sums(), operator._norm()

@@ -52,6 +52,16 @@ class Diagonalised(Operator):
         """How many measurements each coordinate stands for, [p]; None for one each."""
         return None
 
+    def _whitening(self) -> Whitening:
+        """The data term, of a bound operator."""
+        return Whitening(
+            self._values(),
+            self._coordinates,
+            map=self._map(),
+            lost=self._lost_part(),
+            multiplicity=self._multiplicity(),
+        )
+
     def _bound(self, image_shape: tuple[int, ...], place: Place | None) -> BoundOperator:
         return BoundDiagonalised(self, image_shape, place)
 
@@ -89,11 +99,4 @@ class BoundDiagonalised(BoundOperator):
         )
 
     def _data_term(self) -> Whitening:
-        a = self.operator
-        return Whitening(
-            a._values(),
-            a._coordinates,
-            map=a._map(),
-            lost=a._lost_part(),
-            multiplicity=a._multiplicity(),
-        )
+        return self.operator._whitening()
