@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch._inductor.config
+from torch._inductor import cpu_vec_isa
 
 # Every operator as torch runs it, none compiled anew or fused with another: the bits are those of
 # Python. Nothing is made for the processor at hand, so that others run it.
@@ -66,6 +67,21 @@ def as_torch_runs_them() -> Iterator[None]:
             if part is not None:
                 operator.py_kernels[key] = part
             operator._dispatch_cache.clear()
+
+
+@contextmanager
+def for_any_processor() -> Iterator[None]:
+    """Inside, torch does not find out which instructions the processor at hand has.
+
+    None of them is used, see ``_OPTIONS``; to know takes torch 2.11 six programs, of which each is
+    loaded by an interpreter of its own.
+    """
+    find_out = cpu_vec_isa.valid_vec_isa_list
+    cpu_vec_isa.valid_vec_isa_list = list  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        cpu_vec_isa.valid_vec_isa_list = find_out
 
 
 @contextmanager

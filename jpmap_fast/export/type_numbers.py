@@ -19,7 +19,7 @@ from torch.torch_version import TorchVersion
 
 # The first whose packages say in numbers of the schema what it reads.
 _READS_SCHEMA = "2.12"
-_TABLES = {
+TABLES: dict[str, dict[Any, Any]] = {
     "dtype": serialize._TORCH_TO_SERIALIZE_DTYPE,
     "layout": serialize._TORCH_TO_SERIALIZE_LAYOUT,
     "memory_format": serialize._TORCH_TO_SERIALIZE_MEMORY_FORMAT,
@@ -32,13 +32,13 @@ def as_torch_reads_them() -> Iterator[None]:
     if TorchVersion(torch.__version__) >= TorchVersion(_READS_SCHEMA):
         yield
         return
-    kept = {kind: dict(table) for kind, table in _TABLES.items()}
+    kept = {kind: dict(table) for kind, table in TABLES.items()}
     try:
-        for kind, table in _TABLES.items():
+        for kind, table in TABLES.items():
             table.update({value: c10_number(kind, value) for value in table})
         yield
     finally:
-        for kind, table in _TABLES.items():
+        for kind, table in TABLES.items():
             table.update(kept[kind])
 
 
