@@ -12,7 +12,7 @@ import torch
 from problems import CASE_NAMES, case, small_mlp
 from small_photos import small_photo_prior
 from torch import Tensor
-from torch._inductor import cpu_vec_isa
+from torch._inductor import cpp_builder, cpu_vec_isa
 from torch.torch_version import TorchVersion
 
 import jpmap_fast as jf
@@ -68,11 +68,12 @@ def test_types_have_the_numbers_that_torch_reads(version, column, monkeypatch):
     assert written() == before == [schema for *_, schema in NUMBERS]
 
 
-def test_no_processor_is_looked_at_inside_and_as_before_afterwards():
-    before = cpu_vec_isa.valid_vec_isa_list
+def test_the_compiler_is_told_of_no_processor_inside_and_as_before_afterwards():
+    before = cpu_vec_isa.valid_vec_isa_list, cpp_builder._get_optimization_cflags("g++")
     with for_any_processor():
         assert not cpu_vec_isa.pick_vec_isa()
-    assert cpu_vec_isa.valid_vec_isa_list is before
+        assert not any("native" in flag for flag in cpp_builder._get_optimization_cflags("g++")[0])
+    assert (cpu_vec_isa.valid_vec_isa_list, cpp_builder._get_optimization_cflags("g++")) == before
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)

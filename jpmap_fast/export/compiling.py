@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch._inductor.config
-from torch._inductor import cpu_vec_isa
+from torch._inductor import cpp_builder, cpu_vec_isa
 
 # Every operator as torch runs it, none compiled anew or fused with another: the bits are those of
 # Python. Nothing is made for the processor at hand, so that others run it.
@@ -71,17 +71,25 @@ def as_torch_runs_them() -> Iterator[None]:
 
 @contextmanager
 def for_any_processor() -> Iterator[None]:
-    """Inside, torch does not find out which instructions the processor at hand has.
+    """Inside, torch compiles for no processor in particular, and does not look at the one at hand.
 
-    None of them is used, see ``_OPTIONS``; to know takes torch 2.11 six programs, of which each is
-    loaded by an interpreter of its own.
+    Which instructions it has is of no use, see ``_OPTIONS``, and to know takes torch 2.11 six
+    programs, of which each is loaded by an interpreter of its own. A torch without the setting
+    ``cpp.march`` has the compiler use all of them.
     """
-    find_out = cpu_vec_isa.valid_vec_isa_list
+    find_out, flags = cpu_vec_isa.valid_vec_isa_list, cpp_builder._get_optimization_cflags
+
+    def without_native(*args: Any, **options: Any) -> tuple[list[str], list[str]]:
+        compiler, linker = flags(*args, **options)
+        return [flag for flag in compiler if not flag.endswith("=native")], linker
+
     cpu_vec_isa.valid_vec_isa_list = list  # type: ignore[assignment]
+    cpp_builder._get_optimization_cflags = without_native
     try:
         yield
     finally:
         cpu_vec_isa.valid_vec_isa_list = find_out
+        cpp_builder._get_optimization_cflags = flags
 
 
 @contextmanager
