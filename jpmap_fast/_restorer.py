@@ -232,7 +232,7 @@ class Restorer:
 
         Raises:
             ValueError: it does not, or no package holds this. RuntimeError: there is no C++
-                compiler, torch is older than 2.12, or what was made has other bits.
+                compiler, or what was made has other bits.
         """
         from jpmap_fast.export import export_run
 

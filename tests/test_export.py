@@ -12,10 +12,12 @@ import torch
 from problems import CASE_NAMES, case, small_mlp
 from small_photos import small_photo_prior
 from torch import Tensor
+from torch._inductor import cpp_builder, cpu_vec_isa
 from torch.torch_version import TorchVersion
 
 import jpmap_fast as jf
-from jpmap_fast.export.compiling import as_torch_runs_them
+from jpmap_fast.export import type_numbers
+from jpmap_fast.export.compiling import as_torch_runs_them, for_any_processor
 from jpmap_fast.export.graph import OUTPUTS, RESULT, FixedRestoration, graph_of
 from jpmap_fast.export.plain_arguments import plain_call
 
@@ -39,12 +41,39 @@ def assert_recorded(restorer: jf.Restorer, y: Tensor) -> None:
     assert found[-1].all()
 
 
-def test_a_torch_whose_packages_mistake_types_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "__version__", TorchVersion("2.11.0+cu130"))
-    restorer = jf.Restorer(jf.Denoising(), small_mlp(), 0.1, batch_size=1)
-    with pytest.raises(RuntimeError, match=r"expected torch 2\.12 or newer, got 2\.11\.0"):
-        restorer.export(tmp_path / "a.pt2")
-    assert not list(tmp_path.iterdir())
+# In c10, and in the schema of torch.export.
+NUMBERS = [
+    (torch.float64, 7, 8),
+    (torch.int64, 4, 5),
+    (torch.bool, 11, 12),
+    (torch.strided, 0, 7),
+    (torch.contiguous_format, 0, 1),
+    (torch.preserve_format, 1, 4),
+    (torch.channels_last, 2, 2),
+]
+
+
+@pytest.mark.parametrize("version, column", [("2.11.0+cu130", 0), ("2.12.0", 1)])
+def test_types_have_the_numbers_that_torch_reads(version, column, monkeypatch):
+    def written() -> list[int]:
+        found: dict[Any, int] = {}
+        for table in type_numbers.TABLES.values():
+            found.update(table)
+        return [int(found[value]) for value, *_ in NUMBERS]
+
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    before = written()
+    with type_numbers.as_torch_reads_them():
+        assert written() == [numbers[column] for _, *numbers in NUMBERS]
+    assert written() == before == [schema for *_, schema in NUMBERS]
+
+
+def test_the_compiler_is_told_of_no_processor_inside_and_as_before_afterwards():
+    before = cpu_vec_isa.valid_vec_isa_list, cpp_builder._get_optimization_cflags("g++")
+    with for_any_processor():
+        assert not cpu_vec_isa.pick_vec_isa()
+        assert not any("native" in flag for flag in cpp_builder._get_optimization_cflags("g++")[0])
+    assert (cpu_vec_isa.valid_vec_isa_list, cpp_builder._get_optimization_cflags("g++")) == before
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)

@@ -111,19 +111,33 @@ def test_a_package_says_what_it_is(exported):
     assert about["method"].startswith("JPMAP(beta=") and "tensor" not in about["method"]
 
 
-def test_what_is_no_package_of_this_version_is_refused(program, exported, tmp_path):
-    empty, older = tmp_path / "empty.pt2", tmp_path / "older.pt2"
+def test_what_is_no_package_is_refused(program, exported, tmp_path):
+    empty = tmp_path / "empty.pt2"
     empty.write_bytes(b"")
     with pytest.raises(RuntimeError, match="expected a package that Restorer.export wrote"):
         restore(program, empty, exported.y, tmp_path)
-    said = f'"jpmap_fast": "{jf.__version__}"'
-    with zipfile.ZipFile(exported.package) as one, zipfile.ZipFile(older, "w") as other:
+
+
+@pytest.mark.parametrize(
+    "name, version, other, said",
+    [
+        ("jpmap_fast", jf.__version__, "0.0.9", f"{jf.__version__}, got one of 0.0.9"),
+        ("torch", torch.__version__, "2.9.1", r"2\.\d+, got one of 2\.9$"),
+    ],
+)
+def test_a_package_of_other_versions_is_refused(
+    program, exported, tmp_path, name, version, other, said
+):
+    older = tmp_path / "older.pt2"
+    with zipfile.ZipFile(exported.package) as one, zipfile.ZipFile(older, "w") as another:
         for item in one.infolist():
             content = one.read(item)
             if item.filename.endswith("_metadata.json"):
-                content = content.replace(said.encode(), b'"jpmap_fast": "0.0.9"')
-            other.writestr(item, content)
-    with pytest.raises(RuntimeError, match=f"of jpmap_fast {jf.__version__}, got one of 0.0.9"):
+                it = f'"{name}": "{version}"'.encode()
+                assert it in content
+                content = content.replace(it, f'"{name}": "{other}"'.encode())
+            another.writestr(item, content)
+    with pytest.raises(RuntimeError, match=f"expected a package of {name} {said}"):
         restore(program, older, exported.y, tmp_path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch._inductor.config
-from torch.torch_version import TorchVersion
+from torch._inductor import cpp_builder, cpu_vec_isa
 
 # Every operator as torch runs it, none compiled anew or fused with another: the bits are those of
 # Python. Nothing is made for the processor at hand, so that others run it.
@@ -29,8 +29,6 @@ _OPTIONS: dict[str, Any] = {
     "cpp.simdlen": 1,
 }
 _NEEDED = ("fallback_by_default", "selective_decompose")
-# What runs packages of an older one takes the number of one type for that of another.
-_LEAST = "2.12"
 
 # Operators that torch takes apart in Python on the way to a graph, whatever the compiler is told.
 _TAKEN_APART = (torch.ops.aten.upsample_bilinear2d.default,)
@@ -42,14 +40,8 @@ def options(metadata: dict[str, str]) -> dict[str, Any]:
     """Settings of AOTInductor for a package with such metadata, those that this torch has.
 
     Raises:
-        RuntimeError: it is older than 2.12, whose packages run as they were recorded, or lacks a
-            setting without which the bits would be others.
+        RuntimeError: it lacks a setting without which the bits would be others.
     """
-    if TorchVersion(torch.__version__) < TorchVersion(_LEAST):
-        raise RuntimeError(
-            f"export: expected torch 2.12 or newer, got {torch.__version__}, which mistakes types "
-            "of numbers in its packages; upgrade it with pip install -U torch"
-        )
     known = torch._inductor.config.get_config_copy()
     missing = [name for name in _NEEDED if name not in known]
     if missing:
@@ -75,6 +67,29 @@ def as_torch_runs_them() -> Iterator[None]:
             if part is not None:
                 operator.py_kernels[key] = part
             operator._dispatch_cache.clear()
+
+
+@contextmanager
+def for_any_processor() -> Iterator[None]:
+    """Inside, torch compiles for no processor in particular, and does not look at the one at hand.
+
+    Which instructions it has is of no use, see ``_OPTIONS``, and to know takes torch 2.11 six
+    programs, of which each is loaded by an interpreter of its own. A torch without the setting
+    ``cpp.march`` has the compiler use all of them.
+    """
+    find_out, flags = cpu_vec_isa.valid_vec_isa_list, cpp_builder._get_optimization_cflags
+
+    def without_native(*args: Any, **options: Any) -> tuple[list[str], list[str]]:
+        compiler, linker = flags(*args, **options)
+        return [flag for flag in compiler if not flag.endswith("=native")], linker
+
+    cpu_vec_isa.valid_vec_isa_list = list  # type: ignore[assignment]
+    cpp_builder._get_optimization_cflags = without_native
+    try:
+        yield
+    finally:
+        cpu_vec_isa.valid_vec_isa_list = find_out
+        cpp_builder._get_optimization_cflags = flags
 
 
 @contextmanager

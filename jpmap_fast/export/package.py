@@ -19,8 +19,9 @@ from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision
 from jpmap_fast._versions import versions
 from jpmap_fast.algorithms import Algorithm
-from jpmap_fast.export.compiling import as_torch_runs_them, options, quietly
+from jpmap_fast.export.compiling import as_torch_runs_them, for_any_processor, options, quietly
 from jpmap_fast.export.graph import OUTPUTS, RESULT, FixedRestoration, graph_of
+from jpmap_fast.export.type_numbers import as_torch_reads_them
 
 # Told before each phase, of which any may take a minute.
 _LOG = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def export_run(
     _check_holds(run)
     settings = options(_metadata(run))
     y, module = _probe(run), FixedRestoration(run, low_latency)
-    with quietly(), as_torch_runs_them():
+    with quietly(), as_torch_runs_them(), as_torch_reads_them(), for_any_processor():
         _LOG.info("records the graph")
         try:
             program = graph_of(module, y)

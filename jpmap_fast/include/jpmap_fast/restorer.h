@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+#include <torch/version.h>
 
 #include <cstdint>
 #include <memory>
@@ -37,15 +38,16 @@ class Restorer {
   // Loads a package. Convolutions and products of this process are in float32 from then on where
   // tensors are, as a Restorer in Python has them: torch would take tf32 for convolutions on a GPU.
   //
-  // Throws std::runtime_error for what is no package, or not one of this version of jpmap_fast.
+  // Throws std::runtime_error for what is no package, or not one of this version of jpmap_fast and
+  // of this minor version of torch.
   explicit Restorer(const std::string& path)
       : package_(loaded(path)), about_(package_->get_metadata()) {
-    const auto version = about("jpmap_fast");
-    if (version != JPMAP_FAST_VERSION) {
-      throw std::runtime_error(
-          path + ": expected a package of jpmap_fast " JPMAP_FAST_VERSION ", got one of " +
-          (version.empty() ? "something else" : version));
-    }
+    check_version(path, "jpmap_fast", JPMAP_FAST_VERSION, about("jpmap_fast"));
+    // One torch may read the number of a type in a package of another as that of another type.
+    const auto torch = about("torch");
+    const auto minor =
+        std::to_string(TORCH_VERSION_MAJOR) + "." + std::to_string(TORCH_VERSION_MINOR);
+    check_version(path, "torch", minor, torch.substr(0, torch.find('.', torch.find('.') + 1)));
     std::istringstream sizes(about("measurement_shape"));
     for (int64_t size; sizes >> size;) shape_.push_back(size);
     type_ = about("dtype") == "float64" ? at::kDouble : at::kFloat;
@@ -104,6 +106,13 @@ class Restorer {
       throw std::runtime_error(path + ": expected a package that Restorer.export wrote, got: " +
                                error.what_without_backtrace());
     }
+  }
+
+  static void check_version(const std::string& path, const std::string& of,
+                            const std::string& expected, const std::string& got) {
+    if (got == expected) return;
+    throw std::runtime_error(path + ": expected a package of " + of + " " + expected +
+                             ", got one of " + (got.empty() ? "something else" : got));
   }
 
   std::unique_ptr<Package> package_;
