@@ -22,7 +22,7 @@ COLUMNS = 8
 def run(context: Context, name: str) -> Section:
     """Joint and latent MAP with the prior ``faces``, and methods without it."""
     copies = 8
-    clean, what = faces(context, context.settings.number(8, 100), copies)
+    clean, what = faces(context, context.settings.number(8, 200), copies)
     prior = load_prior("faces", device=context.device)
     problem = make_problem("inpainting", clean, context.generator(), context.device)
     measure = Measure(prior, context.generator)
