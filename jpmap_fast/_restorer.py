@@ -212,10 +212,7 @@ class Restorer:
                 z0 = checked_codes(
                     z0, self._run.algorithm, problem.at(y), looked_at=not self.captured
                 )
-            if self.captured:
-                found = self._replayed(y, z0)
-            else:
-                found = self._computed(y, z0)
+            found = self._replayed(y, z0) if self.captured else self._computed(y, z0)
         return found if number == self._batch else found.first(number)
 
     @steady
