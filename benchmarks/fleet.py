@@ -2,10 +2,10 @@
 
 Each worker has one thread, or a GPU of its own. All runs write the same folder of noisy pieces of
 the bundled photograph, in turn, a few times over, on a Ray cluster that is started once. A rate is
-that of the second half of the pictures, when all workers are there: their start, when they load
-torch and a prior, is told apart. Every file of pictures is compared to the bit. CPU seconds are of
-the same half, of workers and of the process that writes: other work on a machine hardly changes
-these.
+that of the second and third quarter of the pictures, when all workers are at work: their start,
+when they load torch and a prior, is told apart, and at the end some have nothing left to do. Every
+file of pictures is compared to the bit. CPU seconds are of the same half, of workers and of the
+process that writes: other work on a machine hardly changes these.
 
     python benchmarks/fleet.py                              # 1 and 2 workers on the CPU
     python benchmarks/fleet.py --device cuda                # one process for each GPU
@@ -71,10 +71,13 @@ class Clock:
         return self.seen[0].seconds
 
     def a_picture(self, name: str) -> float:
-        """Seconds of one kind for each picture of the second half."""
-        last = self.seen[-1]
-        half = next(seen for seen in self.seen if 2 * seen.done >= last.done)
-        return (getattr(last, name) - getattr(half, name)) / (last.done - half.done)
+        """Seconds of one kind for each picture of the second and third quarter."""
+        total = self.seen[-1].done
+        begin, end = (
+            next(seen for seen in self.seen if 4 * seen.done >= quarters * total)
+            for quarters in (1, 3)
+        )
+        return (getattr(end, name) - getattr(begin, name)) / (end.done - begin.done)
 
 
 def make_pictures(folder: Path, count: int, size: int) -> None:
@@ -112,7 +115,7 @@ def measure(folder: Path, output: Path, workers: int, options: argparse.Namespac
     )
     clock = Clock()
     report = run_fleet(request, FleetSettings(workers=workers), progress=clock)
-    if report.failures or len(clock.seen) < 2:
+    if report.failures or len(clock.seen) < 4:
         raise RuntimeError(f"{report.failures[:3]}, done in {len(clock.seen)} steps")
     return clock
 

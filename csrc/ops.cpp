@@ -49,6 +49,7 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "mlp_log_likelihood_kept(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
       "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
       "Tensor? law, int layer) -> (Tensor, Tensor)");
+  m.def("fingerprint(Tensor[] tensors) -> Tensor");
   m.def("weighted_moments(Tensor values, Tensor weights) -> Tensor");
   m.def(
       "student_mixture(Tensor z, Tensor log_weight, Tensor mean, Tensor scale, float degrees, "

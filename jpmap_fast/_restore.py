@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
+from jpmap_fast._made_of_weights import looked_at_once, weights_of
 from jpmap_fast._prepared import as_algorithm, checked_codes, prepare, prior_of
 from jpmap_fast._result import Result
 from jpmap_fast._run import Run
@@ -97,8 +99,10 @@ def restore(
     choice("estimate", estimate, tuple(_ESTIMATES))
     options: dict[str, Any] = {"method": method, "residual": residual, "z0": z0}
     options |= {"generator": generator, "record": record, "progress": progress}
-    prior, size = prior_of(prior, shared=True), chunk_size
-    return _ESTIMATES[estimate](y, operator, prior, sigma, chunk_size=size, **options)
+    given, prior = prior, prior_of(prior, shared=True)
+    # A prior that is known by its name is nobody's to write to.
+    with looked_at_once(partial(weights_of, prior), constant=isinstance(given, str)):
+        return _ESTIMATES[estimate](y, operator, prior, sigma, chunk_size=chunk_size, **options)
 
 
 def _most_probable(

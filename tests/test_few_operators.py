@@ -20,11 +20,12 @@ import jpmap_fast as jf
 from jpmap_fast._capture import Recorded
 from jpmap_fast._per_image import filled, is_shared, own
 
-ASKS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero"}
+ASKS = {f"aten::{name}" for name in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero")}
+ASKS |= {"jpmap::fingerprint"}
 
 # Which are no launches: of memory alone, or of what has been copied from a GPU.
 ON_HOST = {f"aten::{name}" for name in ("empty", "new_empty", "max", "aminmax", "stack", "equal")}
-ON_HOST |= ASKS
+ON_HOST |= ASKS - {"jpmap::fingerprint"}
 
 
 class Counted(TorchDispatchMode):
@@ -71,16 +72,17 @@ def test_one_image_takes_few_operators_and_asks_the_device_hardly_ever(name):
         again = jf.restore(y, operator, prior, 0.1)
     assert first.path == again.path == "compiled"
     assert torch.equal(first.x, again.x)
-    # The ends of y; and whether a mask is the one that all was made of.
-    assert counted.waits <= 1 + (name == "inpainting")
+    # The ends of y; whether weights are those that all was made of; and whether a mask is.
+    assert counted.waits <= 2 + (name == "inpainting")
     # A hundred once: y, sigma and beta looked at on the device, and everything about a mask anew.
-    assert counted.operators <= 16
+    assert counted.operators <= 17
     made = [name for name in counted.names if name not in ON_HOST]
     # What is missing adds a constant; and measurements by a matrix have coordinates.
     of_y = {"inpainting": 5, "compressed sensing": 2}.get(name, 0)
-    assert made.index("jpmap::mlp_jpmap") == of_y
+    assert made.count("jpmap::fingerprint") == 1
+    assert made.index("jpmap::mlp_jpmap") == 1 + of_y
     # Nothing waits for the restoration: a result has noise levels and weights of its own.
-    assert len(made) - of_y == 4
+    assert len(made) - of_y == 5
 
 
 @pytest.mark.parametrize("shared", ["tensor", "NumPy", "channels", "transposed"])

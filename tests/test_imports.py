@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("_problems", "_noise_level"),
     ("operators",),
     ("_figures", "_metrics", "_masks", "data"),
-    ("residuals", "_conjugate_gradient"),
+    ("residuals", "_conjugate_gradient", "_made_of_weights"),
     ("kernels",),
     ("_checkpoint", "_timing", "_versions"),
     ("_validate", "_capture", "_kept", "_weights_file", "_working_set"),

@@ -3,8 +3,8 @@
 Every operator exists for CPU and CUDA, float32 and float64, under one schema (csrc/ops.cpp), and
 has a plain-torch twin of the same name in ``kernels.reference`` (the whole method in
 ``kernels.reference_joint``); but for ``linear`` on the CPU
-and ``layer`` on a GPU, which are ``torch.nn.functional.linear`` with an activation. No gradients
-are defined.
+and ``layer`` on a GPU, which are ``torch.nn.functional.linear`` with an activation, and
+``fingerprint``, of which nobody needs another. No gradients are defined.
 
 Beside them stand what they are made of: ``activations``, ``products`` of rows that do not depend
 on how many there are, whole solves of perceptrons in ``mlp`` and the pass of ``tangents`` through

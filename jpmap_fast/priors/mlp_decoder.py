@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from jpmap_fast._made_of_weights import MadeOfWeights, looked_at_once
 from jpmap_fast.kernels.activations import ACTIVATIONS, Activation
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.priors.decoder_base import Decoder, Expansion, Linearisation, pulled_by
@@ -61,7 +63,7 @@ class MLPDecoder(Decoder):
                     f"MLPDecoder: expected activations out of {', '.join(sorted(ACTIVATIONS))}, "
                     f"got {name!r}"
                 )
-        products = [_product(layer) for layer in layers]
+        products = _products(layers)
         for before, after in zip(products, products[1:], strict=False):
             if before.weight.shape[0] != after.weight.shape[1]:
                 raise ValueError(
@@ -209,23 +211,20 @@ def are_plain_linear(layers: Iterable[Any]) -> bool:
     return all(type(layer) is nn.Linear and is_plain(layer) for layer in layers)
 
 
-_kept: WeakKeyDictionary[Any, tuple[Any, Any, RowProduct]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Any, MadeOfWeights[RowProduct]] = WeakKeyDictionary()
+
+
+def _products(layers: Sequence[Any]) -> list[RowProduct]:
+    """The products of layers, those kept for them while their numbers are the same."""
+    held = [[t for t in (layer.weight, layer.bias) if t is not None] for layer in layers]
+    with looked_at_once(lambda: sum(held, [])):
+        return [
+            _kept.setdefault(layer, MadeOfWeights()).get(own, partial(_product, layer))
+            for layer, own in zip(layers, held, strict=True)
+        ]
 
 
 def _product(layer: Any) -> RowProduct:
-    """The product of a layer, the one kept for it while its tensors are the same."""
-    weight, bias = layer.weight, layer.bias
-    of_weight, of_bias = _state(weight), None if bias is None else _state(bias)
-    kept = _kept.get(layer)
-    if kept is None or kept[0] != of_weight or kept[1] != of_bias:
-        weight = weight.detach()
-        zeros = weight.new_zeros(weight.shape[0])
-        product = RowProduct(weight, zeros if bias is None else bias.detach())
-        kept = _kept[layer] = (of_weight, of_bias, product)
-    return kept[2]
-
-
-def _state(tensor: Tensor) -> tuple[Any, ...]:
-    # Tensors of inference mode count no versions.
-    version = 0 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, tensor.dtype, tensor.device, tensor.shape
+    weight, bias = layer.weight.detach(), layer.bias
+    zeros = weight.new_zeros(weight.shape[0])
+    return RowProduct(weight, zeros if bias is None else bias.detach())

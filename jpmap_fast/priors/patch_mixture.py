@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jpmap_fast._made_of_weights import MadeOfWeights
 from jpmap_fast._validate import count, counts
 from jpmap_fast.priors.mixture import Densities, Spectra, posterior_mean, products
 
@@ -50,7 +51,7 @@ class PatchMixture(nn.Module):
         self.factors = nn.Parameter(triangles, requires_grad=False)
         if not triangles.is_meta:  # identities: 1 at the end of row i of a triangle
             self.factors[:, [i * (i + 3) // 2 for i in range(size)]] = 1
-        self._kept: tuple[Any, Spectra] | None = None
+        self._kept: MadeOfWeights[Spectra] = MadeOfWeights()
 
     @classmethod
     def of(
@@ -106,14 +107,9 @@ class PatchMixture(nn.Module):
 
     def _spectra(self) -> Spectra:
         """Eigenvectors of the covariances, kept while the weights stay."""
-        held = (self.factors, self.log_weights)
-        state = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in held)
-        kept = self._kept
-        if kept is None or kept[0] != state:
-            with torch.inference_mode(False):
-                made = Spectra.of(self.log_weights.detach().clone(), self.covariances)
-            kept = self._kept = (state, made)
-        return kept[1]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
+        def make() -> Spectra:
+            with torch.inference_mode(False):
+                return Spectra.of(self.log_weights.detach().clone(), self.covariances)
+
+        return self._kept.get((self.factors, self.log_weights), make)

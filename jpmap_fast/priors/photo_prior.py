@@ -7,11 +7,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from jpmap_fast._made_of_weights import MadeOfWeights
 from jpmap_fast._surroundings import full_precision
 from jpmap_fast.priors.any_size import AnySizePrior
 from jpmap_fast.priors.hierarchical_network import HierarchicalNetwork
@@ -20,8 +21,6 @@ from jpmap_fast.priors.tiles import in_tiles
 
 # Of one pass of the network; about 1 kB of features a pixel at its finest level.
 PIXELS_ON_GPU, PIXELS_ON_CPU = 2**22, 2**20
-
-_Own = TypeVar("_Own", bound="NetworkPrior")
 
 
 class NetworkPrior(AnySizePrior):
@@ -36,7 +35,8 @@ class NetworkPrior(AnySizePrior):
     def __init__(self, network: PhotoNetwork | HierarchicalNetwork) -> None:
         super().__init__()
         self.network = network
-        self._working: dict[str, Any] = {}
+        # Threads and bound copies share it.
+        self._working: MadeOfWeights[PhotoNetwork | HierarchicalNetwork] = MadeOfWeights()
 
     @property
     @abstractmethod
@@ -80,27 +80,17 @@ class NetworkPrior(AnySizePrior):
         """The network in the precision and layout that it runs in, kept while the weights stay."""
         parameters = list(self.network.parameters())
         half = self.low_precision and parameters[0].dtype == torch.float32 and _has_bfloat16(like)
-        state = (half, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters))
-        # One entry, looked up once: threads and bound copies share it.
-        kept = self._working.get("kept")
-        if kept is None or kept[0] != state:
+
+        def make() -> PhotoNetwork | HierarchicalNetwork:
             network = copy.deepcopy(self.network)
             if half:
                 network = network.to(torch.bfloat16)
                 # Pictures go in whole: in bfloat16 they would lose more than they have noise.
                 for name in network.precise:
                     setattr(network, name, copy.deepcopy(getattr(self.network, name)))
-            network = network.to(memory_format=torch.channels_last).requires_grad_(False)
-            kept = self._working["kept"] = (state, network)
-        return kept[1]  # type: ignore[no-any-return]
+            return network.to(memory_format=torch.channels_last).requires_grad_(False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_working": {}}
-
-    def __deepcopy__(self: _Own, memo: dict[int, Any]) -> _Own:
-        new = copy.copy(self)
-        new.__dict__ = copy.deepcopy(self.__getstate__(), memo)
-        return new
+        return self._working.get(parameters, make, key=half)
 
 
 class PhotoPrior(NetworkPrior):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from jpmap_fast._made_of_weights import MadeOfWeights
 from jpmap_fast._validate import SCALE_HINT
 from jpmap_fast.residuals import Residual
 
@@ -31,28 +31,18 @@ class VAE(nn.Module):
         self.log_gamma = nn.Parameter(torch.zeros(()))
         self.restoration = {}
         self.residuals: dict[str, Residual] = {}
-        self._gamma: tuple[nn.Parameter, tuple[int, int], float] | None = None
+        self._gamma: MadeOfWeights[float] = MadeOfWeights()
 
     @property
     def gamma(self) -> float:
         """Standard deviation of p(x|z)."""
-        if self.training:
-            return math.exp(float(self.log_gamma.detach()))
-        # Reading a GPU parameter waits for the device: in evaluation mode it is read once.
         held = self.log_gamma
-        # Weights loaded in inference mode count no versions: nobody can change them either.
-        # Whoever gives a parameter other memory (vector_to_parameters) counts none either.
-        state = held.data_ptr(), 0 if held.is_inference() else held._version
-        kept = self._gamma
-        if kept is None or kept[0] is not held or kept[1] != state:
-            kept = self._gamma = (held, state, math.exp(float(held.detach())))
-        return kept[2]
 
-    def train(self, mode: bool = True) -> Any:
-        """Switch to training mode, or out of it; see ``torch.nn.Module.train``."""
-        # A CUDA graph changes parameters without counting their versions.
-        self._gamma = None
-        return super().train(mode)
+        def read() -> float:
+            return math.exp(float(held.detach()))
+
+        # To read a GPU's waits for it: where all weights are looked at its number comes with them.
+        return self._gamma.get([held], read)
 
     def _check_images(self, x: Tensor) -> None:
         """Raise TypeError or ValueError unless x is [B, C, H, W], floating point."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._kept import Kept
+from jpmap_fast._made_of_weights import MadeOfWeights
 from jpmap_fast._validate import as_float_tensor
 from jpmap_fast.kernels.products import RowProduct
 
@@ -62,8 +63,9 @@ class ResidualCovariance:
             factor = None if self.factor is None else self.factor.to(like) / gamma
             return Covariance(self.diagonal.to(like) / gamma**2, factor)
 
-        versions = tuple(t._version for t in (self.diagonal, self.factor) if t is not None)
-        return self._kept.get((gamma, like.dtype, like.device, versions), make)
+        own = [t for t in (self.diagonal, self.factor) if t is not None]
+        made = self._kept.get((gamma, like.dtype, like.device), MadeOfWeights[Covariance])
+        return made.get(own, make)
 
     def __repr__(self) -> str:
         rank = 0 if self.factor is None else self.factor.shape[1]

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from jpmap_fast._made_of_weights import MadeOfWeights, weights_of
 from jpmap_fast.algorithms import Problem
 from jpmap_fast.kernels import linear, pack_linear
 from jpmap_fast.kernels.products import RowProduct
@@ -62,7 +63,7 @@ class _Pool:
         return found
 
 
-_pools: WeakKeyDictionary[Any, dict[Any, tuple[Any, _Pool]]] = WeakKeyDictionary()
+_pools: WeakKeyDictionary[Any, dict[Any, MadeOfWeights[_Pool]]] = WeakKeyDictionary()
 
 
 def screened(model: Model, count: int, draws: int) -> Tensor:
@@ -122,18 +123,15 @@ def _pool_of(problem: Problem, draws: int) -> _Pool:
     k, n = problem.decoder.latent_dim, problem.decoder.size
     draws = min(draws, max(_APART, _ROOM // n))
     prior, y = problem.prior, problem.y
-    state = None
-    if hasattr(prior, "parameters") and hasattr(prior, "buffers"):
-        tensors = [*prior.parameters(), *prior.buffers()]
-        state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-    key = (draws, y.dtype, y.device)
-    kept = _pools.get(prior, {}).get(key) if state else None
-    if kept is not None and kept[0] == state:
-        return kept[1]
-    # The same for every call and seed: which starts an image has depends on nothing else.
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(draws, k, generator=generator).to(y.device, y.dtype)
-    pool = _Pool(z, _Scores(_decoded(problem.decoder, z)))
-    if state:
-        _pools.setdefault(prior, {})[key] = (state, pool)
-    return pool
+
+    def make() -> _Pool:
+        # The same for every call and seed: which starts an image has depends on nothing else.
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(draws, k, generator=generator).to(y.device, y.dtype)
+        return _Pool(z, _Scores(_decoded(problem.decoder, z)))
+
+    weights = weights_of(prior)
+    if not weights:  # what the prior is made of nobody knows
+        return make()
+    of_prior = _pools.setdefault(prior, {})
+    return of_prior.setdefault((draws, y.dtype, y.device), MadeOfWeights()).get(weights, make)
