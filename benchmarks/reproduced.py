@@ -23,7 +23,7 @@ from jpmap_fast.experiments.sigma_dvae import EIGHT, ENCODER, ONE_START
 from jpmap_fast.experiments.statistics import bootstrap_interval
 
 RESULTS = Path(__file__).resolve().parent / "results"
-RESTORATIONS = (*PAPER, "faces-inpainting")
+FACES = ("faces-inpainting",)
 # The report has them; the README has enough rows.
 LEFT_OUT = ("MAP-z, alpha = 10", "MAP-z, alpha = 5")
 
@@ -34,10 +34,10 @@ def cells(section: Section, title: str) -> dict[str, list[Any]]:
     return {str(row[0]): row for row in table.rows}
 
 
-def quality(sections: dict[str, Section]) -> dict[str, Any]:
-    """A line a problem and method: PSNR, SSIM, wins, share of optima."""
+def quality(sections: dict[str, Section], names: tuple[str, ...]) -> dict[str, Any]:
+    """A line a problem of ``names`` and method: PSNR, SSIM, wins, share of optima."""
     rows = []
-    for name in RESTORATIONS:
+    for name in names:
         if name not in sections:
             continue
         section = sections[name]
@@ -107,7 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     sections = finished(options.folder)
     report = json.loads((options.folder / "report.json").read_text(encoding="utf-8"))
-    tables = {"quality": quality(sections)}
+    tables = {"quality": quality(sections, PAPER), "faces": quality(sections, FACES)}
     if "sigma-dvae" in sections:
         tables["criterion"] = criterion(sections["sigma-dvae"])
     settings = report["settings"]

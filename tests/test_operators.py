@@ -167,3 +167,13 @@ def test_conjugate_gradients_stop_row_by_row():
         lambda v: (systems @ v[:, :, None])[:, :, 0], rhs, tolerance=1e-10, max_iterations=3
     )
     assert short.converged.tolist() == [True, False]
+
+
+@pytest.mark.cuda
+def test_a_generator_of_the_cpu_gives_a_gpu_the_same_noise():
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = [
+        jf.Denoising().measure(x.to(device), 0.3, torch.Generator().manual_seed(1))
+        for device in ("cpu", "cuda")
+    ]
+    torch.testing.assert_close(found[1].cpu(), found[0])

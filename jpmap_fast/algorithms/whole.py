@@ -27,8 +27,8 @@ WATCHED = 64
 _LOOP = (4, 24)
 # Tasks of a GPU beyond which the loop is quicker, as benchmarks/bench_whole.py compares them: its
 # launches have no points to make in between, and registers for descents alone. It takes more
-# memory. Measured at 16,384 tasks, where the loop is slower, and at 131,072.
-_LOOP_ON_GPU = 32_768
+# memory. What is recorded has no host in the loop that a GPU would wait for.
+_LOOP_ON_GPU, _LOOP_RECORDED = 32_768, 8_192
 
 
 def run_whole(
@@ -63,7 +63,7 @@ def run_whole(
     of_cpu = problem.y.device.type == "cpu"
     if of_cpu and not keep and _LOOP[0] < tasks / torch.get_num_threads() < _LOOP[1]:
         return None
-    if not of_cpu and tasks > _LOOP_ON_GPU:
+    if not of_cpu and tasks > (_LOOP_RECORDED if keep else _LOOP_ON_GPU):
         return None
     if keep and not encoder and (of_cpu or tasks > LOW_LATENCY_DESCENTS):
         return None  # an encoder that is not asked is an empty list, and those no package holds

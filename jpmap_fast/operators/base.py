@@ -150,7 +150,8 @@ class Operator(ABC):
         Args:
             x: images [B, C, H, W], values in [0, 1].
             sigma: standard deviation >= 0, a number or one an image; 0 gives A x.
-            generator: source of the noise.
+            generator: source of the noise, on any device: one of the CPU gives the same noise
+                wherever x is.
 
         Raises:
             ValueError: sigma is negative, NaN or infinite, or one for another number of images.
@@ -158,10 +159,9 @@ class Operator(ABC):
         """
         clean = self.A(x)
         deviation = per_image("sigma", sigma, clean.shape[0], clean, allow_zero=True)
-        noise = torch.randn(
-            clean.shape, dtype=clean.dtype, device=clean.device, generator=generator
-        )
-        return clean + deviation.reshape(-1, *[1] * (clean.dim() - 1)) * noise
+        source = clean.device if generator is None else generator.device
+        noise = torch.randn(clean.shape, dtype=clean.dtype, device=source, generator=generator)
+        return clean + deviation.reshape(-1, *[1] * (clean.dim() - 1)) * noise.to(clean.device)
 
     def image_shape_of(self, measured: Sequence[int]) -> tuple[int, ...] | None:
         """The shape (C, H, W) of images whose measurements have a shape; None if that tells none.
