@@ -74,8 +74,7 @@ def asks() -> bool:
 class _Loop:
     """A recorded step, done for as long as its flag on the device says that there is work.
 
-    The device waits for the host between two steps: some 40 microseconds, less than a step for
-    nothing takes.
+    The device waits for its host between two steps, and makes none for nothing.
     """
 
     def __init__(self, graph: torch.cuda.CUDAGraph, flag: Tensor) -> None:
