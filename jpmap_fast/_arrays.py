@@ -39,6 +39,13 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
     return found
 
 
+def normal_like(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers like a tensor, drawn on the generator's device: the same on all."""
+    source = like.device if generator is None else generator.device
+    drawn = torch.randn(like.shape, dtype=like.dtype, device=source, generator=generator)
+    return drawn.to(like.device)
+
+
 def as_tensor(name: str, value: Any, *, device: torch.device | None = None) -> Tensor:
     """A dense tensor of a tensor, an array or nested numbers, of whatever type they are.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,10 +37,14 @@ def captured(
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device):
         stream = torch.cuda.Stream(device)
-        # Other threads may allocate meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with _capture(graph, stream):
             result = work()
     return graph, result
+
+
+def _capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, pool: Any = None) -> Any:
+    """Inside, what is done on a stream is captured; other threads may allocate meanwhile."""
+    return torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")
 
 
 State = tuple[Tensor, ...]
@@ -140,9 +144,7 @@ class _Recording:
 
     def _begin(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        self._capture = torch.cuda.graph(
-            self._graph, self._pool, self._stream, capture_error_mode="thread_local"
-        )
+        self._capture = _capture(self._graph, self._stream, self._pool)
         self._capture.__enter__()
 
     def _end(self) -> torch.cuda.CUDAGraph:

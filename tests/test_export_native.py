@@ -6,12 +6,14 @@ Compiles packages and the program: ``make cpp``.
 from __future__ import annotations
 
 import shutil
+import subprocess
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config
 from native import build, restore
 from problems import case, small_mlp
 from torch import Tensor
@@ -71,6 +73,36 @@ def test_a_program_has_the_bits_of_python(program, exported, tmp_path):
     found = restore(program, exported.package, exported.y, tmp_path, calls=2)
     assert_same_bits(found, exported.restorer(exported.y))
     assert bool(found.converged.all()) and found.milliseconds > 0
+
+
+def has_static_library() -> bool:
+    asked = ["c++", "-print-file-name=libstdc++.a"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=True)
+    return Path(found.stdout.strip()).is_file()
+
+
+@pytest.mark.skipif(
+    not shutil.which("c++") or not has_static_library(), reason="needs the static libstdc++"
+)
+def test_a_compiler_that_links_the_library_of_c_plus_plus_itself_changes_nothing(
+    tmp_path, monkeypatch
+):
+    compiler = tmp_path / "static" / "g++"
+    compiler.parent.mkdir()
+    compiler.write_text(
+        """#!/bin/sh
+for word; do case "$word" in -c | -E | c++-header | --version | -dump*) exec c++ "$@" ;; esac; done
+exec c++ -static-libstdc++ "$@"
+"""
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    restorer, y = digits()
+    with torch._inductor.config.patch({"cpp.cxx": (None, str(compiler))}):
+        package = restorer.export(tmp_path / "one.pt2")
+    found = restore(build(tmp_path / "cpp"), package, y, tmp_path)
+    assert_same_bits(found, restorer(y))
 
 
 def test_an_image_that_is_not_finite_fails_alone(program, exported, tmp_path):

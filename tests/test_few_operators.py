@@ -114,6 +114,19 @@ def test_weights_that_are_written_into_are_others():
     assert torch.equal(found.x, jf.restore(y, jf.Denoising(), fresh, 0.1).x)
 
 
+def test_parameters_in_other_memory_are_others():
+    """Gamma too, which is read once: torch gives all of them views of a vector, uncounted."""
+    prior, y = small_mlp(dtype=torch.float32), torch.full((1, *SHAPE), 0.5)
+    jf.restore(y, jf.Denoising(), prior, 0.1)
+    vector = torch.nn.utils.parameters_to_vector(prior.parameters()).detach()
+    torch.nn.utils.vector_to_parameters(vector + 0.1, prior.parameters())
+    fresh = small_mlp(dtype=torch.float32)
+    fresh.load_state_dict(prior.state_dict())
+    assert prior.gamma == fresh.gamma
+    found = jf.restore(y, jf.Denoising(), prior, 0.1)
+    assert torch.equal(found.x, jf.restore(y, jf.Denoising(), fresh, 0.1).x)
+
+
 @pytest.mark.parametrize("like", [torch.float32, torch.float64])
 @pytest.mark.parametrize("number", [0.1, np.float32(0.1), np.float64(0.1), np.array(0.1), [0.1]])
 def test_a_number_is_one_for_each_image_whatever_it_is_of(number, like):

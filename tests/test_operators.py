@@ -177,3 +177,16 @@ def test_a_generator_of_the_cpu_gives_a_gpu_the_same_noise():
         for device in ("cpu", "cuda")
     ]
     torch.testing.assert_close(found[1].cpu(), found[0])
+
+
+@pytest.mark.cuda
+def test_a_generator_of_the_cpu_draws_for_a_gpu_too():
+    decoded, y = torch.rand(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for device in ("cpu", "cuda"):
+        here = decoded.to(device)
+        one = torch.ones(1, device=device)
+        bound = jf.Denoising().bind((1, 8, 8), like=here)
+        given = here, 4 * one, 0.3 * one, y.to(device)
+        found.append(bound.sample_x(*given, torch.Generator().manual_seed(1)).cpu())
+    torch.testing.assert_close(*found)

@@ -36,6 +36,9 @@ jpmap_fast_library(jpmap_fast "${JPMAP_FAST_LIB_DIR}/libjpmap_fast.so"
                    "${TORCH_LIB_DIR}/libtorch.so" "${TORCH_LIB_DIR}/libtorch_cpu.so"
                    "${TORCH_LIB_DIR}/libc10.so")
 target_link_libraries(jpmap_fast::jpmap_fast INTERFACE torch_headers)
+# By its name, before the compiler's own -lstdc++: some compilers link its code instead, and torch
+# does not understand the locale of a program with facets of its own.
+target_link_libraries(jpmap_fast::jpmap_fast INTERFACE "-l:libstdc++.so.6")
 # What torch's libraries need they find themselves, when a program runs.
 target_link_options(jpmap_fast::jpmap_fast INTERFACE LINKER:--allow-shlib-undefined)
 target_include_directories(jpmap_fast::jpmap_fast INTERFACE "${CMAKE_CURRENT_LIST_DIR}/../include")

@@ -27,6 +27,9 @@ _OPTIONS: dict[str, Any] = {
     "compile_threads": 1,
     "cpp.march": "",
     "cpp.simdlen": 1,
+    # By its name, before the compiler's own -lstdc++: some compilers link its code instead, and a
+    # package with facets of its own does not understand those of torch's locale, and crashes.
+    "aot_inductor.custom_op_libs": [":libstdc++.so.6"],
 }
 _NEEDED = ("fallback_by_default", "selective_decompose")
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from jpmap_fast._arrays import normal_like
 from jpmap_fast._kept import Kept
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import as_float_tensor, per_image, same_device
@@ -159,9 +160,8 @@ class Operator(ABC):
         """
         clean = self.A(x)
         deviation = per_image("sigma", sigma, clean.shape[0], clean, allow_zero=True)
-        source = clean.device if generator is None else generator.device
-        noise = torch.randn(clean.shape, dtype=clean.dtype, device=source, generator=generator)
-        return clean + deviation.reshape(-1, *[1] * (clean.dim() - 1)) * noise.to(clean.device)
+        noise = normal_like(clean, generator)
+        return clean + deviation.reshape(-1, *[1] * (clean.dim() - 1)) * noise
 
     def image_shape_of(self, measured: Sequence[int]) -> tuple[int, ...] | None:
         """The shape (C, H, W) of images whose measurements have a shape; None if that tells none.

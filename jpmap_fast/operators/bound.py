@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
+from jpmap_fast._arrays import normal_like
 from jpmap_fast._kept import Kept
 from jpmap_fast._surroundings import steady
 from jpmap_fast.operators import reach
@@ -178,7 +179,7 @@ class BoundOperator(ABC):
             beta: coupling weights > 0, [B] or [1]; inf gives x = G.
             sigma: noise standard deviations > 0, finite, [B] or [1].
             y: measurements [B, ...], or [1, ...] for B draws of one image.
-            generator: source of e_1 and then e_2, on their device.
+            generator: source of e_1 and then e_2, on any device.
 
         Returns:
             x [B, C, H, W].
@@ -192,10 +193,7 @@ class BoundOperator(ABC):
         """
         self._check_fits(decoded)
         y, beta, sigma = of_each(self, decoded, y, beta, sigma)
-        noise = (
-            torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
-            for like in (y, decoded)
-        )
+        noise = (normal_like(like, generator) for like in (y, decoded))
         return self.perturbed_x(decoded, beta, sigma, y, *noise)
 
     @steady

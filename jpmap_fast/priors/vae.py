@@ -31,7 +31,7 @@ class VAE(nn.Module):
         self.log_gamma = nn.Parameter(torch.zeros(()))
         self.restoration = {}
         self.residuals: dict[str, Residual] = {}
-        self._gamma: tuple[nn.Parameter, int, float] | None = None
+        self._gamma: tuple[nn.Parameter, tuple[int, int], float] | None = None
 
     @property
     def gamma(self) -> float:
@@ -41,10 +41,11 @@ class VAE(nn.Module):
         # Reading a GPU parameter waits for the device: in evaluation mode it is read once.
         held = self.log_gamma
         # Weights loaded in inference mode count no versions: nobody can change them either.
-        version = 0 if held.is_inference() else held._version
+        # Whoever gives a parameter other memory (vector_to_parameters) counts none either.
+        state = held.data_ptr(), 0 if held.is_inference() else held._version
         kept = self._gamma
-        if kept is None or kept[0] is not held or kept[1] != version:
-            kept = self._gamma = (held, version, math.exp(float(held.detach())))
+        if kept is None or kept[0] is not held or kept[1] != state:
+            kept = self._gamma = (held, state, math.exp(float(held.detach())))
         return kept[2]
 
     def train(self, mode: bool = True) -> Any:
