@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -49,48 +50,60 @@ def _capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, pool: Any =
 State = tuple[Tensor, ...]
 
 
-def repeated(step: Callable[[State], State], state: State, most: int, blind: int) -> State:
-    """``state`` after steps until nothing is left to do, ``most`` at most.
+def repeated(step: Callable[[State], State], state: State, blind: int, enough: int = 0) -> State:
+    """``state`` after steps until no more than ``enough`` are at work.
 
     In a ``Recorded`` with ``loops`` the step is recorded once, and calls ask the device. Elsewhere
     nobody asks, and ``blind`` steps follow each other.
 
     Args:
         step: the state after another step, in which what has ended stays as it is.
-        state: tensors, the last of them bool [B]: what is still at work.
-        most, blind: numbers of steps >= 1.
+        state: tensors, the last of them bool [B]: what is still at work; all ends at some time.
+        blind: a number of steps >= 1.
+        enough: >= 0.
     """
-    recording = _recording.get()
-    if recording is not None:
-        return recording.loop(step, state, most)
+    loops = _loops.get()
+    if loops is not None:
+        return loops.loop(step, state, enough)
     for _ in range(blind):
         state = step(state)
     return state
 
 
-class _Loop:
-    """A recorded step, done until its flag on the device says that nothing is left to do.
+def asks() -> bool:
+    """Whether ``repeated`` steps end where nothing is left to do."""
+    return _loops.get() is not None
 
-    What the flag was before a step is asked while that step is under way: so the device never waits
-    for the host, and does one step at most for nothing.
+
+class _Loop:
+    """A recorded step, done for as long as its flag on the device says that there is work.
+
+    The device waits for its host between two steps, and makes none for nothing.
     """
 
-    def __init__(self, graph: torch.cuda.CUDAGraph, flag: Tensor, most: int) -> None:
-        self._graph, self._flag, self._most = graph, flag, most
-        self._said = [torch.empty(1, dtype=torch.bool, pin_memory=True) for _ in range(2)]
-        self._asked = [torch.cuda.Event() for _ in range(2)]
+    def __init__(self, graph: torch.cuda.CUDAGraph, flag: Tensor) -> None:
+        self._graph, self._flag = graph, flag
+        self._said = torch.empty(1, dtype=torch.bool, pin_memory=True)
+        self._asked = torch.cuda.Event()
 
     def replay(self) -> None:
         """All steps."""
         stream = torch.cuda.current_stream(self._flag.device)
-        for number in range(self._most):
-            said, asked = self._said[number % 2], self._asked[number % 2]
-            said.copy_(self._flag, non_blocking=True)
-            asked.record(stream)
-            self._graph.replay()
-            asked.synchronize()
-            if not said.item():
+        while True:
+            self._said.copy_(self._flag, non_blocking=True)
+            self._asked.record(stream)
+            self._asked.synchronize()
+            if not self._said.item():
                 return
+            self._graph.replay()
+
+
+class _Rehearsal:
+    """Every step once, before it is recorded: libraries make their plans for its sizes."""
+
+    def loop(self, step: Callable[[State], State], state: State, enough: int) -> State:
+        """See ``repeated``."""
+        return step(state)
 
 
 class _Recording:
@@ -106,28 +119,26 @@ class _Recording:
 
     def record(self, work: Callable[[], _Result]) -> _Result:
         """What ``work`` returns, recorded."""
-        token = _recording.set(self)
         self._begin()
         try:
-            result = work()
+            with _looping(self):
+                result = work()
         except BaseException:
             self._capture.__exit__(*sys.exc_info())
             raise
-        finally:
-            _recording.reset(token)
         self.parts.append(self._end())
         return result
 
-    def loop(self, step: Callable[[State], State], state: State, most: int) -> State:
+    def loop(self, step: Callable[[State], State], state: State, enough: int) -> State:
         """See ``repeated``."""
         held = tuple(tensor.clone() for tensor in state)
-        flag = held[-1].any().reshape(1)
+        flag = (held[-1].sum() > enough).reshape(1)
         self.parts.append(self._end())
         self._begin()
         for kept, new in zip(held, step(held), strict=True):
             kept.copy_(new)
-        flag.copy_(held[-1].any())
-        self.parts.append(_Loop(self._end(), flag, most))
+        flag.copy_((held[-1].sum() > enough).reshape(1))
+        self.parts.append(_Loop(self._end(), flag))
         self._begin()
         return held
 
@@ -141,7 +152,17 @@ class _Recording:
         return self._graph
 
 
-_recording: ContextVar[_Recording | None] = ContextVar("_recording", default=None)
+_loops: ContextVar[_Recording | _Rehearsal | None] = ContextVar("_loops", default=None)
+
+
+@contextmanager
+def _looping(loops: _Recording | _Rehearsal | None) -> Iterator[None]:
+    """Inside, ``repeated`` leaves its steps to ``loops``."""
+    token = _loops.set(loops)
+    try:
+        yield
+    finally:
+        _loops.reset(token)
 
 
 class Recorded(Generic[_Result]):
@@ -157,7 +178,8 @@ class Recorded(Generic[_Result]):
     def __init__(
         self, device: torch.device, work: Callable[[], _Result], *, loops: bool = False
     ) -> None:
-        on_side_stream(device, work)
+        with _looping(_Rehearsal() if loops else None):
+            on_side_stream(device, work)
         self._parts: list[torch.cuda.CUDAGraph | _Loop]
         if loops:
             with torch.cuda.device(device):

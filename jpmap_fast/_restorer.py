@@ -39,11 +39,11 @@ class Restorer:
     r"""``restore`` for pipelines: one operator, noise level, prior, method and batch size.
 
     The operator's factorisation, the packed weights, the restriction of the decoder to observed
-    pixels and, on a GPU, a CUDA graph of the whole restoration are made at construction. On a GPU a
-    call copies y and launches the graph on the current stream: it allocates nothing of the device's
-    and, where ``path`` is "compiled", never waits for it; elsewhere a step of the descents is a
-    graph of its own, launched until the device says that every image has ended. What it returns is
-    overwritten by the next call.
+    pixels and, on a GPU, CUDA graphs of the whole restoration are made at construction. There a
+    call copies y and launches them on the current stream: it allocates nothing of the device's, and
+    never waits for it where ``path`` is "compiled". Elsewhere a step of the descents is a graph for
+    each of a few numbers of images, launched until all have ended. The next call overwrites what
+    one returns.
 
     Every method and setting of ``restore`` runs, with the same candidates and acceptance tests. On
     a CPU results have the bits of ``restore``; on a GPU objectives agree to rounding, or to another
@@ -72,9 +72,8 @@ class Restorer:
         device, dtype: of y, for a prior without parameters; otherwise those of its parameters.
 
     Attributes:
-        captured: whether calls replay a CUDA graph. False on the CPU, for operators that iterate
-            on the host (``LinearOperator``), steps by conjugate gradients, and methods that no
-            graph holds.
+        captured: whether calls replay CUDA graphs. False on the CPU, for operators that iterate on
+            the host (``LinearOperator``), steps by conjugate gradients, and other methods.
         path, reason: how the descents run and why, as in ``Result``.
 
     A copy or a pickle is made anew from the arguments, with the random starts of the original.

@@ -19,6 +19,23 @@ def rung(number: int) -> int:
     return 3 * power // 4 if power > 2 and number <= 3 * power // 4 else power
 
 
+def rungs_below(number: int, least: int, full: float) -> list[int]:
+    """The sizes that a set of ``number`` rows shrinks to, the largest first.
+
+    Each is a ``rung``, at least ``least`` and at most the part ``full`` of the one before.
+    """
+    found: list[int] = []
+    for size in range(number - 1, least - 1, -1):
+        if rung(size) == size and size <= full * (found[-1] if found else number):
+            found.append(size)
+    return found
+
+
+def at_work_first(running: Tensor) -> Tensor:
+    """The rows of ``running`` [W] bool: those at work in order, then the others [W]."""
+    return torch.sort(running.byte(), descending=True, stable=True).indices
+
+
 class WorkingSet:
     """The images of a batch that are still at work, under every loop in which each has its own end.
 
@@ -75,8 +92,7 @@ class WorkingSet:
         size = rung(self.left) if self._few_sizes and self.left else self.left
         if not 0 < size < rows or size > self._full * rows:
             return False
-        # Those at work in order, then the others.
-        order = torch.sort(running.byte(), descending=True, stable=True).indices
+        order = at_work_first(running)
         self._kept, done = order[:size], order[size:]
         self._put(self.index[done], [end[done] for end in ends])
         self.index = self.index[self._kept]

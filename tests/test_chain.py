@@ -21,9 +21,11 @@ from chains import (
 from torch import Tensor, nn
 
 import jpmap_fast as jf
+from jpmap_fast.priors.chain import Linear
 from jpmap_fast.priors.chain_decoder import ChainDecoder
 from jpmap_fast.priors.function_decoder import FunctionDecoder
 from jpmap_fast.priors.protocol import make_decoder
+from jpmap_fast.priors.sweep import Places, Sweep, Tangents
 
 
 @named(CHAINS)
@@ -50,6 +52,39 @@ def test_restricted_to_rows_a_chain_is_a_chain_of_those_pixels(name):
 def test_batches_of_one(name):
     module = prepared(CHAINS[name]())
     check_derivatives(decoder_of(module), module, codes(1))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("plus", [False, True])
+def test_some_outputs_are_read_wherever_they_lie(shuffled, plus):
+    g = torch.Generator().manual_seed(7)
+    lying = torch.randn(6, 4, 6, 16, generator=g).permute(0, 3, 1, 2)[:, :12]  # channels innermost
+    tangents = Tangents(lying.unflatten(0, (2, 3)), shuffled)
+    if plus:
+        tangents = Tangents(tangents.t, shuffled, Tangents(torch.randn(2, 3, 12, 4, 6), False))
+    if plus and shuffled:
+        tangents = Tangents(tangents.t, True, Tangents(tangents.t + 1, True))
+    rows = torch.randperm(288, generator=g)[:50]
+    places = Places(rows)
+    for _ in range(2):  # the second time from what is kept
+        assert torch.equal(places.of(tangents), tangents.settle().flatten(2)[..., rows])
+    flat = Tangents(torch.randn(1, 3, 288, generator=g))
+    assert torch.equal(places.of(flat), flat.t[..., rows])
+
+
+@pytest.mark.parametrize("outputs", [12, 16, 3])
+def test_channels_filled_up_for_matrix_units_are_not_seen(outputs):
+    g = torch.Generator().manual_seed(8)
+    convolution = nn.Conv2d(8, outputs, 3, padding=1).requires_grad_(False)
+    shuffle = nn.PixelShuffle(2) if outputs % 4 == 0 else None
+    t = torch.randn(2, 5, 8, 4, 6, generator=g)
+    link = Linear(convolution, None, shuffle, torch.bfloat16)
+    assert link.weight.shape[0] % 8 == 0
+    found = link.tangents(Tangents(t.bfloat16()), Sweep([], torch.bfloat16)).settle()
+    expected = convolution(t.flatten(0, 1)) - convolution.bias[:, None, None]
+    expected = (expected if shuffle is None else shuffle(expected)).unflatten(0, (2, 5))
+    assert found.shape == expected.shape
+    assert distance(found.float(), expected.double()) < 0.01
 
 
 def test_an_images_expansion_does_not_depend_on_its_batch():

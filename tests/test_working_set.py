@@ -10,7 +10,7 @@ from torch import Tensor
 
 import jpmap_fast as jf
 from jpmap_fast import _working_set
-from jpmap_fast._working_set import WorkingSet, polling_interval, rung
+from jpmap_fast._working_set import WorkingSet, polling_interval, rung, rungs_below
 from jpmap_fast.solvers import gauss_newton
 
 # Steps after which each image is done; several at once, the first at once, the last alone.
@@ -123,6 +123,12 @@ def test_rungs_are_few_and_near():
     found = [rung(number) for number in range(1, 4097)]
     assert all(number <= size < 1.5 * number + 1 for number, size in enumerate(found, 1))
     assert len(set(found)) == 24 and found == sorted(found)
+
+
+def test_a_set_shrinks_by_rungs():
+    assert rungs_below(256, 8, 0.75) == [192, 128, 96, 64, 48, 32, 24, 16, 12, 8]
+    assert rungs_below(100, 24, 0.75) == [64, 48, 32, 24]
+    assert rungs_below(8, 8, 0.75) == rungs_below(1, 1, 1.0) == []
 
 
 @pytest.mark.parametrize("full", [1.0, 0.75])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
-from jpmap_fast.priors.sweep import Sweep, Tangents, Tape
+from jpmap_fast.priors.sweep import Places, Sweep, Tangents, Tape
 
 
 class Link(ABC):
@@ -58,6 +58,10 @@ class Linear(Link):
         if shuffle is not None:
             weight = weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
         weight = weight.to(dtype)
+        self._outputs = weight.shape[0]
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and dtype == torch.bfloat16:
+            # Matrix units take channels by eight: a library would move them on every call.
+            weight = F.pad(weight, (0, 0) * 3 + (0, -self._outputs % 8))
         if weight.dim() == 4:
             weight = weight.contiguous(memory_format=torch.channels_last)
         self.weight = weight
@@ -76,6 +80,7 @@ class Linear(Link):
             out = F.linear(flat, self.weight)
         elif isinstance(m, nn.Conv2d):
             out = F.conv2d(flat, self.weight, None, m.stride, m.padding, m.dilation, m.groups)
+            out = out[:, : self._outputs]
         else:
             assert isinstance(m, nn.ConvTranspose2d)
             out = F.conv_transpose2d(
@@ -178,3 +183,19 @@ class Chain(Link):
         for link in self.links:
             t = link.tangents(t, sweep)
         return t
+
+    def columns(self, t: Tangents, sweep: Sweep, places: Places | None) -> Tensor:
+        """The tangents of all outputs or of some [B or 1, k, n].
+
+        What comes last is done to those alone, if it is pointwise.
+        """
+        if places is None:
+            return self.tangents(t, sweep).settle().flatten(2)
+        last = len(self.links)
+        while last and isinstance(self.links[last - 1], Pointwise):
+            last -= 1
+        t = Tangents(places.of(Chain(self.links[:last]).tangents(t, sweep)))
+        for link in self.links[last:]:
+            assert isinstance(link, Pointwise)
+            t = sweep.through(link.name, t, places.rows)
+        return t.settle()

@@ -15,7 +15,7 @@ from jpmap_fast.priors.decoder_base import Expansion, Linearisation
 from jpmap_fast.priors.defaults import default_decoder, low_precision_of
 from jpmap_fast.priors.function_decoder import FunctionDecoder
 from jpmap_fast.priors.plain import does
-from jpmap_fast.priors.sweep import Sweep, Tangents, Tape
+from jpmap_fast.priors.sweep import Places, Sweep, Tangents, Tape
 
 
 class ChainDecoder(FunctionDecoder):
@@ -43,6 +43,7 @@ class ChainDecoder(FunctionDecoder):
         if chain is None:
             raise ValueError("module: expected a sequence of modules that read_chain knows")
         self._chain = chain
+        self._places = None if rows is None else Places(rows)
 
     @classmethod
     def of(
@@ -70,9 +71,8 @@ class ChainDecoder(FunctionDecoder):
 
     def _columns(self, z: Tensor, sweep: Sweep) -> Tensor:
         basis = torch.eye(self.latent_dim, dtype=self._tangent_dtype, device=z.device)
-        columns = self._chain.tangents(Tangents(basis[None]), sweep).settle().flatten(2)
-        columns = columns.expand(z.shape[0], -1, -1)
-        return self._kept(columns)
+        columns = self._chain.columns(Tangents(basis[None]), sweep, self._places)
+        return columns.expand(z.shape[0], -1, -1)
 
     def expand(
         self, z: Tensor, cotangent: Callable[[Tensor], Tensor], second_order: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,35 @@ class Tangents:
         return t.contiguous()
 
 
+class Places:
+    """Some outputs of a chain, and where they lie among its tangents.
+
+    Args:
+        rows: which outputs, of an image flattened to n numbers.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+        self._offsets: dict[tuple[Any, ...], Tensor] = {}
+
+    def of(self, tangents: Tangents) -> Tensor:
+        """The tangents of these outputs [B or 1, k, rows], read from where they lie."""
+        if tangents.plus is not None:
+            tangents = Tangents(tangents.settle())
+        t = tangents.t
+        sizes, strides = t.shape[2:], t.stride()[2:]
+        layout = (*sizes, *strides, tangents.shuffled)
+        if layout not in self._offsets:
+            where = torch.zeros((), dtype=torch.int64, device=t.device)
+            for size, stride in zip(sizes, strides, strict=True):
+                where = where[..., None] + stride * torch.arange(size, device=t.device)
+            settled = Tangents(where[None, None], tangents.shuffled).settle()
+            self._offsets[layout] = settled.flatten()[self.rows]
+        span = 1 + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+        numbers = t.as_strided((*t.shape[:2], span), (*t.stride()[:2], 1))
+        return numbers[..., self._offsets[layout]]
+
+
 def bent(
     tangents: Tensor, cotangent: Tensor, activation: Activation, before: Tensor, after: Tensor
 ) -> Tensor:
@@ -95,11 +125,17 @@ class Sweep:
             parts.append(self._slots.sum(dim=1))
         return sum(parts[1:], parts[0]) if parts else None
 
-    def through(self, name: str, tangents: Tangents) -> Tangents:
-        """Tangents through the next activation."""
+    def through(self, name: str, tangents: Tangents, rows: Tensor | None = None) -> Tangents:
+        """Tangents through the next activation, or those of its outputs ``rows`` alone.
+
+        The cotangents of others must be zero then.
+        """
         before, after = self._tape[self._next]
         cotangent = None if self._cotangents is None else self._cotangents[self._next]
         self._next += 1
+        if rows is not None:
+            before, after = before.flatten(1)[:, rows], after.flatten(1)[:, rows]
+            cotangent = None if cotangent is None else cotangent.flatten(1)[:, rows]
         if tangent_kernels.supported(tangents.t, before):
             return self._compiled(name, tangents, before, after, cotangent)
         t = tangents.settle()

@@ -37,9 +37,9 @@ class Sampler:
     to ``sample``. Of all others the results are its own: with the same bits on a CPU, to rounding
     on a GPU and for operators that iterate.
 
-    On a GPU a call is two CUDA graphs, of the restoration and of the draws: it allocates nothing
-    and never waits for the device. What it returns is overwritten by the next call; see
-    ``Posterior.clone``.
+    On a GPU a call is CUDA graphs, of the restoration and of the draws: it allocates nothing, and
+    waits for the device no more than a ``Restorer`` does. What it returns is overwritten by the
+    next call; see ``Posterior.clone``.
 
     Args:
         operator, prior, sigma, residual: as in ``sample``; read once.

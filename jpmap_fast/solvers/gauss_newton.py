@@ -7,24 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jpmap_fast._capture import State, repeated
 from jpmap_fast._validate import choice, count, positive, switch
 from jpmap_fast._working_set import WorkingSet
 from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_restore
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers.base import LatentSolution
+from jpmap_fast.solvers.device_steps import FULL_ON_GPU, DeviceSteps
 from jpmap_fast.solvers.plan import Plan, plan
 from jpmap_fast.solvers.quadratic_model import (
     DirectModel,
     ImplicitModel,
     QuadraticModel,
-    Step,
+    ended,
+    next_damping,
 )
-
-# On a GPU a working set is compacted once it has to be no fuller than this, to one of few sizes: a
-# new number of images is a new set of convolution plans, which costs more than a few images of
-# work. On a CPU it is free.
-FULL_ON_GPU = 0.75
 
 # Trial steps where nothing else is said: of a descent that ends by itself, and of one in which
 # every step is executed whether it is needed or not.
@@ -174,56 +170,11 @@ class GaussNewton:
     def _fixed(
         self, objective: LatentObjective, z: Tensor, active: Tensor | None, way: Plan
     ) -> LatentSolution:
-        def judged(
-            z: Tensor, f: Tensor, mu: Tensor, growth: Tensor, count: Tensor, converged: Tensor,
-            running: Tensor, model: DirectModel,
-        ) -> State:  # fmt: skip
-            step = model.step(mu)
-            done, finite = self._done(f, mu, model, step)
-            converged, running = converged | (running & done), running & finite & ~done
-            parts = model.gradient, model.matrix, model.newton
-            return z, f, mu, growth, count, converged, step.d, step.promised, *parts, running
-
-        def next_of(state: State) -> State:
-            z, f, mu, growth, count, converged, d, promised, g, h, newton, running = state
-            trial = torch.where(running[:, None], z + d.to(z.dtype), z)
-            f_new, there = DirectModel.at(objective, trial, self.second_order)
-            accept = running & (f_new < f)
-            damped, growth = _damping(mu, growth, (f - f_new) / promised, accept)
-            model = there.where(accept, DirectModel(g, h, newton, self.second_order))
-            return judged(
-                torch.where(accept[:, None], trial, z),
-                torch.where(accept, f_new, f),
-                torch.where(running, damped, mu),
-                growth,
-                count + running,
-                converged,
-                running,
-                model,
-            )
-
-        f, model = DirectModel.at(objective, z, self.second_order)
-        running = torch.ones_like(f, dtype=torch.bool) if active is None else active
-        f = torch.where(running, f, torch.nan)
-        mu = self.initial_damping * model.largest
-        count = torch.zeros_like(f, dtype=torch.int64)
-        never = torch.zeros_like(running)
-        begun = judged(z, f, mu, torch.full_like(mu, 2.0), count, never, running, model)
         blind = FIXED_STEPS if self.max_steps is None else self.max_steps
-        z, f, _, _, count, converged, *_ = repeated(next_of, begun, self._limit, blind)
-        return LatentSolution(z, f, count, converged, way.path, way.reason)
-
-    def _done(
-        self, f: Tensor, mu: Tensor, model: QuadraticModel, step: Step
-    ) -> tuple[Tensor, Tensor]:
-        """Of which images the descent has ended, and of which there is a step at all [B] bool."""
-        resolution = 8 * torch.finfo(model.gradient.dtype).eps
-        finite = torch.isfinite(f) & torch.isfinite(step.size)
-        done = step.size <= self.tolerance
-        done |= step.decrement <= resolution * f.abs()
-        # A damping this large moves z by less than its last digit: no descent is left.
-        done |= mu > model.largest / resolution
-        return done & finite, finite
+        steps = DeviceSteps(
+            self.tolerance, self.initial_damping, self.second_order, self._limit, blind
+        )
+        return LatentSolution(*steps(objective, z, active), way.path, way.reason)
 
     def _minimise(self, objective: LatentObjective, z: Tensor, way: Plan) -> LatentSolution:
         batch, said = z.shape[0], (way.path, way.reason)
@@ -245,7 +196,7 @@ class GaussNewton:
         growth = torch.full_like(mu, 2.0)
         for number in range(self._limit + 1):
             step = model.step(mu)
-            done, finite = self._done(f, mu, model, step)
+            done, finite = ended(f, mu, model, step, self.tolerance)
             converged = converged | (alive & done)
             if number == self._limit:
                 break
@@ -267,7 +218,7 @@ class GaussNewton:
             accept = alive & (f_new < f)
             z = torch.where(accept[:, None], trial, z)
             f = torch.where(accept, f_new, f)
-            mu, growth = _damping(mu, growth, (old - f_new) / promised, accept)
+            mu, growth = next_damping(mu, growth, (old - f_new) / promised, accept)
             count = count + alive
             if together:
                 assert isinstance(model, DirectModel)
@@ -286,9 +237,3 @@ class GaussNewton:
         if way.direct:
             return DirectModel.at(objective, z, self.second_order)
         return ImplicitModel.at(objective, z, FORCING)
-
-
-def _damping(mu: Tensor, growth: Tensor, gain: Tensor, accept: Tensor) -> tuple[Tensor, Tensor]:
-    """Nielsen's rule: the next mu and what it grows by if the next step is refused too, [B]."""
-    shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
-    return torch.where(accept, mu * shrink, mu * growth), torch.where(accept, 2.0, 2 * growth)

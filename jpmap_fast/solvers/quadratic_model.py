@@ -58,6 +58,32 @@ class QuadraticModel(Protocol):
         ...
 
 
+def ended(
+    f: Tensor, mu: Tensor, model: QuadraticModel, step: Step, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Of which images the descent has ended, and of which there is a step at all [B] bool.
+
+    Args:
+        f: where the models are [B] float64.
+        mu: dampings of the steps [B].
+        model, step: about there, and what the models say.
+        tolerance: of ``GaussNewton``.
+    """
+    resolution = 8 * torch.finfo(model.gradient.dtype).eps
+    finite = torch.isfinite(f) & torch.isfinite(step.size)
+    done = step.size <= tolerance
+    done |= step.decrement <= resolution * f.abs()
+    # A damping this large moves z by less than its last digit: no descent is left.
+    done |= mu > model.largest / resolution
+    return done & finite, finite
+
+
+def next_damping(mu: Tensor, growth: Tensor, gain: Tensor, accept: Tensor) -> tuple[Tensor, Tensor]:
+    """Nielsen's rule: the next mu and what it grows by if the next step is refused too, [B]."""
+    shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
+    return torch.where(accept, mu * shrink, mu * growth), torch.where(accept, 2.0, 2 * growth)
+
+
 @dataclass(frozen=True)
 class DirectModel:
     """H as a k x k matrix of each image, from the k columns of the Jacobian; solved in float64."""
