@@ -8,8 +8,7 @@ their numbers are looked at.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -18,13 +17,6 @@ from torch import Tensor
 from jpmap_fast.kernels.fingerprint import fingerprints
 
 _Value = TypeVar("_Value")
-
-
-def weights_of(prior: Any) -> list[Tensor]:
-    """Parameters and buffers of a prior that is a module; none of another."""
-    if not (hasattr(prior, "parameters") and hasattr(prior, "buffers")):
-        return []
-    return [*prior.parameters(), *prior.buffers()]
 
 
 class MadeOfWeights(Generic[_Value]):
@@ -45,7 +37,8 @@ class MadeOfWeights(Generic[_Value]):
         While a CUDA graph or an export records, nobody can look at numbers: then they are taken to
         be what they were.
         """
-        places = (key, *((t.data_ptr(), t.dtype, t.device, t.shape) for t in weights))
+        # No two devices have one address.
+        places = key, [(t.data_ptr(), t.dtype, t.shape) for t in weights]
         numbers = None if _recording(weights) else _numbers(weights)
         # Read once: another thread may put its own value there at any time.
         kept = self._kept
@@ -68,49 +61,45 @@ class _Look:
     """Weights that are looked at together when the first of them is asked for.
 
     Args:
-        outer: what is looked at once already.
         weights, constant: as ``looked_at_once`` takes them.
     """
 
-    def __init__(
-        self, outer: _Look | None, weights: Callable[[], Sequence[Tensor]], constant: bool
-    ) -> None:
-        self._outer, self._weights, self._constant = outer, weights, constant
+    def __init__(self, weights: Callable[[], Sequence[Tensor]], constant: bool) -> None:
+        self._weights, self._constant = weights, constant
         self._numbers: dict[int, int] | None = None
 
     def numbers(self, weights: Sequence[Tensor]) -> list[int] | None:
         """Of these weights; None where one of them is none of those that are looked at."""
-        found = None if self._outer is None else self._outer.numbers(weights)
-        if found is not None:
-            return found
         if self._numbers is None:
             held = self._weights()
             found = [0] * len(held) if self._constant else fingerprints(held)
             self._numbers = dict(zip(map(id, held), found, strict=True))
         known = self._numbers
-        found = [known[id(tensor)] for tensor in weights if id(tensor) in known]
-        return found if len(found) == len(weights) else None
+        try:
+            return [known[id(tensor)] for tensor in weights]
+        except KeyError:
+            return None
 
 
 _looked = _Looked()
 
 
-@contextmanager
-def looked_at_once(
-    weights: Callable[[], Sequence[Tensor]], constant: bool = False
-) -> Iterator[None]:
-    """Until it is left all of these weights are looked at together, once: a GPU is waited for then.
+class looked_at_once:  # noqa: N801  # a generator with contextmanager takes three times as long
+    """Inside, all of these weights are looked at together, once: a GPU is waited for then.
 
     Args:
         weights: asked for when the first of them is; the caller holds them.
         constant: nobody writes to them: they need not be looked at.
     """
-    outer = _looked.at
-    _looked.at = _Look(outer, weights, constant)
-    try:
-        yield
-    finally:
-        _looked.at = outer
+
+    def __init__(self, weights: Callable[[], Sequence[Tensor]], constant: bool = False) -> None:
+        self._look = _Look(weights, constant)
+
+    def __enter__(self) -> None:
+        self._outer, _looked.at = _looked.at, self._look
+
+    def __exit__(self, *_: object) -> None:
+        _looked.at = self._outer
 
 
 def _numbers(weights: Sequence[Tensor]) -> list[int]:
@@ -121,4 +110,4 @@ def _numbers(weights: Sequence[Tensor]) -> list[int]:
 def _recording(weights: Sequence[Tensor]) -> bool:
     if torch.compiler.is_compiling():
         return True
-    return any(t.is_cuda for t in weights) and torch.cuda.is_current_stream_capturing()
+    return weights[0].is_cuda and torch.cuda.is_current_stream_capturing()

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from jpmap_fast._foreign import translator_of
+from jpmap_fast._modules import first_parameter, modules_of
 from jpmap_fast._noise_level import estimate_sigma
 from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_device
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
@@ -105,8 +106,11 @@ def prior_of(prior: Prior | str, shared: bool = False) -> Prior:
 
 def _check_evaluated(prior: Prior) -> None:
     """Raise ValueError where what a prior says depends on the batch or on chance."""
-    for name, module in prior.named_modules() if isinstance(prior, nn.Module) else ():
+    if not isinstance(prior, nn.Module):
+        return
+    for place, module in enumerate(modules_of(prior)):
         if module.training and isinstance(module, (_BatchNorm, _DropoutNd)):
+            name = list(prior.named_modules(remove_duplicate=False))[place][0]
             raise ValueError(
                 f"prior: expected evaluation mode, got {name} ({type(module).__name__}) in "
                 "training mode, where an image depends on its batch or on chance; call prior.eval()"
@@ -238,7 +242,7 @@ def parameter_of(prior: Prior) -> Tensor | None:
     Raises:
         TypeError: neither float32 nor float64.
     """
-    parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
+    parameter = first_parameter(prior)
     if parameter is not None and parameter.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"prior: expected weights in float32 or float64, got {parameter.dtype}; "

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from jpmap_fast._made_of_weights import looked_at_once, weights_of
+from jpmap_fast._made_of_weights import looked_at_once
+from jpmap_fast._modules import weights_of
 from jpmap_fast._prepared import as_algorithm, checked_codes, prepare, prior_of
 from jpmap_fast._result import Result
 from jpmap_fast._run import Run

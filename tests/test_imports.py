@@ -45,6 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "_hub",
         "_memory",
         "_messages",
+        "_modules",
         "_per_image",
         "_surroundings",
     ),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jpmap_fast.kernels._extension import cuda_kernels_loaded
 
-_ops = torch.ops.jpmap
+_fingerprint = torch.ops.jpmap.fingerprint.default
 
 
 def fingerprints(tensors: Sequence[Tensor]) -> list[int]:
@@ -24,14 +24,14 @@ def fingerprints(tensors: Sequence[Tensor]) -> list[int]:
     """
     if not tensors:
         return []
-    whole = [tensor.detach().contiguous() for tensor in tensors]
-    devices = {tensor.device for tensor in whole}
-    if len(devices) > 1:
-        return [fingerprints([tensor])[0] for tensor in whole]
-    (device,) = devices
-    if device.type != "cpu" and not (device.type == "cuda" and cuda_kernels_loaded()):
-        whole = [tensor.cpu() for tensor in whole]
-    found: list[int] = _ops.fingerprint(whole).tolist()
+    if len({tensor.device for tensor in tensors}) > 1:
+        return [fingerprints([tensor])[0] for tensor in tensors]
+    device = tensors[0].device
+    with torch.no_grad():
+        whole = [t if t.is_contiguous() else t.contiguous() for t in tensors]
+        if device.type != "cpu" and not (device.type == "cuda" and cuda_kernels_loaded()):
+            whole = [tensor.cpu() for tensor in whole]
+        found: list[int] = _fingerprint(whole).tolist()
     return found
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from jpmap_fast._made_of_weights import MadeOfWeights, looked_at_once
+from jpmap_fast._made_of_weights import MadeOfWeights
 from jpmap_fast.kernels.activations import ACTIVATIONS, Activation
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.priors.decoder_base import Decoder, Expansion, Linearisation, pulled_by
@@ -211,17 +210,19 @@ def are_plain_linear(layers: Iterable[Any]) -> bool:
     return all(type(layer) is nn.Linear and is_plain(layer) for layer in layers)
 
 
-_kept: WeakKeyDictionary[Any, MadeOfWeights[RowProduct]] = WeakKeyDictionary()
+# By the first of their layers.
+_kept: WeakKeyDictionary[Any, MadeOfWeights[list[RowProduct]]] = WeakKeyDictionary()
 
 
 def _products(layers: Sequence[Any]) -> list[RowProduct]:
     """The products of layers, those kept for them while their numbers are the same."""
-    held = [[t for t in (layer.weight, layer.bias) if t is not None] for layer in layers]
-    with looked_at_once(lambda: sum(held, [])):
-        return [
-            _kept.setdefault(layer, MadeOfWeights()).get(own, partial(_product, layer))
-            for layer, own in zip(layers, held, strict=True)
-        ]
+    held = [t for layer in layers for t in (layer.weight, layer.bias) if t is not None]
+    made = _kept.get(layers[0])
+    if made is None:
+        made = _kept.setdefault(layers[0], MadeOfWeights())
+    # A bias less is another network of the same numbers.
+    key = tuple(layer.bias is None for layer in layers)
+    return made.get(held, lambda: list(map(_product, layers)), key)
 
 
 def _product(layer: Any) -> RowProduct:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._made_of_weights import MadeOfWeights
+from jpmap_fast._modules import weights_of
 from jpmap_fast._surroundings import full_precision
 from jpmap_fast.priors.any_size import AnySizePrior
 from jpmap_fast.priors.hierarchical_network import HierarchicalNetwork
@@ -78,7 +79,7 @@ class NetworkPrior(AnySizePrior):
 
     def _network(self, like: Tensor) -> PhotoNetwork | HierarchicalNetwork:
         """The network in the precision and layout that it runs in, kept while the weights stay."""
-        parameters = list(self.network.parameters())
+        parameters = weights_of(self.network)
         half = self.low_precision and parameters[0].dtype == torch.float32 and _has_bfloat16(like)
 
         def make() -> PhotoNetwork | HierarchicalNetwork:

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from jpmap_fast._made_of_weights import MadeOfWeights, weights_of
+from jpmap_fast._made_of_weights import MadeOfWeights
+from jpmap_fast._modules import weights_of
 from jpmap_fast.algorithms import Problem
 from jpmap_fast.kernels import linear, pack_linear
 from jpmap_fast.kernels.products import RowProduct
