@@ -27,7 +27,7 @@ class Kept:
         """The value of ``key``, of ``make`` where there is none yet."""
         found: _Value | None = self._values.get(key)
         if found is None:
-            found = self._values.setdefault(key, _made(make))
+            found = self._values.setdefault(key, plainly_made(make))
         return found
 
     def get_of(
@@ -42,7 +42,7 @@ class Kept:
         host = on_host(tensor)[0] if host is None else host
         found: tuple[Tensor, _Value] | None = self._values.get(key)
         if found is None or found[0].device != host.device or not torch.equal(found[0], host):
-            found = self._values[key] = _made(lambda: (host.clone(), make()))
+            found = self._values[key] = plainly_made(lambda: (host.clone(), make()))
         return found[1]
 
     def peek(self, key: Hashable) -> Any:
@@ -53,7 +53,7 @@ class Kept:
         return Kept, ()
 
 
-def _made(make: Callable[[], _Value]) -> _Value:
+def plainly_made(make: Callable[[], _Value]) -> _Value:
     """``make()``, whatever mode it is first asked for in: it serves derivatives as well."""
     if not (torch.is_inference_mode_enabled() or torch.is_grad_enabled()):
         return make()  # as it would be: to enter modes takes longer than many a thing that is made

@@ -9,46 +9,82 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
+from jpmap_fast._kept import plainly_made
 from jpmap_fast.kernels.fingerprint import fingerprints
 
 _Value = TypeVar("_Value")
+
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
+
+
+class _Kept(NamedTuple, Generic[_Value]):
+    """A value and what its weights were: where they lie, their versions and their numbers.
+
+    Numbers are None of what is constant.
+    """
+
+    places: Any
+    versions: list[int]
+    numbers: list[int] | None
+    value: _Value
 
 
 class MadeOfWeights(Generic[_Value]):
     """One value, kept while the weights that it is made of stay as they are.
 
-    Threads that ask at once may each make one, and all get a whole value. Pickles and deep copies
-    begin empty.
+    It must not share memory with them. Threads that ask at once may each make one, and all get a
+    whole value. Pickles and deep copies begin empty.
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Any, list[int] | None, _Value] | None = None
+        self._kept: _Kept[_Value] | None = None
 
     def get(
         self, weights: Sequence[Tensor], make: Callable[[], _Value], key: Hashable = None
     ) -> _Value:
         """The value, of ``make`` where weights or ``key`` are others than when it was made.
 
-        While a CUDA graph or an export records, nobody can look at numbers: then they are taken to
-        be what they were.
+        While a CUDA graph or an export records, nobody can look at numbers: weights are taken to
+        be what they were if their versions are, and what is made then is not kept.
         """
-        # No two devices have one address.
         places = key, [(t.data_ptr(), t.dtype, t.shape) for t in weights]
-        numbers = None if _recording(weights) else _numbers(weights)
+        recording = _recording(weights)
+        numbers = None if recording else _numbers(weights)
         # Read once: another thread may put its own value there at any time.
         kept = self._kept
-        same = kept is not None and kept[0] == places and numbers in (None, kept[1])
-        if kept is None or not same:
-            kept = self._kept = (places, numbers, make())
-        return kept[2]
+        if kept is not None and kept.places == places:
+            if numbers is not None:
+                same = kept.numbers == numbers
+            else:
+                same = not recording or kept.versions == _versions(weights)
+            if same:
+                return kept.value
+        value = plainly_made(make)
+        if not recording:
+            self._kept = _Kept(places, _versions(weights), numbers, value)
+        return value
 
     def __reduce__(self) -> tuple[type[MadeOfWeights[_Value]], tuple[()]]:
         return type(self), ()
+
+
+_of_owners: WeakKeyDictionary[Any, dict[Hashable, MadeOfWeights[Any]]] = WeakKeyDictionary()
+
+
+def made_of_weights(owner: Any, name: Hashable) -> MadeOfWeights[Any]:
+    """The value of this name that is kept for an object, for as long as that lives."""
+    of_owner = _of_owners.get(owner)
+    if of_owner is None:
+        of_owner = _of_owners.setdefault(owner, {})
+    found = of_owner.get(name)
+    return of_owner.setdefault(name, MadeOfWeights()) if found is None else found
 
 
 class _Looked(threading.local):
@@ -65,14 +101,21 @@ class _Look:
     """
 
     def __init__(self, weights: Callable[[], Sequence[Tensor]], constant: bool) -> None:
-        self._weights, self._constant = weights, constant
+        self._weights, self.constant = weights, constant
         self._numbers: dict[int, int] | None = None
 
     def numbers(self, weights: Sequence[Tensor]) -> list[int] | None:
-        """Of these weights; None where one of them is none of those that are looked at."""
+        """Of these weights, 0 for constant ones; None where one is none of those looked at."""
         if self._numbers is None:
             held = self._weights()
-            found = [0] * len(held) if self._constant else fingerprints(held)
+            if self.constant:
+                found = [0] * len(held)
+            else:
+                try:
+                    found = fingerprints(held)
+                except (RuntimeError, ValueError):  # of one that perhaps nobody asks for
+                    held = [tensor for tensor in held if can_be_looked_at(tensor)]
+                    found = fingerprints(held)
             self._numbers = dict(zip(map(id, held), found, strict=True))
         known = self._numbers
         try:
@@ -84,7 +127,7 @@ class _Look:
 _looked = _Looked()
 
 
-class looked_at_once:  # noqa: N801  # a generator with contextmanager takes three times as long
+class looked_at_once:  # noqa: N801  # as a generator it would take longer
     """Inside, all of these weights are looked at together, once: a GPU is waited for then.
 
     Args:
@@ -102,12 +145,32 @@ class looked_at_once:  # noqa: N801  # a generator with contextmanager takes thr
         _looked.at = self._outer
 
 
-def _numbers(weights: Sequence[Tensor]) -> list[int]:
-    found = None if _looked.at is None else _looked.at.numbers(weights)
-    return fingerprints(weights) if found is None else found
+def can_be_looked_at(tensor: Tensor) -> bool:
+    """Whether a tensor is numbers in memory: not sparse, quantised, nested, or without any yet."""
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type != "meta"
+        and not (tensor.is_quantized or tensor.is_nested)
+        and not is_lazy(tensor)
+    )
+
+
+def _numbers(weights: Sequence[Tensor]) -> list[int] | None:
+    """Of these weights; None of constant ones."""
+    look = _looked.at
+    found = None if look is None else look.numbers(weights)
+    if found is None:
+        return fingerprints(weights)
+    return None if look is not None and look.constant else found
+
+
+def _versions(weights: Sequence[Tensor]) -> list[int]:
+    # Tensors of inference mode count none.
+    return [0 if t.is_inference() else t._version for t in weights]
 
 
 def _recording(weights: Sequence[Tensor]) -> bool:
-    if torch.compiler.is_compiling():
+    # Of this thread: an export elsewhere changes nothing here.
+    if torch._C._get_dispatch_mode(_FAKE) is not None:
         return True
-    return weights[0].is_cuda and torch.cuda.is_current_stream_capturing()
+    return any(t.is_cuda for t in weights) and torch.cuda.is_current_stream_capturing()

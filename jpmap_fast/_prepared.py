@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from jpmap_fast._foreign import translator_of
-from jpmap_fast._modules import first_parameter, modules_of
+from jpmap_fast._modules import modules_of
 from jpmap_fast._noise_level import estimate_sigma
 from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_device
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
@@ -20,11 +20,10 @@ from jpmap_fast.operators import Operator
 from jpmap_fast.operators.bound import BoundOperator, unbound
 from jpmap_fast.operators.residual import with_residual
 from jpmap_fast.priors.base import Prior
-from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.defaults import code_shape_of, undifferentiated
 from jpmap_fast.priors.load import available_priors, bundled_prior, load_prior
-from jpmap_fast.priors.mlp_vae import MLPVAE
 from jpmap_fast.priors.protocol import bound, default_method, has_codes, make_decoder, make_encoder
+from jpmap_fast.priors.vae import VAE
 from jpmap_fast.residuals import WHITE, Residual, checked_residual, residuals_of
 
 # In place of a noise level: as ``estimate_sigma`` finds it.
@@ -95,7 +94,7 @@ def prior_of(prior: Prior | str, shared: bool = False) -> Prior:
         known = shared and prior in available_priors()
         return bundled_prior(prior) if known else load_prior(prior)
     # A protocol looks at every member, which takes longer than all that follows.
-    if not isinstance(prior, (MLPVAE, ConvVAE)) and not isinstance(prior, Prior):
+    if not isinstance(prior, VAE) and not isinstance(prior, Prior):
         raise TypeError(
             "prior: expected an object with encode, decode, gamma, latent_dim and image_shape "
             f"(see load_prior), got {type(prior).__name__}"
@@ -110,7 +109,7 @@ def _check_evaluated(prior: Prior) -> None:
         return
     for place, module in enumerate(modules_of(prior)):
         if module.training and isinstance(module, (_BatchNorm, _DropoutNd)):
-            name = list(prior.named_modules(remove_duplicate=False))[place][0]
+            name = list(prior.named_modules())[place][0]
             raise ValueError(
                 f"prior: expected evaluation mode, got {name} ({type(module).__name__}) in "
                 "training mode, where an image depends on its batch or on chance; call prior.eval()"
@@ -242,7 +241,7 @@ def parameter_of(prior: Prior) -> Tensor | None:
     Raises:
         TypeError: neither float32 nor float64.
     """
-    parameter = first_parameter(prior)
+    parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
     if parameter is not None and parameter.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"prior: expected weights in float32 or float64, got {parameter.dtype}; "

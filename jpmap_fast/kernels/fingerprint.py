@@ -17,15 +17,23 @@ def fingerprints(tensors: Sequence[Tensor]) -> list[int]:
 
     Tensors that differ in the bits of one aligned word of eight bytes have different ones for
     certain, others but for one chance in 2^64. A tensor has the same ones as long as it stays on
-    its device; another device may have others. It waits for a GPU, once.
+    its device; another device may have others. It waits for every GPU, once.
 
     Args:
-        tensors: of any types, on any devices.
+        tensors: dense, of any types and on any devices.
     """
-    if not tensors:
-        return []
-    if len({tensor.device for tensor in tensors}) > 1:
-        return [fingerprints([tensor])[0] for tensor in tensors]
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) < 2:
+        return _of_one_device(tensors) if tensors else []
+    found = dict.fromkeys(range(len(tensors)), 0)
+    for device in devices:
+        places = [place for place, tensor in enumerate(tensors) if tensor.device == device]
+        of_device = _of_one_device([tensors[place] for place in places])
+        found.update(zip(places, of_device, strict=True))
+    return list(found.values())
+
+
+def _of_one_device(tensors: Sequence[Tensor]) -> list[int]:
     device = tensors[0].device
     with torch.no_grad():
         whole = [t if t.is_contiguous() else t.contiguous() for t in tensors]

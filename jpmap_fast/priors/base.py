@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jpmap_fast.priors.chain_decoder import chain_or_default
 from jpmap_fast.priors.decoder_base import Decoder
@@ -113,6 +113,11 @@ class ModulePrior(Networks):
         self.gamma = float(gamma)
         self.latent_dim = latent_dim
         self.image_shape = tuple(image_shape)
+
+    @property
+    def is_of_modules(self) -> bool:
+        """Whether it decodes with its parameters alone: what a function holds nobody knows."""
+        return isinstance(self.decoder_network, nn.Module)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         out = self.encoder_network(x)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from jpmap_fast._made_of_weights import MadeOfWeights
+from jpmap_fast._made_of_weights import made_of_weights
 from jpmap_fast.kernels.activations import ACTIVATIONS, Activation
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.priors.decoder_base import Decoder, Expansion, Linearisation, pulled_by
@@ -210,22 +209,18 @@ def are_plain_linear(layers: Iterable[Any]) -> bool:
     return all(type(layer) is nn.Linear and is_plain(layer) for layer in layers)
 
 
-# By the first of their layers.
-_kept: WeakKeyDictionary[Any, MadeOfWeights[list[RowProduct]]] = WeakKeyDictionary()
-
-
 def _products(layers: Sequence[Any]) -> list[RowProduct]:
     """The products of layers, those kept for them while their numbers are the same."""
     held = [t for layer in layers for t in (layer.weight, layer.bias) if t is not None]
-    made = _kept.get(layers[0])
-    if made is None:
-        made = _kept.setdefault(layers[0], MadeOfWeights())
     # A bias less is another network of the same numbers.
     key = tuple(layer.bias is None for layer in layers)
-    return made.get(held, lambda: list(map(_product, layers)), key)
+    kept = made_of_weights(layers[0], "products")
+    products: list[RowProduct] = kept.get(held, lambda: list(map(_product, layers)), key)
+    return products
 
 
 def _product(layer: Any) -> RowProduct:
-    weight, bias = layer.weight.detach(), layer.bias
+    # Of its own: much of a product is made of these when it is first asked for.
+    weight, bias = layer.weight.detach().clone(), layer.bias
     zeros = weight.new_zeros(weight.shape[0])
-    return RowProduct(weight, zeros if bias is None else bias.detach())
+    return RowProduct(weight, zeros if bias is None else bias.detach().clone())

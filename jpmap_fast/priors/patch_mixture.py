@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jpmap_fast._made_of_weights import MadeOfWeights
+from jpmap_fast._made_of_weights import made_of_weights
 from jpmap_fast._validate import count, counts
 from jpmap_fast.priors.mixture import Densities, Spectra, posterior_mean, products
 
@@ -51,7 +51,6 @@ class PatchMixture(nn.Module):
         self.factors = nn.Parameter(triangles, requires_grad=False)
         if not triangles.is_meta:  # identities: 1 at the end of row i of a triangle
             self.factors[:, [i * (i + 3) // 2 for i in range(size)]] = 1
-        self._kept: MadeOfWeights[Spectra] = MadeOfWeights()
 
     @classmethod
     def of(
@@ -109,7 +108,8 @@ class PatchMixture(nn.Module):
         """Eigenvectors of the covariances, kept while the weights stay."""
 
         def make() -> Spectra:
-            with torch.inference_mode(False):
-                return Spectra.of(self.log_weights.detach().clone(), self.covariances)
+            return Spectra.of(self.log_weights.detach().clone(), self.covariances)
 
-        return self._kept.get((self.factors, self.log_weights), make)
+        kept = made_of_weights(self, "spectra")
+        spectra: Spectra = kept.get((self.factors, self.log_weights), make)
+        return spectra

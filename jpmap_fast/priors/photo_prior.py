@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast._made_of_weights import MadeOfWeights
+from jpmap_fast._made_of_weights import made_of_weights
 from jpmap_fast._modules import weights_of
 from jpmap_fast._surroundings import full_precision
 from jpmap_fast.priors.any_size import AnySizePrior
@@ -36,8 +36,6 @@ class NetworkPrior(AnySizePrior):
     def __init__(self, network: PhotoNetwork | HierarchicalNetwork) -> None:
         super().__init__()
         self.network = network
-        # Threads and bound copies share it.
-        self._working: MadeOfWeights[PhotoNetwork | HierarchicalNetwork] = MadeOfWeights()
 
     @property
     @abstractmethod
@@ -91,7 +89,10 @@ class NetworkPrior(AnySizePrior):
                     setattr(network, name, copy.deepcopy(getattr(self.network, name)))
             return network.to(memory_format=torch.channels_last).requires_grad_(False)
 
-        return self._working.get(parameters, make, key=half)
+        # Threads and bound copies share it, as they do the network.
+        kept = made_of_weights(self.network, "working")
+        working: PhotoNetwork | HierarchicalNetwork = kept.get(parameters, make, key=half)
+        return working
 
 
 class PhotoPrior(NetworkPrior):

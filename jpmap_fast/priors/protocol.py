@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jpmap_fast._modules import first_parameter
 from jpmap_fast.priors.base import ModulePrior, Prior
 from jpmap_fast.priors.conv_vae import ConvVAE
 from jpmap_fast.priors.decoder_base import Decoder
@@ -47,7 +46,7 @@ def make_decoder(prior: Prior, like: Tensor | None = None) -> Decoder:
             decoder does not give the images of ``decode``. TypeError: it is no ``Decoder``.
     """
     if like is None:
-        parameter = first_parameter(prior)
+        parameter = next(iter(prior.parameters()), None) if hasattr(prior, "parameters") else None
         like = torch.empty(0) if parameter is None else parameter
     method = _method(prior, "decoder", "decode")
     if method is None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from jpmap_fast._made_of_weights import MadeOfWeights
+from jpmap_fast._made_of_weights import made_of_weights
 from jpmap_fast._validate import SCALE_HINT
 from jpmap_fast.residuals import Residual
 
@@ -31,7 +31,6 @@ class VAE(nn.Module):
         self.log_gamma = nn.Parameter(torch.zeros(()))
         self.restoration = {}
         self.residuals: dict[str, Residual] = {}
-        self._gamma: MadeOfWeights[float] = MadeOfWeights()
 
     @property
     def gamma(self) -> float:
@@ -42,7 +41,8 @@ class VAE(nn.Module):
             return math.exp(float(held.detach()))
 
         # To read a GPU's waits for it: where all weights are looked at its number comes with them.
-        return self._gamma.get([held], read)
+        gamma: float = made_of_weights(self, "gamma").get([held], read)
+        return gamma
 
     def _check_images(self, x: Tensor) -> None:
         """Raise TypeError or ValueError unless x is [B, C, H, W], floating point."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast._kept import Kept
-from jpmap_fast._made_of_weights import MadeOfWeights
+from jpmap_fast._made_of_weights import made_of_weights
 from jpmap_fast._validate import as_float_tensor
 from jpmap_fast.kernels.products import RowProduct
 
@@ -31,7 +31,6 @@ class ResidualCovariance:
 
     diagonal: Tensor
     factor: Tensor | None = None
-    _kept: Kept = field(default_factory=Kept, init=False, repr=False)
 
     def __post_init__(self) -> None:
         d = _own("diagonal", self.diagonal)
@@ -64,8 +63,9 @@ class ResidualCovariance:
             return Covariance(self.diagonal.to(like) / gamma**2, factor)
 
         own = [t for t in (self.diagonal, self.factor) if t is not None]
-        made = self._kept.get((gamma, like.dtype, like.device), MadeOfWeights[Covariance])
-        return made.get(own, make)
+        kept = made_of_weights(self, (gamma, like.dtype, like.device))
+        made: Covariance = kept.get(own, make)
+        return made
 
     def __repr__(self) -> str:
         rank = 0 if self.factor is None else self.factor.shape[1]
@@ -73,7 +73,7 @@ class ResidualCovariance:
 
 
 def _own(name: str, value: Any) -> Tensor:
-    """A tensor of its own: the caller's may change, one of inference mode counts no versions."""
+    """A tensor of its own, as the caller's may change, and one that derivatives take."""
     with torch.inference_mode(False):
         return as_float_tensor(name, value).detach().clone()
 

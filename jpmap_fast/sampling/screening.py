@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from jpmap_fast._made_of_weights import MadeOfWeights
+from jpmap_fast._made_of_weights import can_be_looked_at, made_of_weights
 from jpmap_fast._modules import weights_of
 from jpmap_fast.algorithms import Problem
 from jpmap_fast.kernels import linear, pack_linear
 from jpmap_fast.kernels.products import RowProduct
 from jpmap_fast.objective import WeightedLeastSquares
 from jpmap_fast.operators.data_term import LinearMap, Whitening
+from jpmap_fast.priors.base import ModulePrior
 from jpmap_fast.priors.decoder_base import Decoder
 from jpmap_fast.sampling.model import Model
 
@@ -62,9 +62,6 @@ class _Pool:
             found = _Scores(matrix(_decoded(decoder, self.z)))
             self.seen[matrix] = found
         return found
-
-
-_pools: WeakKeyDictionary[Any, dict[Any, MadeOfWeights[_Pool]]] = WeakKeyDictionary()
 
 
 def screened(model: Model, count: int, draws: int) -> Tensor:
@@ -132,7 +129,10 @@ def _pool_of(problem: Problem, draws: int) -> _Pool:
         return _Pool(z, _Scores(_decoded(problem.decoder, z)))
 
     weights = weights_of(prior)
-    if not weights:  # what the prior is made of nobody knows
+    # Otherwise nobody knows what the prior is made of.
+    known = weights and all(map(can_be_looked_at, weights))
+    if not known or (isinstance(prior, ModulePrior) and not prior.is_of_modules):
         return make()
-    of_prior = _pools.setdefault(prior, {})
-    return of_prior.setdefault((draws, y.dtype, y.device), MadeOfWeights()).get(weights, make)
+    kept = made_of_weights(prior, ("pool", draws, y.dtype, y.device))
+    pool: _Pool = kept.get(weights, make)
+    return pool
