@@ -249,3 +249,17 @@ def test_compiled_code_looks_too():
             for parameter in prior.parameters():
                 write(parameter)
             assert torch.equal(compiled(z), make_decoder(prior).value(z))
+
+
+def test_while_a_graph_records_versions_alone_are_looked_at(monkeypatch):
+    weights = [torch.zeros(3)]
+    made: MadeOfWeights[object] = MadeOfWeights()
+    first = made.get(weights, object)
+    with monkeypatch.context() as recording:
+        recording.setattr("jpmap_fast._made_of_weights._recording", lambda weights: True)
+        assert made.get(weights, object) is first
+        weights[0].add_(1)
+        inside = made.get(weights, object)
+        assert inside is not first
+        assert made.get(weights, object) is not inside  # a graph's memory is nobody else's
+    assert made.get(weights, object) not in (first, inside)
