@@ -87,6 +87,27 @@ def made_of_weights(owner: Any, name: Hashable) -> MadeOfWeights[Any]:
     return of_owner.setdefault(name, MadeOfWeights()) if found is None else found
 
 
+class Unchanged:
+    """Parameters that are not to be written to any more, as far as their versions tell.
+
+    Args:
+        prior: whose they are; of what has no parameters there is nothing to say.
+        user: what has been made of them, for its error.
+    """
+
+    def __init__(self, prior: Any, user: str) -> None:
+        self._parameters = list(prior.parameters()) if hasattr(prior, "parameters") else []
+        self._versions, self._user = _versions(self._parameters), user
+
+    def check(self) -> None:
+        """Raise RuntimeError where one has been written to; it asks no device."""
+        if _versions(self._parameters) != self._versions:
+            raise RuntimeError(
+                f"prior: expected the weights that this {self._user} was made with, got some that "
+                f"have been written to since; make a new {self._user}"
+            )
+
+
 class _Looked(threading.local):
     """What this thread looks at once."""
 

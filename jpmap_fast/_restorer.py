@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jpmap_fast._capture import Recorded
 from jpmap_fast._foreign import translator_of
+from jpmap_fast._made_of_weights import Unchanged
 from jpmap_fast._prepared import (
     as_algorithm,
     check_known,
@@ -60,7 +61,8 @@ class Restorer:
         operator: A; its factorisation and masks are read once. A linear deepinv physics becomes an
             operator, see ``jpmap_fast.deepinv.as_operator``. Bound, it tells a prior of any image
             size the shape.
-        prior: from ``load_prior``, its name, or any ``Prior``. Its weights must not change.
+        prior: from ``load_prior``, its name, or any ``Prior``. Its weights must not change: a call
+            refuses where a parameter's version has.
         sigma: standard deviation of the noise > 0, a number or one an image [batch_size]; None
             reads that of a physics.
         batch_size: B >= 1.
@@ -138,6 +140,7 @@ class Restorer:
         problem = prepare(
             y, operator, prior, sigma, residual=residual, codes=algorithm.uses_codes
         ).problem
+        self._weights = Unchanged(prior, "Restorer")
         varying = [getattr(algorithm, name) for name in algorithm.image_settings]
         # Whether any image may stand in any place of the batch.
         self._shared = problem.operator.batch is None and all(
@@ -198,19 +201,17 @@ class Restorer:
         Raises:
             ValueError: another shape, type or device; on a CPU also values that are none of images
                 in [0, 1] (see ``BoundOperator.check_range``); fewer images where sigma, the
-                operator or beta differ from image to image. TypeError: not a tensor.
+                operator or beta differ from image to image. TypeError: not a tensor. RuntimeError:
+                parameters of the prior have been written to.
         """
-        number = self._checked(y)
-        problem = self._run.problem
+        number, run = self._checked(y), self._run
+        problem = run.problem
         with full_precision():
             if not self.captured:
-                whole = number == self._batch
-                part = problem if whole else problem.select(self._rows[:number])
+                part = problem if number == self._batch else problem.select(self._rows[:number])
                 part.operator.check_range(y, part.sigma)
             if z0 is not None:
-                z0 = checked_codes(
-                    z0, self._run.algorithm, problem.at(y), looked_at=not self.captured
-                )
+                z0 = checked_codes(z0, run.algorithm, problem.at(y), looked_at=not self.captured)
             found = self._replayed(y, z0) if self.captured else self._computed(y, z0)
         return found if number == self._batch else found.first(number)
 
@@ -236,7 +237,8 @@ class Restorer:
         return export_run(self._run, self, path, low_latency=starts <= LOW_LATENCY_DESCENTS)
 
     def _checked(self, y: Tensor) -> int:
-        """How many measurements these are."""
+        """How many measurements these are, where the prior is as it was."""
+        self._weights.check()
         if not isinstance(y, Tensor):
             raise TypeError(f"y: expected a tensor, got {type(y).__name__}")
         expected = self._y

@@ -126,6 +126,23 @@ def test_weights_written_to_on_a_gpu_are_the_weights():
     assert not torch.equal(jf.restore(y, operator, prior, 0.1).x, before)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_a_restorer_refuses_weights_that_have_been_written_to(device):
+    prior = small_mlp(dtype=torch.float32).to(device)
+    y = torch.linspace(0, 1, 30, device=device).reshape(1, 1, 6, 5)
+    restorer = jf.Restorer(jf.Denoising(), prior, 0.1, batch_size=1)
+    sampler = jf.Sampler(jf.Denoising(), prior, 0.1, batch_size=1, draws=2)
+    restorer(y)
+    sampler(y)
+    with torch.no_grad():
+        prior.decoder_layers[0].weight.mul_(0.5)
+    for prepared in (restorer, sampler):
+        with pytest.raises(RuntimeError, match=r"^prior: expected the weights .* make a new Rest"):
+            prepared(y)
+    copied = copy.deepcopy(restorer)  # made anew, of what the weights are by now
+    assert torch.equal(copied(y).x, jf.restore(y, jf.Denoising(), prior, 0.1).x)
+
+
 def test_what_is_known_by_its_name_is_not_looked_at(monkeypatch):
     def looked(tensors: object) -> list[int]:
         raise AssertionError("nobody can have written to it")
