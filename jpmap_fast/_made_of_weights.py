@@ -96,7 +96,8 @@ class Unchanged:
     """
 
     def __init__(self, prior: Any, user: str) -> None:
-        self._parameters = list(prior.parameters()) if hasattr(prior, "parameters") else []
+        held = prior.parameters() if hasattr(prior, "parameters") else ()
+        self._parameters = [parameter for parameter in held if not is_lazy(parameter)]
         self._versions, self._user = _versions(self._parameters), user
 
     def check(self) -> None:

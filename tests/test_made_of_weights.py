@@ -184,6 +184,7 @@ def test_tensors_that_nobody_can_look_at_stand_in_nobodys_way():
     through_data(prior.decoder_layers[1].weight)
     assert not torch.equal(jf.restore(y, jf.Denoising(), prior, 0.1).x, before.x)
     assert jf.sample(y, jf.Denoising(), prior, 0.1, draws=2).x.isfinite().all()
+    assert jf.Restorer(jf.Denoising(), prior, 0.1, batch_size=1)(y).converged.all()
 
 
 def test_what_a_prior_calls_its_parameters_they_are():
