@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,7 +25,8 @@ _Value = TypeVar("_Value")
 _FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
-class _Kept(NamedTuple, Generic[_Value]):
+@dataclass(frozen=True)
+class _Kept(Generic[_Value]):
     """A value and what its weights were: where they lie, their versions and their numbers.
 
     Numbers are None of what is constant.
