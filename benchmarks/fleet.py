@@ -71,7 +71,11 @@ class Clock:
         return self.seen[0].seconds
 
     def a_picture(self, name: str) -> float:
-        """Seconds of one kind for each picture of the second and third quarter."""
+        """Seconds of one kind for each picture of the second and third quarter.
+
+        Raises:
+            RuntimeError: they were done in one step.
+        """
         total = self.seen[-1].done
         begin, end = (
             next(seen for seen in self.seen if 4 * seen.done >= quarters * total)

@@ -2,7 +2,8 @@
 
 Tensors count the versions of what is written into them, but not of every way to write: neither
 through ``.data`` nor through an array of NumPy that shares their memory nor by a CUDA graph. So
-their numbers are looked at.
+their numbers are looked at. A mask is compared with a copy (``Kept.get_of``), which is on the host
+for other reasons; weights are too large for copies.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from jpmap_fast._foreign import translator_of
-from jpmap_fast._modules import modules_of
+from jpmap_fast._made_of_weights import looked_at_once
+from jpmap_fast._modules import modules_of, weights_of
 from jpmap_fast._noise_level import estimate_sigma
 from jpmap_fast._validate import as_float_tensor, choice, noise_levels, same_device
 from jpmap_fast.algorithms import ALGORITHMS, Algorithm, Problem
@@ -101,6 +102,14 @@ def prior_of(prior: Prior | str, shared: bool = False) -> Prior:
         )
     _check_evaluated(prior)
     return prior
+
+
+def looked_at(given: Prior | str, prior: Prior) -> looked_at_once:
+    """Inside, the weights of a prior are looked at once; never of one that was given by its name.
+
+    Nobody can write to that one.
+    """
+    return looked_at_once(partial(weights_of, prior), constant=isinstance(given, str))
 
 
 def _check_evaluated(prior: Prior) -> None:

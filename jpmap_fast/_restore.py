@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 
-from jpmap_fast._made_of_weights import looked_at_once
-from jpmap_fast._modules import weights_of
-from jpmap_fast._prepared import as_algorithm, checked_codes, prepare, prior_of
+from jpmap_fast._prepared import as_algorithm, checked_codes, looked_at, prepare, prior_of
 from jpmap_fast._result import Result
 from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
@@ -101,8 +98,7 @@ def restore(
     options: dict[str, Any] = {"method": method, "residual": residual, "z0": z0}
     options |= {"generator": generator, "record": record, "progress": progress}
     given, prior = prior, prior_of(prior, shared=True)
-    # A prior that is known by its name is nobody's to write to.
-    with looked_at_once(partial(weights_of, prior), constant=isinstance(given, str)):
+    with looked_at(given, prior):
         return _ESTIMATES[estimate](y, operator, prior, sigma, chunk_size=chunk_size, **options)
 
 

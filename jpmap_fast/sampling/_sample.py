@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jpmap_fast._made_of_weights import looked_at_once
 from jpmap_fast._memory import memory_at_hand
-from jpmap_fast._modules import weights_of
-from jpmap_fast._prepared import Task, checked_codes, prepare, prior_of
+from jpmap_fast._prepared import Task, checked_codes, looked_at, prepare, prior_of
 from jpmap_fast._run import Run
 from jpmap_fast._surroundings import full_precision, steady
 from jpmap_fast._validate import choice, count
@@ -97,13 +94,11 @@ def sample(
         >>> posterior.x.shape, posterior.status
         (torch.Size([1, 20, 1, 28, 28]), ['converged'])
     """
-    named = isinstance(prior, str)
-    prior = with_codes(prior_of(prior, shared=True))
+    given, prior = prior, with_codes(prior_of(prior, shared=True))
     way = as_method(method)
     draws = count("draws", draws, 0)
     size = None if chunk_size is None else count("chunk_size", chunk_size, 1)
-    # A prior that is known by its name is nobody's to write to.
-    with full_precision(), looked_at_once(partial(weights_of, prior), constant=named):
+    with full_precision(), looked_at(given, prior):
         task = prepare(y, operator, prior, sigma, residual=residual)
         posterior = posterior_of(task, way, draws, z0, generator, size)
     return posterior if task.batched else posterior.select(0)

@@ -115,9 +115,4 @@ def _running() -> int:
 
     application = serve.status().applications.get(NAME)
     deployments = application.deployments.values() if application is not None else ()
-    return sum(
-        number
-        for found in deployments
-        for state, number in found.replica_states.items()
-        if state == "RUNNING"
-    )
+    return sum(found.replica_states.get("RUNNING", 0) for found in deployments)
