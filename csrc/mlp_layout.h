@@ -33,9 +33,9 @@ struct MlpLayout {
   int piece;         // columns of the last layer that pass together
   int staged;        // floats of one of: slopes, Hessian weights, precisions of a piece
   int codes;         // floats of one of: codes, trial codes, gradients
-  // One slot of the workspace, in floats. After `forward` a layer has its pre-activations in `pre`
-  // and its outputs in `value`, after `backward` f' and what f'' adds to the curvature.
-  int pre[kMaxLayers], value[kMaxLayers], precision, matrix, hessian, slot;
+  // One slot of the workspace, in floats: of every neuron its root (cuda/mlp_network.cuh) and
+  // df/dh, of every output its precision, and the system.
+  int root[kMaxLayers], pull[kMaxLayers], precision, matrix, hessian, slot;
   int64_t bytes;  // of shared memory, counted wide: a layout of more than a device has is none
 
   MlpLayout(const MlpShape& net, int tile_images, int rows) : images(tile_images) {
@@ -51,8 +51,8 @@ struct MlpLayout {
       return static_cast<int>(begin);
     };
     for (int l = 0; l < net.count; ++l) {
-      pre[l] = take(net.strides[l]);
-      value[l] = take(net.strides[l]);
+      root[l] = take(net.strides[l]);
+      pull[l] = take(net.strides[l]);
       if (l == 0 || l + 1 < net.count) widest = std::max(widest, net.strides[l]);
     }
     precision = take(last);

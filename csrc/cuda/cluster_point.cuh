@@ -17,8 +17,9 @@ __device__ __forceinline__ void update_own(const JointBlock& joint, int64_t imag
   const Tie tie = tie_of(in, image);
   for (int i = threadIdx.x; i < joint.at.own; i += kBlockThreads) {
     const int j = joint.block.rank * joint.at.own + i;
-    found[i] =
-        j < in.pixels ? update_pixel(in, tie, image, j, decoded[i], old[i], published, sums) : 0.0f;
+    found[i] = j < in.pixels
+                   ? update_pixel(tie, pixel_of(in, image, j), decoded[i], old[i], published, sums)
+                   : 0.0f;
   }
 }
 
@@ -43,8 +44,8 @@ __device__ __forceinline__ void project_own(const JointBlock& joint, int64_t ima
   const float noise = noise_of(in, image);
   for (int i = threadIdx.x; i < measured; i += kBlockThreads) {
     const int j = block.rank * measured + i;
-    mine[i] = j < p ? gain_of(in, noise, image, j, block.memory[block.at.target + i], mine[i],
-                              published, sums[0])
+    mine[i] = j < p ? gain_of(in.values[image * in.values_stride + j], noise,
+                              block.memory[block.at.target + i], mine[i], published, sums[0])
                     : 0.0f;
   }
   __syncthreads();  // made

@@ -25,12 +25,21 @@ __device__ __forceinline__ float noise_of(const JointInput& in, int64_t image) {
   return in.beta[image] * (in.sigma[image] * in.sigma[image]);
 }
 
-// Pixel j of x for a diagonal A, as cuda/x_update.cu, where G is g and the state's pixel is `old`.
-__device__ __forceinline__ float update_pixel(const JointInput& in, const Tie& tie, int64_t image,
-                                              int j, float g, float old, bool published,
+// A pixel's measurement, and what a diagonal A multiplies it by.
+struct Pixel {
+  float y, m;
+};
+
+__device__ __forceinline__ Pixel pixel_of(const JointInput& in, int64_t image, int j) {
+  return {in.y[image * in.pixels + j],
+          in.mask == nullptr ? 1.0f : in.mask[image * in.mask_stride + j]};
+}
+
+// That pixel of x, as cuda/x_update.cu, where G is g and the state's pixel is `old`.
+__device__ __forceinline__ float update_pixel(const Tie& tie, const Pixel& pixel, float g,
+                                              float old, bool published,
                                               double (&sums)[kPointSums]) {
-  const float y = in.y[image * in.pixels + j];
-  const float m = in.mask == nullptr ? 1.0f : in.mask[image * in.mask_stride + j];
+  const float y = pixel.y, m = pixel.m;
   float x, d;
   if (published) {
     x = m * y;
@@ -51,12 +60,11 @@ __device__ __forceinline__ float update_pixel(const JointInput& in, const Tie& t
   return x;
 }
 
-// Gain of number j of A = U H, whose target is U^T y and of which H G, or H x of a published x, is
-// `measured`: a division in the coordinates of U, see jpmap_fast/operators/spectral.py.
-__device__ __forceinline__ float gain_of(const JointInput& in, float noise, int64_t image, int j,
-                                         float target, float measured, bool published,
-                                         double& data) {
-  const float value = in.values[image * in.values_stride + j];
+// Gain of a number of A = U H with its value of `values`, whose target is U^T y and of which H G,
+// or H x of a published x, is `measured`: a division in the coordinates of U, see
+// jpmap_fast/operators/spectral.py.
+__device__ __forceinline__ float gain_of(float value, float noise, float target, float measured,
+                                         bool published, double& data) {
   const float innovation = target - measured;
   const float gain = innovation / (value + noise);
   const float r = published ? innovation : innovation - value * gain;

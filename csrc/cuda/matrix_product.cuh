@@ -16,6 +16,17 @@ namespace jpmap {
 
 constexpr int kMlpThreads = 256, kMlpWarps = kMlpThreads / 32;
 
+// threadIdx.x, read anew. In a kernel whose one long loop is a chain of phases the compiler would
+// otherwise keep what every phase makes of it, in registers that the phases need.
+__device__ __forceinline__ int this_thread() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
+__device__ __forceinline__ int this_lane() { return this_thread() % 32; }
+__device__ __forceinline__ int this_warp() { return this_thread() / 32; }
+
 // Strides of rows in shared memory for which the eight rows a load touches lie in other banks.
 __device__ inline int float_row(int depth) { return depth + kFloatPad; }
 __device__ inline int split_stride(int depth) { return depth + kSplitPad; }
@@ -47,7 +58,7 @@ __device__ inline void mma_half(float (&c)[4], const uint32_t (&a)[4], const uin
 
 // Where a lane reads from for `load_fragment`: of sixteen rows in shared memory from 16 m on.
 __device__ inline uint32_t fragment_address(const __half* rows, int stride, int m) {
-  const int lane = threadIdx.x % 32;
+  const int lane = this_lane();
   return static_cast<uint32_t>(
       __cvta_generic_to_shared(rows + (16 * m + lane % 16) * stride + 8 * (lane / 16)));
 }
@@ -98,7 +109,7 @@ template <int kTiles, int kWide, class Prepare, class Finish>
 __device__ __forceinline__ void finish_columns(const float (&sum)[kTiles][kWide][4], int begin,
                                                int end, const Prepare& prepare,
                                                const Finish& finish) {
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int lane = this_lane(), g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
     decltype(prepare(0, 0)) ready[kWide][2];
@@ -124,7 +135,7 @@ __device__ __forceinline__ void finish_columns(const float (&sum)[kTiles][kWide]
 template <int kTiles, int kWide, class Prepare, class Finish>
 __device__ void tf32_columns(const float* x, int x_stride, const float* w, int depth, int begin,
                              int end, const Prepare& prepare, const Finish& finish) {
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int lane = this_lane(), g = lane / 4, t = lane % 4;
   const float* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
@@ -184,7 +195,7 @@ __device__ void tf32_columns(const float* x, int x_stride, const float* w, int d
 template <int kTiles, int kWide, class Prepare, class Finish>
 __device__ void half_columns(const __half* x, int x_stride, const __half* w, int depth, int begin,
                              int end, const Prepare& prepare, const Finish& finish) {
-  const int lane = threadIdx.x % 32;
+  const int lane = this_lane();
   const __half* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
@@ -193,7 +204,8 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
   uint32_t at[kTiles];
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) at[m] = fragment_address(x, x_stride, m);
-  constexpr int kAhead = 2;
+  // Steps of 32 inputs that weights are on their way: fewer, and every step would wait for them.
+  constexpr int kAhead = 4;
   uint4 coming[kAhead][kWide] = {};
   const int steps = depth / 32;
   const auto fetch = [&](uint4(&into)[kWide], int q) {
@@ -205,10 +217,10 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
     if (a < steps) fetch(coming[a], a);
   }
   float sum[kTiles][kWide][4] = {};
-  for (int pair = 0; pair < steps; pair += kAhead) {
+  for (int cycle = 0; cycle < steps; cycle += kAhead) {
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      const int q = pair + i;
+      const int q = cycle + i;
       if (q >= steps) break;
       const uint4(&b)[kWide] = coming[i];
       uint32_t a[2][kTiles][4];
@@ -237,7 +249,7 @@ __device__ void half_columns(const __half* x, int x_stride, const __half* w, int
 // a compile-time constant.
 template <class Body>
 __device__ void share_columns(int begin, int end, const Body& body) {
-  const int each = (end - begin + kMlpWarps - 1) / kMlpWarps, warp = threadIdx.x / 32;
+  const int each = (end - begin + kMlpWarps - 1) / kMlpWarps, warp = this_warp();
   const auto run = [&](auto width) {
     for (int at = begin + warp * width.value; at < end; at += kMlpWarps * width.value) {
       body(width, at, end);

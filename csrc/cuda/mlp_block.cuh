@@ -11,8 +11,8 @@ namespace jpmap {
 struct MlpBlock {
   MlpTileView tile;
 
-  // Shared, of the slots. fill, judge (the trial's f) -> filled, judged -> choose, advance, in
-  // place -> advanced.
+  // Shared, of the slots. fill -> filled -> choose (the trial's f) -> chosen -> advance, in place
+  // -> advanced.
   MlpSlot* slots;
 
   // Shared, of the slots, -1 for an empty one. fill -> filled -> every thread; advance or
@@ -49,23 +49,6 @@ __device__ __forceinline__ bool fill(const MlpBlock& block, const MlpData& data,
   return block.images[mine] >= 0;
 }
 
-// A warp a slot: f at the trials, and the outputs where those are asked for.
-__device__ __forceinline__ void judge(const MlpBlock& block, const MlpData& data,
-                                      const MlpSettings& settings, const MlpResults& out) {
-  const auto& tile = block.tile;
-  const auto& net = tile.net;
-  const int lane = threadIdx.x % 32;
-  for (int i = threadIdx.x / 32; i < tile.at.images; i += kMlpWarps) {
-    const long long image = block.images[i];
-    if (image < 0) continue;
-    const double value = objective(tile, data, i, image);
-    if (lane == 0) block.slots[i].trial = value;
-    for (int j = lane; settings.evaluate && j < net.outputs; j += 32) {
-      out.output[image * net.outputs + j] = tile.slot(i)[tile.at.value[net.count - 1] + j];
-    }
-  }
-}
-
 // The first warp, a lane a slot: those that are `mine` to `list`, in order; how many they are.
 __device__ __forceinline__ int list_slots(bool mine, int* list) {
   const unsigned all = __ballot_sync(0xffffffffu, mine);
@@ -73,11 +56,17 @@ __device__ __forceinline__ int list_slots(bool mine, int* list) {
   return __popc(all);
 }
 
-// The first warp, a lane a slot: which trials are accepted.
-__device__ __forceinline__ void choose(const MlpBlock& block) {
+// The first warp, a lane a slot at work, on `images[slot]` of the data: f at the trials, and which
+// of them are accepted.
+__device__ __forceinline__ void choose(const MlpBlock& block, const MlpData& data,
+                                       const long long* images) {
   if (threadIdx.x >= 32) return;
   const int i = threadIdx.x;
-  const bool mine = i < block.tile.at.images && block.images[i] >= 0 && block.slots[i].accepts();
+  bool mine = i < block.tile.at.images && block.images[i] >= 0;
+  if (mine) {
+    block.slots[i].trial = objective(block.tile, data, i, images[i]);
+    mine = block.slots[i].accepts();
+  }
   const int count = list_slots(mine, block.accepted);
   if (i == 0) *block.count = count;
 }
@@ -88,7 +77,7 @@ template <class Algebra, class Body>
 __device__ __forceinline__ void each_solve(const MlpBlock& block, const Body& body) {
   const int k = block.tile.net.latent, each = Algebra::scratch(k);
   const int room = static_cast<int>(int64_t{2} * block.tile.at.area / (8 * max(each, 1)));
-  const int warps = min(kMlpWarps, room), warp = threadIdx.x / 32;
+  const int warps = min(kMlpWarps, room), warp = this_warp();
   if (warp >= warps) return;
   double* scratch = reinterpret_cast<double*>(block.tile.areas) + warp * each;
   for (int index = warp; index < block.tile.at.images; index += warps) {
@@ -111,14 +100,18 @@ __device__ void advance_all(const MlpBlock& block, const MlpSettings& settings,
   });
 }
 
-// One block: the systems of all slots to the results.
+// One block: outputs and systems of all slots to the results.
 __device__ inline void write_systems(const MlpBlock& block, const MlpResults& out) {
   const auto& tile = block.tile;
-  const int k = tile.net.latent;
+  const int k = tile.net.latent, last = tile.net.count - 1, p = tile.net.outputs;
   for (int index = 0; index < tile.at.images; ++index) {
     const long long image = block.images[index];
     if (image < 0) continue;
     const float* slot = tile.slot(index);
+    for (int j = threadIdx.x; j < p; j += kMlpThreads) {
+      out.output[image * p + j] =
+          output_of(tile.net.layers[last].activation, slot[tile.at.root[last] + j]);
+    }
     for (int i = threadIdx.x; i < k * k; i += kMlpThreads) {
       const int lower = max(i / k, i % k) * k + min(i / k, i % k);
       const double matrix = slot[tile.at.matrix + lower];

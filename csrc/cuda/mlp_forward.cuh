@@ -8,78 +8,186 @@
 
 namespace jpmap {
 
-// Layer 0 at codes [rows][k] in shared memory, four at a time: finish(row, output, pre-activation).
-template <class Finish>
-__device__ __forceinline__ void first_layer(const MlpNetwork& net, const float* codes, int rows,
-                                            const Finish& finish) {
-  const int k = net.latent;
-  const auto& first = net.layers[0];
-  for (int j = threadIdx.x; j < first.stride; j += kMlpThreads) {
-    const float bias = first.bias[j];
-    for (int begin = 0; begin < rows; begin += 4) {
-      float sum[4] = {bias, bias, bias, bias};
-      for (int c = 0; c < k; ++c) {
-        const float w = first.columns[c * first.stride + j];
+// A warp's rows of a tile: it, it + kMlpWarps, ...
+constexpr int kRowsOfWarp = kMlpImages / kMlpWarps;
+
+// A warp its rows: sums over the codes, of layer 0 without its bias, to the layer's area. The lane
+// that writes a sum is the one that reads it.
+__device__ __forceinline__ void first_sums(const MlpTileView& tile) {
+  constexpr int kTogether = 8;
+  const auto& first = tile.net.layers[0];
+  const int k = tile.net.latent, images = tile.at.images, stride = split_stride(first.stride);
+  const int lane = this_lane(), warp = this_warp();
+  float* y = tile.floats(0) + warp * stride;
+  if (warp >= images) return;
+  for (int begin = 0; begin < k; begin += kTogether) {
+    float code[kRowsOfWarp][kTogether];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int row = min(begin + i, rows - 1);
-          sum[i] = fmaf(w, codes[row * k + c], sum[i]);
-        }
+    for (int i = 0; i < kRowsOfWarp; ++i) {
+      const int row = min(warp + kMlpWarps * i, images - 1);
+#pragma unroll
+      for (int c = 0; c < kTogether; ++c) {
+        code[i][c] = begin + c < k ? tile.trial[row * k + begin + c] : 0.0f;
+      }
+    }
+#pragma unroll 2
+    for (int j = 2 * lane; j < first.stride; j += 64) {
+      float2 w[kTogether];
+#pragma unroll
+      for (int c = 0; c < kTogether; ++c) {
+        w[c] = load2_constant(first.columns + min(begin + c, k - 1) * first.stride + j);
       }
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (begin + i >= rows) break;
-        finish(begin + i, j, sum[i]);
+      for (int i = 0; i < kRowsOfWarp; ++i) {
+        float* to = y + kMlpWarps * i * stride + j;
+        const bool mine = warp + kMlpWarps * i < images;
+        float2 sum = begin > 0 && mine ? load2(to) : make_float2(0, 0);
+#pragma unroll
+        for (int c = 0; c < kTogether; ++c) {
+          sum = make_float2(fmaf(w[c].x, code[i][c], sum.x), fmaf(w[c].y, code[i][c], sum.y));
+        }
+        if (mine) store2(to, sum.x, sum.y);
       }
     }
   }
 }
 
-// A warp a row: from the sums of columns [column, column + width) of layer l over its inputs,
-// pre-activations and outputs, which are left in the sums' place, split, where a layer follows.
+// A warp its rows, two at a time: from the sums over the inputs of columns [column, column + width)
+// of layer l, without the bias, roots and outputs, which are left in the sums' place, split where
+// another layer follows.
 __device__ __forceinline__ void activate_rows(const MlpTileView& tile, int l, int column,
                                               int width) {
+  constexpr int kRows = 2;
   const auto& at = tile.at;
   const auto& layer = tile.net.layers[l];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const bool last = l + 1 == tile.net.count;
+  const int lane = this_lane(), stride = split_stride(width);
+  const float* biases = layer.bias + column;
   with_activation(layer.activation, [&](auto activation) {
-    for (int row = warp; row < at.images; row += kMlpWarps) {
-      float* y = tile.floats(l % 2) + row * split_stride(width);
-      float* mine = tile.slot(row) + column;
-      float largest = 0;
+    constexpr Activation kKind = decltype(activation)::value;
+#pragma unroll 1
+    for (int row = this_warp(); row < at.images; row += kRows * kMlpWarps) {
+      // Where there is no second row it is the first one again, of which nothing is written.
+      const bool both = row + kMlpWarps < at.images;
+      float* y = tile.floats(l % 2) + row * stride;
+      float* roots = tile.slot(row) + at.root[l] + column;
+      const int next_y = both ? kMlpWarps * stride : 0, next_root = both ? kMlpWarps * at.slot : 0;
+      float largest[kRows] = {};
 #pragma unroll 4
       for (int j = 2 * lane; j < width; j += 64) {
-        const float2 sum = load2(y + j);
-        const float2 bias = l == 0 ? make_float2(0, 0) : load2(layer.bias + column + j);
-        const float a0 = sum.x + bias.x, a1 = sum.y + bias.y;
-        const float h0 = activate(activation.value, a0), h1 = activate(activation.value, a1);
-        store2(mine + at.pre[l] + j, a0, a1);
-        store2(mine + at.value[l] + j, h0, h1);
-        if (last) continue;
-        store2(y + j, h0, h1);
-        largest = fmaxf(largest, fmaxf(fabsf(h0), fabsf(h1)));
+        const float2 bias = load2_constant(biases + j);
+        float2 root[kRows], h[kRows];
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+          const float2 sum = load2(y + next_y * i + j);
+          const float2 a = make_float2(sum.x + bias.x, sum.y + bias.y);
+          h[i] = make_float2(activate(kKind, a.x), activate(kKind, a.y));
+          root[i] = keeps_output(kKind) ? h[i] : a;
+        }
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+          if (i > 0 && !both) break;
+          store2(roots + next_root * i + j, root[i].x, root[i].y);
+          store2(y + next_y * i + j, h[i].x, h[i].y);
+          largest[i] = fmaxf(largest[i], fmaxf(fabsf(h[i].x), fabsf(h[i].y)));
+        }
       }
-      if (last) continue;
-      const float factor = split_row(y, width, largest);
-      if (lane == 0) tile.factors[row] = factor;
+      if (l + 1 == tile.net.count) continue;
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        if (i > 0 && !both) break;
+        const float factor = split_row(y + next_y * i, width, largest[i]);
+        if (lane == 0) tile.factors[row + kMlpWarps * i] = factor;
+      }
     }
   });
 }
 
-// The network at the trial codes of all slots: pre-activations and outputs of every layer.
-__device__ __forceinline__ void forward(const MlpTileView& tile) {
+// A warp its rows, of which it has just left the outputs in the last layer's area, two at a time:
+// what columns [column, column + width) add to the misfits of images that are there, df/dh and
+// precisions.
+template <bool kLaw>
+__device__ __forceinline__ void compare_rows(const MlpTileView& tile, const MlpData& data,
+                                             const long long* images, int column, int width) {
+  constexpr int kRows = 2, kAhead = 4;
+  const auto& at = tile.at;
+  const int last = tile.net.count - 1, p = tile.net.outputs, stride = split_stride(width);
+  const int lane = this_lane();
+  __syncwarp();  // the other lanes' outputs are there
+#pragma unroll 1
+  for (int row = this_warp(); row < at.images; row += kRows * kMlpWarps) {
+    long long image[kRows];
+    Law law[kRows];
+    double total[kRows] = {};
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int mine = row + kMlpWarps * i;
+      image[i] = mine < at.images ? images[mine] : -1;
+      law[i] = kLaw && image[i] >= 0 ? law_of(data, image[i]) : Law{0.0f, 0.0f, 0.0f, 0.0f, kLaw};
+    }
+    const float* out = tile.floats(last % 2) + row * stride;
+    float* to = tile.slot(row) + column;
+    for (int begin = lane; begin < width; begin += 32 * kAhead) {
+      // Reads ahead of the writes, which the compiler may not move them past.
+      Measured given[kRows][kAhead];
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+        for (int u = 0; u < kAhead; ++u) {
+          const int j = column + begin + 32 * u;
+          const bool there = image[i] >= 0 && begin + 32 * u < width && j < p;
+          given[i][u] = there ? measured(data, image[i], p, j) : Measured{0.0f, 0.0f, 0.0f};
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        if (image[i] < 0) continue;
+#pragma unroll
+        for (int u = 0; u < kAhead; ++u) {
+          const int j = begin + 32 * u;
+          if (j >= width) break;
+          Compared found{};
+          if (column + j < p) {
+            found = compare(given[i][u], law[i], out[kMlpWarps * i * stride + j]);
+          }
+          total[i] += found.term;
+          float* mine = to + static_cast<int64_t>(kMlpWarps * i) * at.slot + j;
+          mine[at.pull[last]] = found.pull;
+          mine[at.precision] = found.precision;
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      if (image[i] < 0) continue;
+      const double sum = group_sum<32>(total[i]);
+      double& misfit = tile.misfits[row + kMlpWarps * i];
+      if (lane == 0) misfit = column == 0 ? sum : misfit + sum;
+    }
+  }
+}
+
+// The network at the trial codes of all slots: roots of every layer; and of the slots that have one
+// of `images`, df/dh and precisions of its outputs, and misfits.
+__device__ __forceinline__ void forward(const MlpTileView& tile, const MlpData& data,
+                                        const long long* images) {
   const auto& net = tile.net;
+  const int last = net.count - 1;
+  const auto compare_last = [&](int l, int column, int width) {
+    if (l < last) return;
+    if (data.law == nullptr) {
+      compare_rows<false>(tile, data, images, column, width);
+    } else {
+      compare_rows<true>(tile, data, images, column, width);
+    }
+  };
   const auto& first = net.layers[0];
-  float* bottom = tile.floats(0);
-  first_layer(net, tile.trial, tile.at.images,
-              [&](int row, int j, float a) { bottom[row * split_stride(first.stride) + j] = a; });
-  __syncthreads();  // summed
+  first_sums(tile);
   activate_rows(tile, 0, 0, first.stride);
+  compare_last(0, 0, first.stride);
   __syncthreads();  // forward(0)
   for (int l = 1; l < net.count; ++l) {
     const auto& layer = net.layers[l];
-    const int piece = l + 1 == net.count ? tile.at.piece : layer.stride;
+    const int piece = l == last ? tile.at.piece : layer.stride;
     for (int column = 0; column < layer.stride; column += piece) {
       const int width = min(piece, layer.stride - column);
       const __half* w = layer.split_rows + static_cast<int64_t>(column) * 2 * layer.inputs;
@@ -89,26 +197,22 @@ __device__ __forceinline__ void forward(const MlpTileView& tile) {
                     width);
       __syncthreads();  // summed
       activate_rows(tile, l, column, width);
+      compare_last(l, column, width);
       __syncthreads();  // forward(l)
     }
   }
 }
 
-// One warp: f at the trial of a slot.
+// One lane: f at the trial of a slot, once all its outputs have been compared.
 __device__ inline double objective(const MlpTileView& tile, const MlpData& data, int slot,
                                    long long image) {
-  const auto& net = tile.net;
-  const int lane = threadIdx.x % 32, p = net.outputs;
-  const float* out = tile.slot(slot) + tile.at.value[net.count - 1];
-  const float* trial = tile.trial + slot * net.latent;
-  const Law law = law_of(data, image);
-  double total = 0;
-#pragma unroll 8
-  for (int j = lane; j < p; j += 32) {
-    total += compare(measured(data, image, p, j), law, out[j]).term;
+  const int k = tile.net.latent;
+  double total = tile.misfits[slot];
+  for (int c = 0; c < k; ++c) {
+    const double z = tile.trial[slot * k + c];
+    total += z * z;
   }
-  for (int c = lane; c < net.latent; c += 32) total += static_cast<double>(trial[c]) * trial[c];
-  return 0.5 * group_sum<32>(total) + (data.constant == nullptr ? 0.0 : data.constant[image]);
+  return 0.5 * total + (data.constant == nullptr ? 0.0 : data.constant[image]);
 }
 
 }  // namespace jpmap

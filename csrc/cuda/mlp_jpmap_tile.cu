@@ -31,14 +31,12 @@ __global__ void __launch_bounds__(kMlpThreads, 1) tile_kernel(const __grid_const
     const bool works = fill_tasks(joint);
     if (!__syncthreads_or(works)) return;  // filled
     if (own.turn.encoders > 0) encode(joint);
-    forward(tile);
+    forward(tile, run.data, own.images);
     if (own.turn.weighers > 0) weigh(joint);
-    judge_trials(joint);
-    __syncthreads();  // judged
     choose_trials(joint);
     __syncthreads();  // chosen
     if (own.count > 0) {
-      backward(tile, run.data, own.images, own.accepted, own.count);
+      backward(tile, own.accepted, own.count);
       second_derivatives(tile, own.accepted, own.count,
                          run.descent.second_order || own.turn.proves);
     }

@@ -7,8 +7,10 @@
 // image. A draw's sums are taken in an order that its network alone decides.
 #include <torch/csrc/stable/library.h>
 
+#include "cuda/matrix_product.cuh"
 #include "cuda/mlp_arguments.cuh"
-#include "cuda/mlp_forward.cuh"
+#include "cuda/mlp_data.cuh"
+#include "cuda/mlp_tile.cuh"
 
 namespace jpmap {
 namespace {
@@ -38,6 +40,33 @@ __device__ __forceinline__ void load(const DrawTile& tile, const MlpData& data, 
     tile.codes[i] = i < tile.count * k ? data.start[first * k + i] : 0.0f;
   }
   if (threadIdx.x < tile.count) tile.images[threadIdx.x] = (first + threadIdx.x) / draws;
+}
+
+// Layer 0 at codes [rows][k] in shared memory, four at a time: finish(row, output, pre-activation).
+template <class Finish>
+__device__ __forceinline__ void first_layer(const MlpNetwork& net, const float* codes, int rows,
+                                            const Finish& finish) {
+  const int k = net.latent;
+  const auto& first = net.layers[0];
+  for (int j = threadIdx.x; j < first.stride; j += kMlpThreads) {
+    const float bias = first.bias[j];
+    for (int begin = 0; begin < rows; begin += 4) {
+      float sum[4] = {bias, bias, bias, bias};
+      for (int c = 0; c < k; ++c) {
+        const float w = first.columns[c * first.stride + j];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = min(begin + i, rows - 1);
+          sum[i] = fmaf(w, codes[row * k + c], sum[i]);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (begin + i >= rows) break;
+        finish(begin + i, j, sum[i]);
+      }
+    }
+  }
 }
 
 // Two neighbouring outputs of a draw, and what they are compared with.

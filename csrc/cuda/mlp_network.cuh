@@ -28,15 +28,18 @@ struct MlpNetwork {
   int count, latent, outputs;
 };
 
-__device__ inline float sigmoid(float a) { return 1.0f / (1.0f + expf(-a)); }
+// Activations without branches: several of a thread's own then run side by side.
+
+// To 2 units in the last place, where 1 / x would have a branch for subnormal results.
+__device__ inline float sigmoid(float a) { return __fdividef(1.0f, 1.0f + expf(-a)); }
 
 // h = f(a)
 __device__ inline float activate(Activation kind, float a) {
   switch (kind) {
     case Activation::kElu:
-      return a > 0 ? a : expm1f(a);
+      return (a > 0 ? a : 0.0f) + expm1f(a > 0 ? 0.0f : a);  // not a number stays none
     case Activation::kRelu:
-      return a < 0 ? 0.0f : a;  // not a number stays none
+      return a < 0 ? 0.0f : a;  // here too
     case Activation::kSilu:
       return a * sigmoid(a);
     case Activation::kSoftplus:
@@ -80,6 +83,20 @@ __device__ inline Derivatives derivatives(Activation kind, float a, float h) {
     default:
       return {1.0f, 0.0f};
   }
+}
+
+// Whether f' and f'' follow from h. A neuron's *root*, all that is kept of it, is then h, and a
+// otherwise.
+__device__ inline bool keeps_output(Activation kind) {
+  return kind != Activation::kSilu && kind != Activation::kSoftplus;
+}
+
+__device__ inline float output_of(Activation kind, float root) {
+  return keeps_output(kind) ? root : activate(kind, root);
+}
+
+__device__ inline Derivatives derivatives_of(Activation kind, float root) {
+  return derivatives(kind, root, output_of(kind, root));
 }
 
 // body(integral_constant) of an activation, so that a loop inside asks for it once.

@@ -26,12 +26,13 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   __shared__ long long images[kMlpImages];
   __shared__ int accepted[kMlpImages];
   __shared__ float factors[kMlpImages];
+  __shared__ double misfits[kMlpImages];
   __shared__ int count;
   float* staged = reinterpret_cast<float*>(memory + int64_t{2} * at.area);
   float* codes = staged + 3 * at.staged;
   const MlpBlock block{
       {net, at, memory, staged, codes, codes + at.codes,
-       workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot, factors},
+       workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot, factors, misfits},
       slots,
       images,
       codes + 2 * at.codes,
@@ -45,13 +46,11 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   for (;;) {
     const bool active = fill(block, data, settings, out, queue);
     if (!__syncthreads_or(active)) return;  // filled
-    forward(block.tile);
-    judge(block, data, settings, out);
-    __syncthreads();  // judged
-    choose(block);
+    forward(block.tile, data, images);
+    choose(block, data, images);
     __syncthreads();  // chosen
     if (count > 0) {
-      backward(block.tile, data, images, accepted, count);
+      backward(block.tile, accepted, count);
       second_derivatives(block.tile, accepted, count, settings.second_order);
     }
     if (settings.evaluate) {

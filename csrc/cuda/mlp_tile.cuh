@@ -4,11 +4,10 @@
 //   barrier     after it
 //   cleared     memory is zero, all slots are empty: once a launch
 //   filled      empty slots have images from the queue, or stay empty
-//   summed      + once a layer, of the last once a piece: its sums over the inputs,
-//   forward     | pre-activations and outputs
-//   judged      f of all trials
-//   chosen      the slots whose trial is accepted; without any, on to `advanced`
-//   backward    once a layer, from the last, of this once a piece: slopes and Hessian weights
+//   summed      + once a layer but the first, of the last once a piece: its sums over the inputs,
+//   forward     + once a layer, likewise: roots and outputs; what the latter are off the images
+//   chosen      f of all trials, the slots whose trial is accepted; without any, on to `advanced`
+//   backward    once a layer, from the last, of this once a piece: df/da
 //   pulled      after each but that of the first layer: df/dh below
 //   gradient    gradients
 //   staged      + once a piece of a layer: its slopes and weights in shared memory,
@@ -39,13 +38,13 @@ struct MlpTileView {
   // in the other. The next writer of an area comes two layers on, after the barrier of the layer
   // that read it. In turn:
   //   sums over the inputs, float [images][stride]: forward -> summed -> activate_rows, which puts
-  //   outputs in their place, split rows: -> forward(l) -> forward of layer l + 1;
-  //   df/dh, float [accepted][stride]: backward -> pulled -> settle_rows, which puts df/da in their
-  //   place, as does settle_outputs, split rows but of layer 0: -> backward(l) -> backward of layer
-  //   l - 1, add_gradients;
-  //   tangents, half [rows][stride, or a piece]: first_tangents, next_tangents -> tangents ->
-  //   next_tangents of layer l + 1, add_piece; next piece of the last layer: after `added`;
-  //   the algebra of `advance`, double [k (k + 1)] a warp, nobody else's.
+  //   outputs in their place, split rows: -> forward(l) -> forward of layer l + 1; of the last
+  //   layer as they are, for compare_rows of the same warp; df/dh, float [accepted][stride]:
+  //   backward -> pulled -> settle_rows, which puts df/da in their place, split rows but of layer
+  //   0: -> backward(l) -> backward of layer l - 1, add_gradients; tangents, half [rows][stride, or
+  //   a piece]: first_tangents, next_tangents -> tangents -> next_tangents of layer l + 1,
+  //   add_piece; next piece of the last layer: after `added`; the algebra of `advance`, double [k
+  //   (k + 1)] a warp, nobody else's.
   char* areas;
 
   // Shared, three times at.staged: slopes, Hessian weights, precisions [images][width].
@@ -53,7 +52,7 @@ struct MlpTileView {
   // `added`.
   float* staged;
 
-  // Shared [images][k]. fill -> filled, advance -> advanced -> forward, objective, add_gradients,
+  // Shared [images][k]. fill -> filled, advance -> advanced -> forward, choose, add_gradients,
   // advance.
   float* trial;
 
@@ -61,17 +60,22 @@ struct MlpTileView {
   float* gradient;
 
   // Device memory [images][at.slot], no other block's; mlp_layout.h says what a slot holds.
-  //   pre, value: activate_rows -> forward(l) -> objective, settle_outputs, settle_rows, the latter
-  //   two in place -> backward(l) -> stage;
-  //   precision: settle_outputs -> backward(last) -> stage;
+  //   root: activate_rows -> forward(l) -> settle_rows, stage;
+  //   pull: of the last layer compare_rows -> forward(last) -> settle_rows, stage; of others
+  //   settle_rows -> backward(l) -> stage;
+  //   precision: compare_rows -> forward(last) -> stage;
   //   matrix, hessian: add_piece, eight columns by one warp, always the same -> added -> advance,
   //   write_systems.
   float* slots;
 
   // Shared [images]: the 2^-e of split rows, which the warp of a row writes where it splits it:
-  // activate_rows, settle_outputs, settle_rows -> forward(l), backward(l) -> the next product;
-  // those of tile_joint.cuh likewise, between these.
+  // activate_rows, settle_rows -> forward(l), backward(l) -> the next product; those of
+  // tile_joint.cuh likewise, between these.
   float* factors;
+
+  // Shared [images]: twice the data terms of f. compare_rows, the warp of a row, which adds up the
+  // pieces -> forward(last) -> choose.
+  double* misfits;
 
   __device__ float* slot(int index) const { return slots + static_cast<int64_t>(index) * at.slot; }
   __device__ float* floats(int area) const {
@@ -87,5 +91,18 @@ __device__ inline void store2(float* p, float a, float b) {
 }
 
 __device__ inline float2 load2(const float* p) { return *reinterpret_cast<const float2*>(p); }
+
+// Of what no kernel writes.
+__device__ inline float2 load2_constant(const float* p) {
+  return __ldg(reinterpret_cast<const float2*>(p));
+}
+
+__device__ inline void store4(float* p, const float4& v) { *reinterpret_cast<float4*>(p) = v; }
+
+__device__ inline float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+
+__device__ inline float4 times(float4 v, float factor) {
+  return make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
+}
 
 }  // namespace jpmap

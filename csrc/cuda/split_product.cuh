@@ -21,25 +21,30 @@ __device__ inline float row_scale(float largest) {
 // first their high parts, then their low ones. `largest` is that of what the lane has seen. Returns
 // 2^-e.
 __device__ __forceinline__ float split_row(float* row, int width, float largest) {
-  const int lane = threadIdx.x % 32;
+  const int lane = this_lane();
   const float scale =
       row_scale(__uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(largest))));
   __syncwarp();  // the other lanes' numbers are there
-  const int blocks = width / 32;
-#pragma unroll 4
-  for (int first = 0; first < blocks; first += 2) {
-    const int block = first + lane / 16;
-    const bool mine = block < blocks;
-    float* at = row + 32 * block;
-    const float2 v = mine ? reinterpret_cast<const float2*>(at)[lane % 16] : make_float2(0, 0);
-    const float2 x = make_float2(v.x * scale, v.y * scale);
-    const __half2 high = __floats2half2_rn(x.x, x.y);
-    const float2 rounded = __half22float2(high);
-    const __half2 low = __floats2half2_rn(x.x - rounded.x, x.y - rounded.y);
-    __syncwarp();  // the block is read
-    if (!mine) continue;
-    reinterpret_cast<__half2*>(at)[lane % 16] = high;
-    reinterpret_cast<__half2*>(at)[16 + lane % 16] = low;
+  const int blocks = width / 32, mine = lane / 16, at = 2 * (lane % 16);
+  for (int begin = 0; begin < blocks; begin += 8) {
+    float2 x[4] = {};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int block = begin + 2 * i + mine;
+      if (block < blocks) x[i] = *reinterpret_cast<const float2*>(row + 32 * block + at);
+    }
+    __syncwarp();  // the blocks are read
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int block = begin + 2 * i + mine;
+      if (block >= blocks) break;
+      const float2 v = make_float2(x[i].x * scale, x[i].y * scale);
+      const __half2 high = __floats2half2_rn(v.x, v.y);
+      const float2 rounded = __half22float2(high);
+      __half2* to = reinterpret_cast<__half2*>(row + 32 * block) + at / 2;
+      to[0] = high;
+      to[16] = __floats2half2_rn(v.x - rounded.x, v.y - rounded.y);
+    }
   }
   return __frcp_rn(scale);
 }
@@ -60,7 +65,7 @@ struct SplitProduct {
 // running sum towards zero, so that it is emptied into rounded sums every 64 inputs.
 template <int kTiles, int kWide>
 __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin, int end) {
-  const int lane = threadIdx.x % 32, steps = of.depth / 32;
+  const int lane = this_lane(), steps = of.depth / 32;
   const __half* row[kWide];
 #pragma unroll
   for (int n = 0; n < kWide; ++n) {
@@ -71,7 +76,8 @@ __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin,
   for (int m = 0; m < kTiles; ++m) {
     x[m] = fragment_address(reinterpret_cast<const __half*>(of.x), 2 * of.x_stride, m);
   }
-  constexpr int kAhead = 2, kHigh = 0, kLow = 1;
+  // Steps of 32 inputs that weights are on their way: fewer, and every step would wait for them.
+  constexpr int kAhead = 3, kCycle = 2 * kAhead, kHigh = 0, kLow = 1;
   uint4 coming[kAhead][2][kWide] = {};
   const auto fetch = [&](uint4(&into)[2][kWide], int q) {
 #pragma unroll
@@ -84,50 +90,54 @@ __device__ __forceinline__ void split_columns(const SplitProduct& of, int begin,
   for (int a = 0; a < kAhead; ++a) {
     if (a < steps) fetch(coming[a], a);
   }
-  float sum[kTiles][kWide][4] = {};
-  for (int chunk = 0; chunk < steps; chunk += kAhead) {
-    float part[kTiles][kWide][4] = {};
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int q = chunk + i;
-      if (q >= steps) break;
-      uint32_t a[2][2][kTiles][4];
-#pragma unroll
-      for (int of_x = 0; of_x < 2; ++of_x) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-#pragma unroll
-          for (int m = 0; m < kTiles; ++m) {
-            load_fragment(a[of_x][half][m], x[m] + 2 * (64 * q + 32 * of_x + 16 * half));
-          }
-        }
-      }
-      // The small products first, each element's sum always in the same order.
-      constexpr int kFactors[3][2] = {{kLow, kHigh}, {kHigh, kLow}, {kHigh, kHigh}};
-#pragma unroll
-      for (int f = 0; f < 3; ++f) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-#pragma unroll
-          for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-            for (int n = 0; n < kWide; ++n) {
-              mma_half(part[m][n], a[kFactors[f][0]][half][m], coming[i][kFactors[f][1]][n], half);
-            }
-          }
-        }
-      }
-      if (q + kAhead < steps) fetch(coming[i], q + kAhead);
-    }
+  float sum[kTiles][kWide][4] = {}, part[kTiles][kWide][4] = {};
+  const auto empty = [&] {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
       for (int n = 0; n < kWide; ++n) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) sum[m][n][e] += part[m][n][e];
+        for (int e = 0; e < 4; ++e) {
+          sum[m][n][e] += part[m][n][e];
+          part[m][n][e] = 0.0f;
+        }
       }
     }
+  };
+  for (int cycle = 0; cycle < steps; cycle += kCycle) {
+#pragma unroll
+    for (int i = 0; i < kCycle; ++i) {
+      const int q = cycle + i;
+      if (q >= steps) break;
+      if (i % 2 == 0) empty();
+      const uint4(&b)[2][kWide] = coming[i % kAhead];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        uint32_t a[2][kTiles][4];
+#pragma unroll
+        for (int of_x = 0; of_x < 2; ++of_x) {
+#pragma unroll
+          for (int m = 0; m < kTiles; ++m) {
+            load_fragment(a[of_x][m], x[m] + 2 * (64 * q + 32 * of_x + 16 * half));
+          }
+        }
+        // The small products first, each element's sum always in the same order.
+        constexpr int kFactors[3][2] = {{kLow, kHigh}, {kHigh, kLow}, {kHigh, kHigh}};
+#pragma unroll
+        for (int f = 0; f < 3; ++f) {
+#pragma unroll
+          for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+            for (int n = 0; n < kWide; ++n) {
+              mma_half(part[m][n], a[kFactors[f][0]][m], b[kFactors[f][1]][n], half);
+            }
+          }
+        }
+      }
+      if (q + kAhead < steps) fetch(coming[i % kAhead], q + kAhead);
+    }
   }
+  empty();
   finish_columns<kTiles, kWide>(
       sum, begin, end, [&](int row, int) { return of.factors[min(row, of.rows - 1)] * of.unscale; },
       [&](int row, int column, float v0, float v1, float by) {

@@ -14,8 +14,7 @@
 //   multiplied  * | what H measures;
 //   divided     * | gains; multiplied: what they add to x;
 //   weighed     * + x, J1 and the next work of up to sixteen tasks; ended ones are written
-//   judged        f of all trials
-//   chosen        the slots whose trial is accepted
+//   chosen        f of all trials, the slots whose trial is accepted
 //   backward to added
 //   advanced      next trials; the codes where descents have ended
 //
@@ -77,6 +76,7 @@ struct TileShared {
   int accepted[kMlpImages];
   int count;
   float factors[kMlpImages];
+  double misfits[kMlpImages];
 
   // Of the slots: images that they work on, -1 for none. fill -> filled; weigh, one warp a slot ->
   // weighed.
@@ -128,14 +128,14 @@ struct TileJoint {
     const MlpTaskLayout& at = run.at;
     float* staged = reinterpret_cast<float*>(memory + int64_t{2} * at.area);
     float* codes = staged + 3 * at.staged;
-    return {
-        {run.net, at, memory, staged, codes, codes + at.codes,
-         run.workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot, shared.factors},
-        shared.slots,
-        shared.descending,
-        codes + 2 * at.codes,
-        shared.accepted,
-        &shared.count};
+    return {{run.net, at, memory, staged, codes, codes + at.codes,
+             run.workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot, shared.factors,
+             shared.misfits},
+            shared.slots,
+            shared.descending,
+            codes + 2 * at.codes,
+            shared.accepted,
+            &shared.count};
   }
 };
 
@@ -144,8 +144,8 @@ struct TileJoint {
 template <class Value>
 __device__ __forceinline__ void gather(const MlpTileView& tile, int rows, int width, int area,
                                        const Value& value) {
-  const int lane = threadIdx.x % 32;
-  for (int row = threadIdx.x / 32; row < rows; row += kMlpWarps) {
+  const int lane = this_lane();
+  for (int row = this_warp(); row < rows; row += kMlpWarps) {
     float* to = tile.floats(area) + row * split_stride(width);
     float largest = 0;
 #pragma unroll 4
@@ -186,9 +186,9 @@ __device__ __forceinline__ int pass(const MlpTileView& tile, const ForwardNetwor
     if (l + 1 < net.count) {
       gather(tile, rows, layer.stride, area ^ 1, value);  // in place: a lane has its own numbers
     } else {
-      for (int row = threadIdx.x / 32; row < rows; row += kMlpWarps) {
+      for (int row = this_warp(); row < rows; row += kMlpWarps) {
         float* mine = tile.floats(area ^ 1) + row * split_stride(layer.stride);
-        for (int j = 2 * (threadIdx.x % 32); j < layer.stride; j += 64) {
+        for (int j = 2 * this_lane(); j < layer.stride; j += 64) {
           const float2 v = value(row, j);
           store2(mine + j, v.x, v.y);
         }

@@ -19,7 +19,7 @@ struct DecodedRows {
 
   __device__ const float* row(const TileJoint& joint, int row, int slot) const {
     if (area != nullptr) return area + row * stride;
-    return joint.tile().slot(slot) + joint.run.at.value[joint.run.decoder.count - 1];
+    return joint.tile().slot(slot) + joint.run.at.root[joint.run.decoder.count - 1];
   }
 };
 
@@ -32,11 +32,24 @@ __device__ __forceinline__ DecodedRows decode(const TileJoint& joint, const int*
   const int stride = split_stride(joint.run.at.pixels);
   int made = joint.run.known;
   area = 0;
-  if (made == decoder.count) return {nullptr, stride};
+  const auto known = [&](int row, int j) {
+    const float2 root = load2(tile.slot(slots[row]) + joint.run.at.root[made - 1] + j);
+    const Activation kind = decoder.layers[made - 1].activation;
+    return make_float2(output_of(kind, root.x), output_of(kind, root.y));
+  };
+  if (made == decoder.count) {
+    if (keeps_output(decoder.layers[made - 1].activation)) return {nullptr, stride};
+    for (int row = this_warp(); row < rows; row += kMlpWarps) {
+      for (int j = 2 * this_lane(); j < joint.run.at.pixels; j += 64) {
+        const float2 here = known(row, j);
+        store2(tile.floats(area) + row * stride + j, here.x, here.y);
+      }
+    }
+    __syncthreads();  // gathered
+    return {tile.floats(area), stride};
+  }
   if (made > 0) {
-    gather(tile, rows, decoder.layers[made].inputs, area, [&](int row, int j) {
-      return load2(tile.slot(slots[row]) + joint.run.at.value[made - 1] + j);
-    });
+    gather(tile, rows, decoder.layers[made].inputs, area, known);
   } else {
     const ForwardLayer& layer = decoder.layers[0];
     const int k = tile.net.latent;
@@ -47,9 +60,9 @@ __device__ __forceinline__ DecodedRows decode(const TileJoint& joint, const int*
     };
     const auto pair = [&](int row, int j) { return make_float2(value(row, j), value(row, j + 1)); };
     if (decoder.count == 1) {
-      for (int row = threadIdx.x / 32; row < rows; row += kMlpWarps) {
+      for (int row = this_warp(); row < rows; row += kMlpWarps) {
         float* mine = tile.floats(area) + row * stride;
-        for (int j = threadIdx.x % 32; j < layer.stride; j += 32) mine[j] = value(row, j);
+        for (int j = this_lane(); j < layer.stride; j += 32) mine[j] = value(row, j);
       }
     } else {
       gather(tile, rows, layer.stride, area, pair);
@@ -71,22 +84,25 @@ __device__ __forceinline__ void update_slot(const TileJoint& joint, int slot, co
   float *x = joint.x(slot, 1), *decoded = joint.decoded(slot, 1);
   const Tie tie = tie_of(in, image);
   const bool first = held.phase == TilePhase::kBegin, given = published(held);
-  // Reads in fours ahead of the writes, which the compiler may not move them past.
-  for (int begin = threadIdx.x % 32; begin < joint.run.at.pixels; begin += 128) {
-    float found[4], here[4];
+  // Reads ahead of what waits for them and of the writes, which the compiler may not move them
+  // past.
+  constexpr int kAhead = 8;
+  for (int begin = this_lane(); begin < joint.run.at.pixels; begin += 32 * kAhead) {
+    Pixel pixel[kAhead];
+    float here[kAhead], before[kAhead];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kAhead; ++i) {
       const int j = begin + 32 * i;
       const bool inside = j < in.pixels;
+      pixel[i] = inside ? pixel_of(in, image, j) : Pixel{0.0f, 0.0f};
       here[i] = j < joint.run.at.pixels ? g[j] : 0.0f;
-      const float before = first || !inside ? 0.0f : old[j];
-      found[i] = inside ? update_pixel(in, tie, image, j, here[i], before, given, sums) : 0.0f;
+      before[i] = first || !inside ? 0.0f : old[j];
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kAhead; ++i) {
       const int j = begin + 32 * i;
       if (j >= joint.run.at.pixels) break;
-      x[j] = found[i];
+      x[j] = j < in.pixels ? update_pixel(tie, pixel[i], here[i], before[i], given, sums) : 0.0f;
       decoded[j] = here[i];
     }
   }
@@ -99,7 +115,7 @@ __device__ __forceinline__ const float* project(const TileJoint& joint, const in
   const MlpTileView& tile = joint.tile();
   const JointInput& in = joint.run.input;
   const auto& map = tile.net.layers[tile.net.count - 1];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, p = tile.net.outputs;
+  const int lane = this_lane(), warp = this_warp(), p = tile.net.outputs;
   const int pixels = joint.run.at.pixels;
   // In place where G is in that area: a lane has its own numbers.
   gather(tile, rows, pixels, area, [&](int row, int j) {
@@ -121,11 +137,24 @@ __device__ __forceinline__ const float* project(const TileJoint& joint, const in
     float* mine = tile.floats(area ^ 1) + row * split_stride(map.stride);
     double sum = 0;
     float largest = 0;
-    for (int j = lane; j < map.stride; j += 32) {
-      mine[j] = j < p ? gain_of(in, noise, image, j, joint.run.data.target[image * p + j], mine[j],
-                                given, sum)
-                      : 0.0f;
-      largest = fmaxf(largest, fabsf(mine[j]));
+    const float *targets = joint.run.data.target + image * p,
+                *values = in.values + image * in.values_stride;
+    constexpr int kAhead = 4;
+    for (int begin = lane; begin < map.stride; begin += 32 * kAhead) {
+      float target[kAhead], value[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int j = begin + 32 * i;
+        target[i] = j < p ? targets[j] : 0.0f;
+        value[i] = j < p ? values[j] : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int j = begin + 32 * i;
+        if (j >= map.stride) break;
+        mine[j] = j < p ? gain_of(value[i], noise, target[i], mine[j], given, sum) : 0.0f;
+        largest = fmaxf(largest, fabsf(mine[j]));
+      }
     }
     sum = group_sum<32>(sum);
     const float factor = split_row(mine, map.stride, largest);
@@ -149,15 +178,28 @@ __device__ __forceinline__ void project_slot(const TileJoint& joint, int row, in
   const float* y = in.y + joint.own.images[slot] * in.pixels;
   float* x = joint.x(slot, 1);
   const bool first = held.phase == TilePhase::kBegin, given = published(held);
-  for (int j = threadIdx.x % 32; j < joint.run.at.pixels; j += 32) {
-    float found = 0.0f;
-    if (j < in.pixels) {
-      found = given ? y[j] : decoded[j] + added[row * split_stride(joint.run.at.pixels) + j];
-      add_pixel(found, decoded[j], first ? 0.0f : old[j], sums);
+  added += row * split_stride(joint.run.at.pixels);
+  constexpr int kAhead = 8;
+  for (int begin = this_lane(); begin < joint.run.at.pixels; begin += 32 * kAhead) {
+    float found[kAhead], here[kAhead], before[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int j = begin + 32 * i;
+      const bool inside = j < in.pixels;
+      here[i] = inside ? decoded[j] : 0.0f;
+      before[i] = first || !inside ? 0.0f : old[j];
+      found[i] = !inside ? 0.0f : given ? y[j] : added[j];
     }
-    x[j] = found;
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int j = begin + 32 * i;
+      if (j >= joint.run.at.pixels) break;
+      const float pixel = given ? found[i] : here[i] + found[i];
+      if (j < in.pixels) add_pixel(pixel, here[i], before[i], sums);
+      x[j] = pixel;
+    }
   }
-  if (threadIdx.x % 32 == 0) sums[0] = joint.own.turn.data[row];
+  if (this_lane() == 0) sums[0] = joint.own.turn.data[row];
 }
 
 }  // namespace jpmap

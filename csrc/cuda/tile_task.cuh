@@ -66,7 +66,7 @@ __device__ __forceinline__ void write_image(const TileJoint& joint, int slot) {
   const JointOutput& out = joint.run.out;
   const TileTask& held = joint.tasks[slot];
   const int64_t image = joint.own.images[slot], n = joint.run.input.pixels;
-  const int k = joint.run.net.latent, lane = threadIdx.x % 32;
+  const int k = joint.run.net.latent, lane = this_lane();
   const float *x = joint.x(slot, 0), *decoded = joint.decoded(slot, 0);
   for (int64_t j = lane; j < n; j += 32) {
     out.x[image * n + j] = x[j];
@@ -87,7 +87,7 @@ __device__ __forceinline__ void write_image(const TileJoint& joint, int slot) {
 __device__ __forceinline__ void end_task(const TileJoint& joint, int slot) {
   TileTask& held = joint.tasks[slot];
   const int64_t image = joint.own.images[slot], starts = joint.run.input.starts;
-  const int k = joint.run.net.latent, lane = threadIdx.x % 32;
+  const int k = joint.run.net.latent, lane = this_lane();
   bool writes = true, again = false;
   if (starts > 1 && held.phase != TilePhase::kRemake) {
     if (lane == 0) {
@@ -114,7 +114,7 @@ __device__ __forceinline__ void end_task(const TileJoint& joint, int slot) {
 
 // Completes the points of the slots that weigh, and sends their tasks on.
 __device__ __forceinline__ void weigh(const TileJoint& joint) {
-  const int weighers = joint.own.turn.weighers, lane = threadIdx.x % 32;
+  const int weighers = joint.own.turn.weighers, lane = this_lane();
   for (int begin = 0; begin < weighers; begin += MlpTaskLayout::kRows) {
     const int rows = min(MlpTaskLayout::kRows, weighers - begin);
     const int* slots = joint.own.turn.weighing + begin;
@@ -122,7 +122,7 @@ __device__ __forceinline__ void weigh(const TileJoint& joint) {
     const DecodedRows decoded = decode(joint, slots, rows, area);
     const bool diagonal = joint.run.input.values == nullptr;
     const float* added = diagonal ? nullptr : project(joint, slots, rows, decoded, area);
-    for (int row = threadIdx.x / 32; row < rows; row += kMlpWarps) {
+    for (int row = this_warp(); row < rows; row += kMlpWarps) {
       const int slot = slots[row];
       const TilePhase phase = joint.tasks[slot].phase;
       if (phase != TilePhase::kEnd) {
@@ -153,18 +153,9 @@ __device__ __forceinline__ void weigh(const TileJoint& joint) {
   }
 }
 
-// A warp a slot: f at the trials of the descents.
-__device__ __forceinline__ void judge_trials(const TileJoint& joint) {
-  for (int i = threadIdx.x / 32; i < joint.run.at.images; i += kMlpWarps) {
-    if (joint.block.images[i] < 0) continue;
-    const double value = objective(joint.tile(), joint.run.data, i, joint.own.images[i]);
-    if (threadIdx.x % 32 == 0) joint.block.slots[i].trial = value;
-  }
-}
-
 // The first warp, a lane a slot: whose trials are accepted, and whether a system is to be proved.
 __device__ __forceinline__ void choose_trials(const TileJoint& joint) {
-  choose(joint.block);
+  choose(joint.block, joint.run.data, joint.own.images);
   if (threadIdx.x >= 32) return;
   const int i = threadIdx.x;
   const bool mine = i < joint.run.at.images && joint.block.images[i] >= 0 &&
@@ -189,7 +180,7 @@ __device__ __forceinline__ void advance_tasks(const TileJoint& joint) {
     }
     const double promised = newton_promise<Algebra>(solve.system, scratch);
     __syncwarp();  // every lane has read the phase
-    if (threadIdx.x % 32 == 0) {
+    if (this_lane() == 0) {
       proved(held.task, promised);
       held.phase = TilePhase::kEnd;
       *solve.image = -1;
