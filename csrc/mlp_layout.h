@@ -29,10 +29,10 @@ struct MlpLayout {
   int latent_rows;   // tangents an image, padded to 8, 16, 32 or 64
   int latent_shift;  // its logarithm
   int tangent_rows;  // of the images that are differentiated together
-  int area;          // bytes of each of two areas that rows pass between
+  int area[2];       // bytes of two areas: rows of even layers pass through one, of odd the other
   int piece;         // columns of the last layer that pass together
-  int staged;        // floats of one of: slopes, Hessian weights, precisions of a piece
-  int codes;         // floats of one of: codes, trial codes, gradients
+  int staged;  // floats of slopes, Hessian weights and, of the last layer, precisions of a piece
+  int codes;   // floats of one of: codes, trial codes, gradients
   // One slot of the workspace, in floats: of every neuron its root (cuda/mlp_network.cuh) and
   // df/dh, of every output its precision, and the system.
   int root[kMaxLayers], pull[kMaxLayers], precision, matrix, hessian, slot;
@@ -63,15 +63,29 @@ struct MlpLayout {
     // bits. So it is the network's alone, whatever tile an image is in: pieces of nearly one size.
     const int64_t pieces = (last + widest - 1) / widest;
     piece = static_cast<int>((last + pieces - 1) / pieces + 31) / 32 * 32;
-    const int64_t values = 4 * ((images + 15) / 16 * 16) * (widest + kSplitPad);
-    const int64_t wide = std::max(values, 2 * tangent_rows * (widest + kHalfPad));
-    const int64_t each = (std::max(wide, 8 * k * (k + 1)) + 127) / 128 * 128;
-    const int64_t stage = tangent_rows / latent_rows * widest;
-    area = static_cast<int>(each);
-    staged = static_cast<int>(stage);
+    bytes = 0;
+    for (int parity = 0; parity < 2; ++parity) {
+      int64_t own = 0;
+      for (int l = parity; l < net.count; l += 2) {
+        own = std::max<int64_t>(own, l + 1 < net.count ? net.strides[l] : piece);
+      }
+      const int64_t values = 4 * ((images + 15) / 16 * 16) * (own + kSplitPad);
+      const int64_t tangents = 2 * tangent_rows * (own + kHalfPad);
+      const int64_t algebra = 8 * k * (k + 1);  // of a warp; in both areas together, of several
+      const int64_t each = rounded(std::max({values, tangents, algebra}));
+      area[parity] = static_cast<int>(each);
+      bytes += each;
+    }
+    const int64_t together = tangent_rows / latent_rows;
+    int64_t stage = 3 * piece;
+    for (int l = 0; l + 1 < net.count; ++l) stage = std::max(stage, 2 * net.strides[l]);
+    staged = static_cast<int>(together * stage);
     codes = static_cast<int>((images * k + 3) / 4 * 4);
-    bytes = 2 * each + 12 * stage + 12 * codes;
+    bytes += 4 * together * stage + int64_t{12} * codes;
   }
+
+  // Up to whole cache lines.
+  static int64_t rounded(int64_t bytes) { return (bytes + 127) / 128 * 128; }
 };
 
 // What a block of mlp_log_likelihood holds of its draws, in this order; widths as in MlpShape.
@@ -79,16 +93,19 @@ struct MlpDrawLayout {
   static constexpr int kSums = 32;  // a row, one a thread that has some of its outputs
 
   int rows;       // draws that pass through the network together, 16 or 32
-  int area;       // bytes of an area, after double [rows][kSums]: of two that rows pass between
+  int area[2];    // bytes of two areas, after double [rows][kSums]: as of MlpLayout
   int64_t bytes;  // of shared memory, with the codes at the end
 
   MlpDrawLayout(const MlpShape& net, int draw_rows) : rows(draw_rows) {
-    // The last layer's outputs are compared where they are made, but for a single layer's.
-    int64_t widest = net.strides[0];
-    for (int l = 1; l + 1 < net.count; ++l) widest = std::max(widest, net.strides[l]);
-    const int64_t each = 4 * rows * (widest + kFloatPad);
-    area = static_cast<int>(each);
-    bytes = 8 * rows * kSums + (net.count == 1 ? 1 : 2) * each + 4 * rows * net.latent;
+    bytes = 8 * rows * kSums + 4 * rows * net.latent;
+    for (int parity = 0; parity < 2; ++parity) {
+      // The last layer's outputs are compared where they are made, but for a single layer's.
+      int64_t widest = parity == 0 ? net.strides[0] : 0;
+      for (int l = parity; l + 1 < net.count; l += 2) widest = std::max(widest, net.strides[l]);
+      const int64_t each = widest == 0 ? 0 : 4 * rows * (widest + kFloatPad);
+      area[parity] = static_cast<int>(each);
+      bytes += each;
+    }
   }
 };
 

@@ -44,11 +44,14 @@ struct MlpTaskLayout : MlpLayout {
     int64_t widest = net.strides[net.count - 1];
     for (int l = 0; l < decoder.count; ++l) widest = std::max(widest, decoder.strides[l]);
     for (int l = 0; l < encoder.count; ++l) widest = std::max(widest, encoder.strides[l]);
-    // The descents' own layers have room already.
-    const int64_t each =
-        std::max<int64_t>(area, (4 * kRows * (widest + kSplitPad) + 127) / 128 * 128);
-    state_codes = bytes + 2 * (each - area);
-    area = static_cast<int>(each);
+    // Of either area; the descents' own layers have room already.
+    const int64_t least = rounded(4 * kRows * (widest + kSplitPad));
+    for (int& one : area) {
+      const int64_t more = std::max<int64_t>(0, least - one);
+      bytes += more;
+      one = static_cast<int>(one + more);
+    }
+    state_codes = bytes;
     tasks = state_codes + 4 * codes;
     bytes = (tasks + images * static_cast<int64_t>(sizeof(TileTask)) + 15) / 16 * 16;
     pixels = static_cast<int>(decoder.strides[decoder.count - 1]);

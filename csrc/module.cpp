@@ -84,7 +84,7 @@ PYBIND11_MODULE(_C, m) {
         const jpmap::MlpLayout at(shape_of(latent, widths), images, rows);
         pybind11::dict layout;
         layout["tangent_rows"] = at.tangent_rows;
-        layout["area"] = at.area;
+        layout["area"] = pybind11::make_tuple(at.area[0], at.area[1]);
         layout["piece"] = at.piece;
         layout["bytes"] = at.bytes;
         return layout;

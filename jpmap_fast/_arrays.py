@@ -39,6 +39,17 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
     return found
 
 
+# Numbers of a batch that are looked at together, where what is made of them takes several times
+# their memory.
+TOGETHER = 1 << 22
+
+
+def parts_of(y: Tensor) -> list[slice]:
+    """Images of y [B, ...] that are looked at together, in order; one part for an empty batch."""
+    step = max(1, TOGETHER // max(1, y[0].numel())) if len(y) else 1
+    return [slice(begin, begin + step) for begin in range(0, max(1, len(y)), step)]
+
+
 def normal_like(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal numbers like a tensor, drawn on the generator's device: the same on all."""
     source = like.device if generator is None else generator.device

@@ -55,9 +55,18 @@ def test_pieces_fit_into_every_tile():
         for images, rows in ((1, 16), (16, 64), (32, 32)):
             at = _C.mlp_layout(latent, widths, images, rows)
             assert 0 < at["piece"] <= -(-widths[-1] // 32) * 32 and at["piece"] % 32 == 0
-            assert 2 * at["tangent_rows"] * (at["piece"] + 8) <= at["area"], (latent, widths)
             rows = -(-images // 16) * 16
-            assert 4 * rows * (at["piece"] + 4) <= at["area"], (latent, widths)
+            strides = [-(-width // 32) * 32 for width in widths[:-1]] + [at["piece"]]
+            for layer, stride in enumerate(strides):
+                area = at["area"][layer % 2]
+                assert 2 * at["tangent_rows"] * (stride + 8) <= area, (latent, widths)
+                assert 4 * rows * (stride + 4) <= area, (latent, widths)
+
+
+def test_thirty_two_images_of_compressed_sensing_fit_into_a_block_of_an_h100():
+    widths = [512, 512, 784, 140]
+    room = 227 * 1024 - 4096
+    assert _C.mlp_layout(8, widths, 32, 64)["bytes"] <= room
 
 
 def test_the_least_tile_takes_the_least_memory():

@@ -178,3 +178,32 @@ def test_noise_levels_have_a_least(dtype, least):
             noise_levels("sigma", bad, 2, like)
     with pytest.raises(ValueError, match="expected finite values > 0, got -1"):
         noise_levels("sigma", -1, 2, like)
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one mask", "masks"])
+def test_many_images_are_looked_at_part_by_part(each, monkeypatch):
+    y = photographs(7) + 0.1 * torch.randn(7, *PHOTO, generator=torch.Generator().manual_seed(2))
+    y[3] *= 255
+    y[5] = 2 * y[5] - 2
+    y[6, 0, 0, 0] = math.nan
+    seen = torch.rand(7 if each else 1, *PHOTO, generator=torch.Generator().manual_seed(3)) < 0.6
+    seen = seen if each else seen[0]
+    sigma, whole = torch.full((7,), 0.1), torch.full((7,), float(y[0].numel()) ** 0.5)
+
+    def looked_at() -> list[Tensor]:
+        low = measured_range.too_low(y, sigma, (1.0, 0.0), seen)
+        assert low is not None
+        return [measured_range.too_large(y, sigma, whole, 1.0, seen), low]
+
+    together = looked_at()
+    assert together[0].nonzero().flatten().tolist() == [3]
+    assert together[1].nonzero().flatten().tolist() == [5]
+    loud = measured_range.quiet(y, 50 * sigma)
+    mask = jf.Inpainting(seen.float()).bind(PHOTO, 7)
+    constant = mask.data_term().constant(y.nan_to_num(), sigma)
+    monkeypatch.setattr("jpmap_fast._arrays.TOGETHER", 2 * y[0].numel())
+    for one, other in zip(together, looked_at(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(loud, measured_range.quiet(y, 50 * sigma))
+    assert constant is not None
+    assert torch.equal(constant, mask.data_term().constant(y.nan_to_num(), sigma))

@@ -35,23 +35,24 @@ __device__ __forceinline__ Pixel pixel_of(const JointInput& in, int64_t image, i
           in.mask == nullptr ? 1.0f : in.mask[image * in.mask_stride + j]};
 }
 
-// That pixel of x, as cuda/x_update.cu, where G is g and the state's pixel is `old`.
+// That pixel of x, as cuda/x_update.cu, where G is g and the state's pixel is `old`. A kernel may
+// have it in several places, and in each the compiler would choose what to round: so it is told.
 __device__ __forceinline__ float update_pixel(const Tie& tie, const Pixel& pixel, float g,
                                               float old, bool published,
                                               double (&sums)[kPointSums]) {
   const float y = pixel.y, m = pixel.m;
   float x, d;
   if (published) {
-    x = m * y;
+    x = __fmul_rn(m, y);
     d = x - g;
     const float r = fmaf(-m, x, y);
     sums[0] += static_cast<double>(r) * r;
   } else {
     const float r = fmaf(-m, g, y);
-    const float q = tie.tied ? 1.0f : 1.0f / (m * m + tie.noise);
+    const float q = tie.tied ? 1.0f : 1.0f / fmaf(m, m, tie.noise);
     d = tie.tied ? 0.0f : m * r * q;
     // Where the data outweigh the prior, G + d would cancel: take the weighted mean instead.
-    x = !tie.tied && m * m > tie.noise ? (m * y + tie.noise * g) * q : g + d;
+    x = !tie.tied && m * m > tie.noise ? __fmul_rn(fmaf(tie.noise, g, m * y), q) : __fadd_rn(g, d);
     sums[0] += static_cast<double>(r) * (r * q);
   }
   sums[1] += static_cast<double>(d) * d;
@@ -67,7 +68,7 @@ __device__ __forceinline__ float gain_of(float value, float noise, float target,
                                          bool published, double& data) {
   const float innovation = target - measured;
   const float gain = innovation / (value + noise);
-  const float r = published ? innovation : innovation - value * gain;
+  const float r = published ? innovation : fmaf(-value, gain, innovation);
   data += static_cast<double>(r) * r;
   return gain;
 }
@@ -86,11 +87,11 @@ struct WeighedPoint {
 };
 
 // J1, gap and distance from the state's z of the point at a code, from the sums over all of it.
-// `constant` is that of the descents, or null.
-__device__ inline WeighedPoint weighed_point(const JointInput& in, const double* constant,
-                                             int64_t image, bool published,
-                                             const double (&sums)[kPointSums], const float* code,
-                                             const float* state, int k) {
+// `constant` is that of the descents, or null. Not inlined: with the same bits wherever it is
+// asked.
+static __device__ __noinline__ WeighedPoint
+weighed_point(const JointInput& in, const double* constant, int64_t image, bool published,
+              const double (&sums)[kPointSums], const float* code, const float* state, int k) {
   const double s = in.sigma[image], beta = in.beta[image];
   double norm = 0, apart = 0;
   for (int c = 0; c < k; ++c) {

@@ -76,7 +76,7 @@ __device__ __forceinline__ void choose(const MlpBlock& block, const MlpData& dat
 template <class Algebra, class Body>
 __device__ __forceinline__ void each_solve(const MlpBlock& block, const Body& body) {
   const int k = block.tile.net.latent, each = Algebra::scratch(k);
-  const int room = static_cast<int>(int64_t{2} * block.tile.at.area / (8 * max(each, 1)));
+  const int room = (block.tile.at.area[0] + block.tile.at.area[1]) / (8 * max(each, 1));
   const int warps = min(kMlpWarps, room), warp = this_warp();
   if (warp >= warps) return;
   double* scratch = reinterpret_cast<double*>(block.tile.areas) + warp * each;

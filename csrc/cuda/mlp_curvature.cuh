@@ -16,19 +16,24 @@ __device__ inline void store_half2(__half* p, float a, float b) {
 
 constexpr float kLeastHalf = 5.9604645e-8f;  // 2^-24
 
-// What squares of a neuron's tangents past the activation weigh in the Hessian: df/dh f'' / f'^2.
-// Below the least number of float16 a slope leaves nothing of its tangents, and its square would
-// not divide: no weight.
-__device__ inline float hessian_weight(float pull, const Derivatives& d) {
-  return fabsf(d.slope) < kLeastHalf ? 0.0f
-                                     : __fdividef(pull * __fdividef(d.bend, d.slope), d.slope);
+// What a neuron does to its tangents, and what squares of them past the activation weigh in the
+// Hessian: df/dh f'' / f'^2. Below the least number of float16 a slope leaves nothing of the
+// tangents, and its square would not divide: no weight.
+struct Curved {
+  float slope, weight;
+};
+
+__device__ inline Curved curved(Activation kind, float root, float pull) {
+  const Derivatives d = derivatives_of(kind, root);
+  const float weight = pull * bend_over_slope(kind, root, d) * inverse_of(d.slope);
+  return {d.slope, fabsf(d.slope) < kLeastHalf ? 0.0f : weight};
 }
 
 // Columns [column, column + width) of layer l of `images` accepted slots, from where their
-// tangents are made; `together`, a power of two, is how many slots there may be.
+// tangents are made; 2^shift is how many slots there may be.
 struct StagePart {
   const int* accepted;
-  int images, together, l, column, width;
+  int images, shift, l, column, width;
   bool last;
 };
 
@@ -41,13 +46,13 @@ struct Staging {
   float4 root[kAhead], pull[kAhead], precision[kAhead];
 
   static __device__ __forceinline__ int image(const StagePart& part) {
-    return this_warp() & (part.together - 1);
+    return this_warp() & ((1 << part.shift) - 1);
   }
   static __device__ __forceinline__ int apart(const StagePart& part) {
-    return 128 * (kMlpWarps / part.together);
+    return (128 * kMlpWarps) >> part.shift;
   }
   static __device__ __forceinline__ int first(const StagePart& part) {
-    return 128 * (this_warp() / part.together) + 4 * this_lane();
+    return 128 * (this_warp() >> part.shift) + 4 * this_lane();
   }
 
   // From column `begin` on.
@@ -76,6 +81,7 @@ __device__ __forceinline__ void stage(const MlpTileView& tile, const StagePart& 
   if (Staging::image(part) >= part.images) return;
   const int apart = Staging::apart(part);
   float* target = tile.staged + Staging::image(part) * part.width;
+  const int array = part.width << part.shift;
   with_activation(tile.net.layers[part.l].activation, [&](auto activation) {
     constexpr Activation kKind = decltype(activation)::value;
     for (int begin = Staging::first(part); begin < part.width; begin += kAhead * apart) {
@@ -85,16 +91,14 @@ __device__ __forceinline__ void stage(const MlpTileView& tile, const StagePart& 
         const int j = begin + apart * i;
         if (j >= part.width) break;
         const float4 root = ahead.root[i], pull = ahead.pull[i];
-        const Derivatives d[4] = {derivatives_of(kKind, root.x), derivatives_of(kKind, root.y),
-                                  derivatives_of(kKind, root.z), derivatives_of(kKind, root.w)};
-        store4(target + j,
-               {d[0].slope * scale, d[1].slope * scale, d[2].slope * scale, d[3].slope * scale});
-        const float4 weight = {hessian_weight(pull.x, d[0]), hessian_weight(pull.y, d[1]),
-                               hessian_weight(pull.z, d[2]), hessian_weight(pull.w, d[3])};
-        store4(target + tile.at.staged + j, times(times(weight, unscale), unscale));
+        const Curved c[4] = {curved(kKind, root.x, pull.x), curved(kKind, root.y, pull.y),
+                             curved(kKind, root.z, pull.z), curved(kKind, root.w, pull.w)};
+        store4(target + j, times({c[0].slope, c[1].slope, c[2].slope, c[3].slope}, scale));
+        store4(
+            target + array + j,
+            times(times({c[0].weight, c[1].weight, c[2].weight, c[3].weight}, unscale), unscale));
         if (part.last) {
-          store4(target + 2 * tile.at.staged + j,
-                 times(times(ahead.precision[i], unscale), unscale));
+          store4(target + 2 * array + j, times(times(ahead.precision[i], unscale), unscale));
         }
       }
     }
@@ -189,13 +193,13 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
   const auto& net = tile.net;
   const auto& at = tile.at;
   const int kp = at.latent_rows, together = at.tangent_rows >> at.latent_shift;
+  const int shift = __ffs(together) - 1;
   const int warp = this_warp();
-  const float *slopes = tile.staged, *weights = slopes + at.staged;
-  const float* precisions = weights + at.staged;
+  const float* slopes = tile.staged;
   const auto part_of = [&](int begin, int l, int column) {
     const bool last = l + 1 == net.count;
     const int stride = net.layers[l].stride, piece = last ? at.piece : stride;
-    return StagePart{accepted + begin, min(together, count - begin), together, l,
+    return StagePart{accepted + begin, min(together, count - begin), shift, l,
                      column,           min(piece, stride - column),  last};
   };
   Staging ahead;
@@ -230,6 +234,7 @@ __device__ __forceinline__ void second_derivatives(const MlpTileView& tile, cons
           next = part_of(begin + together < count ? begin + together : begin, 0, 0);
         }
         ahead.read(tile, next, Staging::first(next));
+        const float *weights = slopes + (width << shift), *precisions = weights + (width << shift);
         const TangentPiece made{out,
                                 out_stride,
                                 width,

@@ -26,7 +26,7 @@ struct DrawTile {
   int count;          // of rows that are draws; the others are zeros
 
   __device__ float* area(int l) const {
-    return reinterpret_cast<float*>(areas + (l % 2) * at.area);
+    return reinterpret_cast<float*>(areas + (l % 2 == 0 ? 0 : at.area[0]));
   }
 };
 
@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
                 at,
                 reinterpret_cast<double*>(memory),
                 areas,
-                reinterpret_cast<float*>(areas + int64_t{net.count == 1 ? 1 : 2} * at.area),
+                reinterpret_cast<float*>(areas + at.area[0] + at.area[1]),
                 images,
                 0};
   const int64_t total = data.batch * draws;

@@ -30,8 +30,14 @@ struct MlpNetwork {
 
 // Activations without branches: several of a thread's own then run side by side.
 
-// To 2 units in the last place, where 1 / x would have a branch for subnormal results.
-__device__ inline float sigmoid(float a) { return __fdividef(1.0f, 1.0f + expf(-a)); }
+// 1 / x to the last digit or so, where a division would have a branch for subnormal numbers.
+__device__ inline float inverse_of(float x) {
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+  return inverse;
+}
+
+__device__ inline float sigmoid(float a) { return inverse_of(1.0f + expf(-a)); }
 
 // h = f(a)
 __device__ inline float activate(Activation kind, float a) {
@@ -97,6 +103,23 @@ __device__ inline float output_of(Activation kind, float root) {
 
 __device__ inline Derivatives derivatives_of(Activation kind, float root) {
   return derivatives(kind, root, output_of(kind, root));
+}
+
+// f'' / f' of a neuron, where f' is not 0.
+__device__ inline float bend_over_slope(Activation kind, float root, const Derivatives& d) {
+  switch (kind) {
+    case Activation::kElu:
+      return root > 0 ? 0.0f : 1.0f;
+    case Activation::kTanh:
+      return -2.0f * root;
+    case Activation::kSigmoid:
+      return 1.0f - 2.0f * root;
+    case Activation::kSilu:
+    case Activation::kSoftplus:
+      return d.bend * inverse_of(d.slope);
+    default:
+      return 0.0f;
+  }
 }
 
 // body(integral_constant) of an activation, so that a loop inside asks for it once.

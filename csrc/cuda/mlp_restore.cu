@@ -28,8 +28,8 @@ __global__ void __launch_bounds__(kMlpThreads, 1)
   __shared__ float factors[kMlpImages];
   __shared__ double misfits[kMlpImages];
   __shared__ int count;
-  float* staged = reinterpret_cast<float*>(memory + int64_t{2} * at.area);
-  float* codes = staged + 3 * at.staged;
+  float* staged = reinterpret_cast<float*>(memory + at.area[0] + at.area[1]);
+  float* codes = staged + at.staged;
   const MlpBlock block{
       {net, at, memory, staged, codes, codes + at.codes,
        workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot, factors, misfits},

@@ -47,7 +47,7 @@ struct MlpTileView {
   //   (k + 1)] a warp, nobody else's.
   char* areas;
 
-  // Shared, three times at.staged: slopes, Hessian weights, precisions [images][width].
+  // Shared: slopes, Hessian weights, precisions [images][width], of as many images as there may be.
   // stage -> staged -> first_tangents, next_tangents, add_piece; the next piece is staged after
   // `added`.
   float* staged;
@@ -79,10 +79,10 @@ struct MlpTileView {
 
   __device__ float* slot(int index) const { return slots + static_cast<int64_t>(index) * at.slot; }
   __device__ float* floats(int area) const {
-    return reinterpret_cast<float*>(areas + area * at.area);
+    return reinterpret_cast<float*>(areas + (area == 0 ? 0 : at.area[0]));
   }
   __device__ __half* halves(int area) const {
-    return reinterpret_cast<__half*>(areas + area * at.area);
+    return reinterpret_cast<__half*>(areas + (area == 0 ? 0 : at.area[0]));
   }
 };
 

@@ -126,8 +126,8 @@ struct TileJoint {
   static __device__ __forceinline__ MlpBlock block_of(const TileRun& run, char* memory,
                                                       TileShared& shared) {
     const MlpTaskLayout& at = run.at;
-    float* staged = reinterpret_cast<float*>(memory + int64_t{2} * at.area);
-    float* codes = staged + 3 * at.staged;
+    float* staged = reinterpret_cast<float*>(memory + at.area[0] + at.area[1]);
+    float* codes = staged + at.staged;
     return {{run.net, at, memory, staged, codes, codes + at.codes,
              run.workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot, shared.factors,
              shared.misfits},
@@ -148,11 +148,21 @@ __device__ __forceinline__ void gather(const MlpTileView& tile, int rows, int wi
   for (int row = this_warp(); row < rows; row += kMlpWarps) {
     float* to = tile.floats(area) + row * split_stride(width);
     float largest = 0;
-#pragma unroll 4
-    for (int j = 2 * lane; j < width; j += 64) {
-      const float2 v = value(row, j);
-      store2(to + j, v.x, v.y);
-      largest = fmaxf(largest, fmaxf(fabsf(v.x), fabsf(v.y)));
+    constexpr int kAhead = 4;
+    for (int begin = 2 * lane; begin < width; begin += 64 * kAhead) {
+      float2 v[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int j = begin + 64 * i;
+        v[i] = j < width ? value(row, j) : make_float2(0, 0);
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int j = begin + 64 * i;
+        if (j >= width) break;
+        store2(to + j, v[i].x, v[i].y);
+        largest = fmaxf(largest, fmaxf(fabsf(v[i].x), fabsf(v[i].y)));
+      }
     }
     const float factor = split_row(to, width, largest);
     if (lane == 0) tile.factors[row] = factor;

@@ -68,9 +68,23 @@ __device__ __forceinline__ void write_image(const TileJoint& joint, int slot) {
   const int64_t image = joint.own.images[slot], n = joint.run.input.pixels;
   const int k = joint.run.net.latent, lane = this_lane();
   const float *x = joint.x(slot, 0), *decoded = joint.decoded(slot, 0);
-  for (int64_t j = lane; j < n; j += 32) {
-    out.x[image * n + j] = x[j];
-    out.decoded[image * n + j] = decoded[j];
+  // Reads ahead of the writes, which the compiler may not move them past.
+  constexpr int kAhead = 8;
+  for (int64_t begin = lane; begin < n; begin += 32 * kAhead) {
+    float pixel[kAhead], here[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int64_t j = begin + 32 * i;
+      pixel[i] = j < n ? x[j] : 0.0f;
+      here[i] = j < n ? decoded[j] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int64_t j = begin + 32 * i;
+      if (j >= n) break;
+      out.x[image * n + j] = pixel[i];
+      out.decoded[image * n + j] = here[i];
+    }
   }
   for (int c = lane; c < k; c += 32) out.z[image * k + c] = joint.code(slot)[c];
   if (lane < 3) out.candidates[image * 3 + lane] = held.task.candidates[lane];

@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from jpmap_fast._arrays import parts_of
 from jpmap_fast._per_image import MadeOfShared
 from jpmap_fast.kernels.products import RowProduct
 
@@ -92,7 +93,9 @@ class Whitening:
         if self.lost is None:
             return None
         twice = self._made.get("2 sigma^2", (sigma,), lambda: 2 * sigma.double().square())
-        return self.lost(y).double().square().sum(dim=-1) / twice
+        lost = self.lost(y)
+        parts = [lost[part].double().square().sum(dim=-1) for part in parts_of(lost)]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)) / twice
 
     def log_determinant(self, beta: Tensor, sigma: Tensor, count: int) -> Tensor:
         """Log det(sigma^2 I + A A^T / beta) of the ``count`` measurements of an image.

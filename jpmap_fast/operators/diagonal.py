@@ -97,7 +97,7 @@ def _observing(weight: Tensor) -> Whitening:
     unseen = weight == 0
     rows = None
     seen = (~unseen).to(weight.dtype)
-    hidden = unseen.double()  # of the type that y of them is summed in, at no pass more
+    hidden = unseen.to(weight.dtype)
     if weight.dim() == 1:
         rows = (~unseen).nonzero()[:, 0]
         if not rows.numel():

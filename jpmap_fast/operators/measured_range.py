@@ -23,7 +23,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jpmap_fast._arrays import SCALE_HINT
+from jpmap_fast._arrays import SCALE_HINT, parts_of
 
 BEYOND = 3.0  # times the largest norm of A x
 MISTAKEN = 2.0  # times sigma, which may be told too small
@@ -58,8 +58,12 @@ def check_noise(y: Tensor, sigma: Tensor) -> None:
 
 def _power(y: Tensor) -> tuple[Tensor, Tensor]:
     """How many values of each image are not 0, and the sum of their squares."""
-    rows = y.flatten(1).nan_to_num(0, 0, 0).double()
-    return (rows != 0).sum(dim=1), rows.square().sum(dim=1)
+    found = []
+    for part in parts_of(y):
+        rows = y[part].flatten(1).nan_to_num(0, 0, 0).double()
+        found.append(((rows != 0).sum(dim=1), rows.square().sum(dim=1)))
+    noisy, power = (torch.cat(values) for values in zip(*found, strict=True))
+    return noisy, power
 
 
 def check_size(
@@ -82,6 +86,17 @@ def too_large(
         top: p, the greatest entry of A x; None if not known.
         seen: booleans as y or one image's, where something was observed; None for everywhere.
     """
+    sigma, reach = sigma.expand(len(y)), reach.expand(len(y))
+    parts = [
+        _too_large(y[part], sigma[part], reach[part], top, _of(seen, y, part))
+        for part in parts_of(y)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _too_large(
+    y: Tensor, sigma: Tensor, reach: Tensor, top: float | None, seen: Tensor | None
+) -> Tensor:
     rows, observed = _observed(y, seen)
     sigma, entries = sigma.double(), observed.flatten(1).sum(dim=1)
     power = rows.flatten(1).square().sum(dim=1)
@@ -134,6 +149,25 @@ def too_low(
         finite: whether all of y is known to be; where all of it was observed as well nothing needs
             to be counted.
     """
+    sigma = sigma.expand(len(y))
+    parts = [
+        _too_low(y[part], sigma[part], row_sums, _of(seen, y, part), asks, finite)
+        for part in parts_of(y)
+    ]
+    if len(parts) == 1 or all(part is None for part in parts):
+        return parts[0]
+    nowhere = [torch.zeros(len(y[part]), dtype=torch.bool, device=y.device) for part in parts_of(y)]
+    return torch.cat([a if b is None else b for a, b in zip(nowhere, parts, strict=True)])
+
+
+def _too_low(
+    y: Tensor,
+    sigma: Tensor,
+    row_sums: tuple[float, float],
+    seen: Tensor | None,
+    asks: bool,
+    finite: bool,
+) -> Tensor | None:
     height, width = y.shape[-2:]
     whole = finite and seen is None
     rows, observed = (y.double(), None) if whole else _observed(y, seen)
@@ -151,6 +185,12 @@ def too_low(
         low = ((count > FEWEST - 0.5) & (mean < lowest)).flatten(1).any(dim=1)
         bad = low if bad is None else bad | low
     return bad
+
+
+def _of(seen: Tensor | None, y: Tensor, part: slice) -> Tensor | None:
+    """Of what was observed, what belongs to a part of the images."""
+    each = seen is not None and seen.dim() == y.dim() and len(seen) == len(y)
+    return seen[part] if each else seen  # type: ignore[index]
 
 
 def _windows(images: Tensor, size: tuple[int, int]) -> Tensor:
