@@ -93,9 +93,10 @@ class Whitening:
         if self.lost is None:
             return None
         twice = self._made.get("2 sigma^2", (sigma,), lambda: 2 * sigma.double().square())
-        lost = self.lost(y)
-        parts = [lost[part].double().square().sum(dim=-1) for part in parts_of(lost)]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)) / twice
+        lost, parts = self.lost(y), parts_of(y)
+        if len(parts) == 1:
+            return lost.double().square().sum(dim=-1) / twice
+        return torch.cat([lost[part].double().square().sum(dim=-1) for part in parts]) / twice
 
     def log_determinant(self, beta: Tensor, sigma: Tensor, count: int) -> Tensor:
         """Log det(sigma^2 I + A A^T / beta) of the ``count`` measurements of an image.

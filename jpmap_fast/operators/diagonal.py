@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast import kernels
-from jpmap_fast._arrays import as_float_tensor, as_tensor, on_host
+from jpmap_fast._arrays import TOGETHER, as_float_tensor, as_tensor, on_host
 from jpmap_fast._surroundings import steady
 from jpmap_fast._validate import image_batch
 from jpmap_fast.operators import reach
@@ -97,7 +97,7 @@ def _observing(weight: Tensor) -> Whitening:
     unseen = weight == 0
     rows = None
     seen = (~unseen).to(weight.dtype)
-    hidden = unseen.to(weight.dtype)
+    hidden = unseen.double()
     if weight.dim() == 1:
         rows = (~unseen).nonzero()[:, 0]
         if not rows.numel():
@@ -107,6 +107,11 @@ def _observing(weight: Tensor) -> Whitening:
     def coordinates(y: Tensor) -> Tensor:
         return y.flatten(1) if rows is None else y.flatten(1).index_select(1, rows)
 
+    def lost(y: Tensor) -> Tensor:
+        """Of the type that it is summed in, at no pass more, unless it is of many images."""
+        pixels = y.flatten(1)
+        return pixels * (hidden if pixels.numel() <= TOGETHER else hidden.to(y.dtype))
+
     return Whitening(
         weight.square(),
         coordinates,
@@ -114,7 +119,7 @@ def _observing(weight: Tensor) -> Whitening:
         rows=rows,
         seen=seen,
         # Pixels nobody observed add |y|^2 / (2 sigma^2) to J whatever z is.
-        lost=lambda y: y.flatten(1) * hidden,
+        lost=lost,
     )
 
 

@@ -86,12 +86,13 @@ def too_large(
         top: p, the greatest entry of A x; None if not known.
         seen: booleans as y or one image's, where something was observed; None for everywhere.
     """
+    parts = parts_of(y)
+    if len(parts) == 1:
+        return _too_large(y, sigma, reach, top, seen)
     sigma, reach = sigma.expand(len(y)), reach.expand(len(y))
-    parts = [
-        _too_large(y[part], sigma[part], reach[part], top, _of(seen, y, part))
-        for part in parts_of(y)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return torch.cat(
+        [_too_large(y[part], sigma[part], reach[part], top, _of(seen, y, part)) for part in parts]
+    )
 
 
 def _too_large(
@@ -149,15 +150,20 @@ def too_low(
         finite: whether all of y is known to be; where all of it was observed as well nothing needs
             to be counted.
     """
+    parts = parts_of(y)
+    if len(parts) == 1:
+        return _too_low(y, sigma, row_sums, seen, asks, finite)
     sigma = sigma.expand(len(y))
-    parts = [
-        _too_low(y[part], sigma[part], row_sums, _of(seen, y, part), asks, finite)
-        for part in parts_of(y)
+    found = [
+        _too_low(y[part], sigma[part], row_sums, _of(seen, y, part), asks, finite) for part in parts
     ]
-    if len(parts) == 1 or all(part is None for part in parts):
-        return parts[0]
-    nowhere = [torch.zeros(len(y[part]), dtype=torch.bool, device=y.device) for part in parts_of(y)]
-    return torch.cat([a if b is None else b for a, b in zip(nowhere, parts, strict=True)])
+    if all(bad is None for bad in found):
+        return None
+    whole = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    for part, bad in zip(parts, found, strict=True):
+        if bad is not None:
+            whole[part] = bad
+    return whole
 
 
 def _too_low(
