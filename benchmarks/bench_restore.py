@@ -163,10 +163,36 @@ def matrix_rate(device: torch.device) -> dict[str, float]:
     return found
 
 
+def table(rows: list[dict[str, Any]], device: str, version: str) -> dict[str, Any]:
+    """For the pages, with the columns that have been measured."""
+    plain = any("times_plain" in row for row in rows)
+    memory = any("working_bytes_an_image" in row for row in rows)
+    lines = []
+    for row in rows:
+        line = [row["problem"], row["method"], row["batch"]]
+        line += [f"{1e3 * row['seconds']:.2f}", f"{row['per_second']:.0f}"]
+        if plain:
+            line.append(f"{row['times_plain']:.1f}" if "times_plain" in row else None)
+        line.append(f"{100 * row['share_as_good_as_float64']:.1f}%")
+        if memory:
+            line.append(f"{row['working_bytes_an_image'] / 1e3:.1f}")
+        lines.append(line)
+    columns = ["problem", "method", "batch", "ms a call", "restorations a second"]
+    columns += ["times plain torch"] * plain + ["J1 as low as float64"] + ["kB an image"] * memory
+    note = f"On {device}, torch {version}. J1 as low: within 0.1% of a float64 run of the same "
+    note += "method, or below."
+    if memory:
+        note += " Memory is what there is beside inputs and results at its peak."
+    return {"columns": columns, "rows": lines, "note": note}
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--plain-up-to", type=int, default=256, help="batches up to which plain torch is timed"
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -176,7 +202,7 @@ def main() -> None:
         for label, sizes in zip(METHODS, (batches, batches[-1:]), strict=True):
             case = Case.make(name, label, max(sizes), device)
             for batch in sizes:
-                row = measure(case, batch, device, plain_up_to=256)
+                row = measure(case, batch, device, plain_up_to=options.plain_up_to)
                 rows.append(row)
                 print(
                     f"{name:18s} {label:21s} {batch:6d}  {1e3 * row['seconds']:9.3f} ms  "
@@ -188,41 +214,11 @@ def main() -> None:
                     f"{row.get('working_bytes_an_image', 0):.0f} B",
                     flush=True,
                 )
-    memory = [key for key in ("working_bytes_an_image",) if key in rows[0]]
-    lines = [
-        [
-            row["problem"],
-            row["method"],
-            row["batch"],
-            f"{1e3 * row['seconds']:.2f}",
-            f"{row['per_second']:.0f}",
-            f"{row['times_plain']:.1f}" if "times_plain" in row else None,
-            f"{100 * row['share_as_good_as_float64']:.1f}%",
-            *(f"{row[key] / 1e3:.1f}" for key in memory),
-        ]
-        for row in rows
-    ]
-    columns = [
-        "problem",
-        "method",
-        "batch",
-        "ms a call",
-        "restorations a second",
-        "times plain torch",
-        "J1 as low as float64",
-        *("kB an image" for _ in memory),
-    ]
     document = {
         "what": "restore() with compiled solves against the same with plain torch",
         "matrix_rate": matrix_rate(device),
         "rows": rows,
-        "table": {
-            "columns": columns,
-            "rows": lines,
-            "note": f"On {device_name(device)}, torch {torch.__version__}. J1 as low: within 0.1% "
-            "of a float64 run of the same method, or below."
-            + (" Memory is what there is beside inputs and results at its peak." if memory else ""),
-        },
+        "table": table(rows, device_name(device), torch.__version__),
     }
     print(document["matrix_rate"])
     write(options.output or RESULTS / f"restore_{device.type}.json", document, device)

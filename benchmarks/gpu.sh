@@ -62,7 +62,7 @@ sanitized() { # PART CHOICE FILES: tests under every tool, four of them in seven
 small="not 4096 and not 70_000 and not graph and not opcheck and not 20000 and not 256-12288"
 sanitized sanitizers_ops "$small" $ops tests/test_weighted_draws.py tests/test_damped_solve.py \
   tests/test_fingerprint.py
-sanitized sanitizers_fused "(activation and elu) or clusters_end and (sizes0-0 or sizes1-14)" \
+sanitized sanitizers_fused "(activation and elu and sigmoid) or clusters_end and (sizes0-0 or sizes1-14)" \
   tests/test_mlp_cuda.py
 # Races of a cluster take minutes to look for: one problem of each kind.
 sanitized sanitizers_whole "float64 and changed0-1 or bad_image and nan" tests/test_jpmap_cuda.py

@@ -38,9 +38,16 @@ def clusters():
 
 
 def both(
-    name: str, batch: int = 6, encoder: bool = True, latent: int = 3
+    name: str,
+    batch: int = 6,
+    encoder: bool = True,
+    latent: int = 3,
+    activations: tuple[str, str] = ("elu", "sigmoid"),
 ) -> tuple[MLPJoint, MLPJoint]:
-    """A problem in float32 on the GPU, and the same numbers in float64 on the CPU."""
+    """A problem in float32 on the GPU, and the same numbers in float64 on the CPU.
+
+    With the activations of hidden layers and of outputs.
+    """
     c = case(name, batch=batch, dtype=torch.float32)
     beta = torch.linspace(20, 60, batch)
     found = []
@@ -48,6 +55,7 @@ def both(
         y, sigma, own = (t.to(**move) for t in (c.y, c.sigma, beta))
         operator: Any = c.operator.to(**move)
         prior = small_mlp(latent, dtype=torch.float32).to(**move)
+        prior.hidden_activation, prior.output_activation = activations
         of_batch = prepare(y, operator, prior, sigma).problem
         joint = whole.joint_of(of_batch, GaussNewton(), encoder, own, keep=False)
         assert joint is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,15 @@ def test_codes_of_any_size(name, latent):
     z = torch.randn(2, latent, generator=draws, dtype=torch.float64)
     z[0] = 0
     ends_alike(given, exact, z, FLOAT_LIMITS)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "activations", [("silu", "softplus"), ("softplus", "silu"), ("tanh", "tanh")]
+)
+def test_codes_of_any_activation(name, activations):
+    given, exact = both(name, activations=activations)
+    ends_alike(given, exact, codes(3), FLOAT_LIMITS)
 
 
 def test_descends_from_codes_an_image_without_an_encoder():
@@ -140,6 +150,7 @@ def test_memory_beside_inputs_and_results_is_of_tasks_at_work(name):
     assert given is not None
     starts = torch.zeros(3, 8, device="cuda")
     used = []
+    gc.collect()  # or what other tests have left behind is freed in a call that is measured
     for batch in (20_000, 40_000):
         many, _ = repeated(given, batch)
         torch.cuda.reset_peak_memory_stats()

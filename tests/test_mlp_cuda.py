@@ -56,7 +56,7 @@ def agrees(f: WeightedLeastSquares, z: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
-@pytest.mark.parametrize("output", ["sigmoid", "identity"])
+@pytest.mark.parametrize("output", ["sigmoid", "identity", "silu", "softplus", "tanh", "relu"])
 def test_normal_equations_for_every_activation(hidden, output):
     f, z = problem(5, hidden=hidden, output=output, dtype=torch.float32)
     agrees(f, z)
@@ -153,8 +153,11 @@ def test_objective_never_rises():
         before = exact
 
 
-def test_same_bits_alone_in_seven_and_in_4096():
-    f, z = problem(4096, (8, 65, 70, 100), dtype=torch.float32)
+@pytest.mark.parametrize(
+    "hidden, output", [("elu", "sigmoid"), ("silu", "tanh"), ("softplus", "silu")]
+)
+def test_same_bits_alone_in_seven_and_in_4096(hidden, output):
+    f, z = problem(4096, (8, 65, 70, 100), hidden=hidden, output=output, dtype=torch.float32)
     f, z = on_gpu(f), z.cuda()
     whole = GaussNewton().minimise(f, z)
     again = GaussNewton().minimise(f, z)

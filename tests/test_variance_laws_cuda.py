@@ -61,9 +61,14 @@ def test_solves_end_where_float64_ends(sizes, low_latency):
     assert float(close.double().mean()) >= 0.9
 
 
-@pytest.mark.parametrize("low_latency", [False, True])
-def test_an_image_has_the_bits_that_it_has_alone(low_latency):
+@pytest.mark.parametrize(
+    "batch, low_latency", [(40, False), (40, True), (2500, False), (17_500, False)]
+)
+def test_an_image_has_the_bits_that_it_has_alone(batch, low_latency):
+    """In a tile of one slot, of sixteen and of 32, where an image is in another place."""
     f, z = dependent(40, (8, 65, 70, 100), dtype=torch.float32)
+    rows = torch.arange(batch) % 40
+    f, z = f.select(rows), z[rows]
     whole = GaussNewton().minimise_on_device(on_gpu(f), z.cuda(), low_latency=low_latency)
     index = torch.tensor([39, 0, 15])
     part = GaussNewton().minimise_on_device(

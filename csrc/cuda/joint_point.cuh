@@ -67,7 +67,7 @@ __device__ __forceinline__ float update_pixel(const Tie& tie, const Pixel& pixel
 __device__ __forceinline__ float gain_of(float value, float noise, float target, float measured,
                                          bool published, double& data) {
   const float innovation = target - measured;
-  const float gain = innovation / (value + noise);
+  const float gain = innovation / __fadd_rn(value, noise);
   const float r = published ? innovation : fmaf(-value, gain, innovation);
   data += static_cast<double>(r) * r;
   return gain;

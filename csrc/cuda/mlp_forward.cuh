@@ -122,7 +122,8 @@ __device__ __forceinline__ void compare_rows(const MlpTileView& tile, const MlpD
     for (int i = 0; i < kRows; ++i) {
       const int mine = row + kMlpWarps * i;
       image[i] = mine < at.images ? images[mine] : -1;
-      law[i] = kLaw && image[i] >= 0 ? law_of(data, image[i]) : Law{0.0f, 0.0f, 0.0f, 0.0f, kLaw};
+      law[i] = kLaw && image[i] >= 0 ? law_of(data, image[i]) : Law{};
+      law[i].given = kLaw;  // as the compiler is to know
     }
     const float* out = tile.floats(last % 2) + row * stride;
     float* to = tile.slot(row) + column;
@@ -171,33 +172,25 @@ __device__ __forceinline__ void compare_rows(const MlpTileView& tile, const MlpD
 __device__ __forceinline__ void forward(const MlpTileView& tile, const MlpData& data,
                                         const long long* images) {
   const auto& net = tile.net;
-  const int last = net.count - 1;
-  const auto compare_last = [&](int l, int column, int width) {
-    if (l < last) return;
-    if (data.law == nullptr) {
-      compare_rows<false>(tile, data, images, column, width);
-    } else {
-      compare_rows<true>(tile, data, images, column, width);
-    }
-  };
-  const auto& first = net.layers[0];
-  first_sums(tile);
-  activate_rows(tile, 0, 0, first.stride);
-  compare_last(0, 0, first.stride);
-  __syncthreads();  // forward(0)
-  for (int l = 1; l < net.count; ++l) {
+  for (int l = 0; l < net.count; ++l) {
     const auto& layer = net.layers[l];
-    const int piece = l == last ? tile.at.piece : layer.stride;
+    const bool last = l + 1 == net.count;
+    const int piece = last ? tile.at.piece : layer.stride;
     for (int column = 0; column < layer.stride; column += piece) {
       const int width = min(piece, layer.stride - column);
-      const __half* w = layer.split_rows + static_cast<int64_t>(column) * 2 * layer.inputs;
-      split_product({tile.floats((l + 1) % 2), tile.factors, tile.floats(l % 2), w,
-                     unscale_of(layer), split_stride(layer.inputs), split_stride(width),
-                     16 * layer.inputs, layer.inputs, tile.at.images, false},
-                    width);
-      __syncthreads();  // summed
+      if (l == 0) {
+        first_sums(tile);
+      } else {
+        const __half* w = layer.split_rows + static_cast<int64_t>(column) * 2 * layer.inputs;
+        split_product({tile.floats((l + 1) % 2), tile.factors, tile.floats(l % 2), w,
+                       unscale_of(layer), split_stride(layer.inputs), split_stride(width),
+                       16 * layer.inputs, layer.inputs, tile.at.images, false},
+                      width);
+        __syncthreads();  // summed
+      }
       activate_rows(tile, l, column, width);
-      compare_last(l, column, width);
+      if (last && data.law == nullptr) compare_rows<false>(tile, data, images, column, width);
+      if (last && data.law != nullptr) compare_rows<true>(tile, data, images, column, width);
       __syncthreads();  // forward(l)
     }
   }

@@ -12,7 +12,8 @@
 //   gradient    gradients
 //   staged      + once a piece of a layer: its slopes and weights in shared memory,
 //   tangents    | its tangents,
-//   added       + and what they add to the matrices
+//   added       + and what they add to the matrices,
+//   set         | which for up to eight latent dimensions stay in registers until then
 //   advanced    next trials, or -1 in `images`
 //
 // The notes below read "writer -> barrier -> reader". What a step reads last lies before
@@ -48,8 +49,8 @@ struct MlpTileView {
   char* areas;
 
   // Shared: slopes, Hessian weights, precisions [images][width], of as many images as there may be.
-  // stage -> staged -> first_tangents, next_tangents, add_piece; the next piece is staged after
-  // `added`.
+  // stage -> staged -> first_tangents, next_tangents, add_piece or gram_pair; the next piece is
+  // staged after `added`.
   float* staged;
 
   // Shared [images][k]. fill -> filled, advance -> advanced -> forward, choose, add_gradients,
@@ -60,12 +61,13 @@ struct MlpTileView {
   float* gradient;
 
   // Device memory [images][at.slot], no other block's; mlp_layout.h says what a slot holds.
-  //   root: activate_rows -> forward(l) -> settle_rows, stage;
+  //   root: activate_rows -> forward(l) -> settle_rows, stage, write_systems, decode of
+  //   tile_point.cuh;
   //   pull: of the last layer compare_rows -> forward(last) -> settle_rows, stage; of others
   //   settle_rows -> backward(l) -> stage;
   //   precision: compare_rows -> forward(last) -> stage;
-  //   matrix, hessian: add_piece, eight columns by one warp, always the same -> added -> advance,
-  //   write_systems.
+  //   matrix, hessian: add_piece, eight columns by one warp, always the same -> added, or set_pair
+  //   -> set -> advance, write_systems.
   float* slots;
 
   // Shared [images]: the 2^-e of split rows, which the warp of a row writes where it splits it:

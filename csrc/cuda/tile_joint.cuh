@@ -9,13 +9,14 @@
 //   activated   * + and its values,
 //   told        * + and their codes
 //   forward       once a layer; what the first warp made of the codes, too
-//   gathered      + as above, for the decoder's layers that the descents' network has not made;
+//   gathered      + as above, for the decoder's layers that the descents' network has not made, or
+//                 | outputs made of the roots of its last one;
 //   opened      * | for A = U H, the rows that H measures;
 //   multiplied  * | what H measures;
 //   divided     * | gains; multiplied: what they add to x;
 //   weighed     * + x, J1 and the next work of up to sixteen tasks; ended ones are written
 //   chosen        f of all trials, the slots whose trial is accepted
-//   backward to added
+//   backward to added, or set
 //   advanced      next trials; the codes where descents have ended
 //
 // * only where a slot encodes, or weighs.

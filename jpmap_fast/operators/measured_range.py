@@ -225,7 +225,8 @@ def _observed(y: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
 def _refuse(y: Tensor, seen: Tensor | None, bad: Tensor, advice: str) -> None:
     if bool(bad.any()):
         image = int(bad.nonzero()[0])
-        row = _observed(y, seen)[0][image]
+        part = slice(image, image + 1)
+        row = _observed(y[part], _of(seen, y, part))[0]
         low, high = row.min(), row.max()
         raise ValueError(
             "y: expected measurements of images with pixel values in [0, 1], got values from "
