@@ -58,12 +58,13 @@ def check_noise(y: Tensor, sigma: Tensor) -> None:
 
 def _power(y: Tensor) -> tuple[Tensor, Tensor]:
     """How many values of each image are not 0, and the sum of their squares."""
-    found = []
-    for part in parts_of(y):
-        rows = y[part].flatten(1).nan_to_num(0, 0, 0).double()
-        found.append(((rows != 0).sum(dim=1), rows.square().sum(dim=1)))
-    noisy, power = (torch.cat(values) for values in zip(*found, strict=True))
-    return noisy, power
+    parts = parts_of(y)
+    if len(parts) > 1:
+        found = [_power(y[part]) for part in parts]
+        noisy, power = (torch.cat(values) for values in zip(*found, strict=True))
+        return noisy, power
+    rows = y.flatten(1).nan_to_num(0, 0, 0).double()
+    return (rows != 0).sum(dim=1), rows.square().sum(dim=1)
 
 
 def check_size(
