@@ -25,7 +25,7 @@ WATCHED = 64
 # there the passes of one call are shared by too few tasks. Not for what is recorded, whose program
 # may have other threads.
 _LOOP = (4, 24)
-# Tasks of a recorded call of a GPU beyond which the loop is up to a sixth quicker, as
+# Tasks of a recorded call of a GPU beyond which the loop is up to 13% quicker, as
 # benchmarks/bench_whole.py compares them: its launches have registers for descents alone, and what
 # is recorded has no host in it that a GPU would wait for. It takes ten times the memory, which a
 # call that is not recorded would have to ask for each time: there it is one call for any number.
