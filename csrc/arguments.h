@@ -91,11 +91,11 @@ inline DampedSizes check_damped_solve(const Tensor& matrix,                    /
   return sizes;
 }
 
-// Solution [B, k] and whether the Hessian was used [B].
+// Solution [B, k] and the Hessian's share [B].
 inline std::tuple<Tensor, Tensor> damped_results(const DampedSizes& sizes, const Tensor& like) {
   return {torch::stable::new_empty(like, {sizes.batch, sizes.latent},
                                    torch::headeronly::ScalarType::Double),
-          torch::stable::new_empty(like, {sizes.batch}, torch::headeronly::ScalarType::Bool)};
+          torch::stable::new_empty(like, {sizes.batch}, torch::headeronly::ScalarType::Float)};
 }
 
 struct LinearSizes {

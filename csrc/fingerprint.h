@@ -9,24 +9,19 @@
 #include <vector>
 
 #include "check.h"
-
-#ifdef __CUDACC__
-#define JPMAP_EVERYWHERE __host__ __device__
-#else
-#define JPMAP_EVERYWHERE
-#endif
+#include "host_device.h"
 
 namespace jpmap {
 
 // The chain after one more word. Turned by 29 bits, a word's highest bits come to its lowest, from
 // where a product spreads them.
-JPMAP_EVERYWHERE inline uint64_t chained(uint64_t chain, uint64_t word) {
+JPMAP_SHARED uint64_t chained(uint64_t chain, uint64_t word) {
   const uint64_t next = chain ^ word;
   return (next << 29 | next >> 35) * 0x9e3779b97f4a7c15u;  // 2^64 over the golden ratio, odd
 }
 
 // The end of the chain that is number `place` of its tensor, as it counts in the sum of all.
-JPMAP_EVERYWHERE inline uint64_t mixed(uint64_t chain, uint64_t place) {
+JPMAP_SHARED uint64_t mixed(uint64_t chain, uint64_t place) {
   uint64_t h = chain + (place + 1) * 0xd1b54a32d192ed03u;
   h = (h ^ h >> 32) * 0xbea225f9eb34556du;
   h = (h ^ h >> 29) * 0xbea225f9eb34556du;
@@ -34,7 +29,7 @@ JPMAP_EVERYWHERE inline uint64_t mixed(uint64_t chain, uint64_t place) {
 }
 
 // The word at `at`, of which there are `left` bytes; zeros stand for those that are not there.
-JPMAP_EVERYWHERE inline uint64_t last_word(const unsigned char* at, int64_t left) {
+JPMAP_SHARED uint64_t last_word(const unsigned char* at, int64_t left) {
   uint64_t word = 0;
   for (int64_t i = 0; i < left && i < 8; ++i) word |= uint64_t{at[i]} << 8 * i;
   return word;

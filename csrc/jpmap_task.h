@@ -17,11 +17,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define JPMAP_SHARED __host__ __device__ inline
-#else
-#define JPMAP_SHARED inline
-#endif
+#include "host_device.h"
 
 namespace jpmap {
 

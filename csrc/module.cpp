@@ -48,6 +48,10 @@ PYBIND11_MODULE(_C, m) {
   m.attr("max_latent") = jpmap::kMaxLatent;
   m.attr("max_mixture_latent") = jpmap::kMaxMixtureLatent;
   m.attr("max_damped_system") = jpmap::kMaxDampedSystem;
+  pybind11::tuple shares(jpmap::kHessianShares);
+  for (int i = 0; i < jpmap::kHessianShares; ++i) shares[i] = jpmap::hessian_share(i);
+  m.attr("hessian_shares") = shares;
+  m.attr("model_left") = jpmap::kModelLeft;
   m.attr("task_status") =
       pybind11::dict(pybind11::arg("CONVERGED") = static_cast<int>(jpmap::kConverged),
                      pybind11::arg("ITERATION_LIMIT") = static_cast<int>(jpmap::kIterationLimit),

@@ -26,28 +26,37 @@ def systems(k, device, dtype=torch.float64, batch=6):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", [1, 2, 31, 64, 97, 128])
-def test_solves_with_the_hessian_where_it_is_positive_definite(device, k, dtype):
+def test_solves_with_the_share_of_the_hessian_that_leaves_it_firm(device, k, dtype):
     matrix, hessian, gradient, damping = systems(k, device, dtype)
     for mu in (None, damping):
-        found, used = kernels.damped_solve(matrix, hessian, gradient, mu)
+        found, share = kernels.damped_solve(matrix, hessian, gradient, mu)
         expected, should = reference.damped_solve(matrix, hessian, gradient, mu)
-        assert torch.equal(used, should)
+        assert torch.equal(share, should)
         # Cholesky in double of systems with a condition number below 1e4.
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
-        chosen = torch.where(used[:, None, None], hessian, matrix).double()
+        chosen = reference.with_share(matrix, hessian, share[:, None, None])
         if mu is not None:
             chosen = chosen + torch.diag_embed(mu[:, None].expand(-1, k))
         torch.testing.assert_close(
             (chosen @ found[:, :, None])[:, :, 0], gradient.double(), rtol=1e-8, atol=1e-8
         )
-    assert kernels.damped_solve(matrix, hessian, gradient)[1].tolist() == [
-        True,
-        False,
-        True,
-        True,
-        False,
-        True,
-    ]
+    share = kernels.damped_solve(matrix, hessian, gradient)[1]
+    assert share[[0, 2, 3, 5]].tolist() == [1, 1, 1, 1] and share[1] == 0 and share[4] < 1
+
+
+def test_the_share_is_the_largest_that_leaves_a_third_of_the_matrix(device):
+    # 3 + s (h - 3) > 1: s < 2 / (3 - h).
+    h = torch.tensor([5, 1.1, 0.9, -0.9, -1.1, -4.9, -5.1, torch.nan, -torch.inf], device=device)
+    matrix, gradient = torch.full_like(h, 3.0), torch.full_like(h, 6.0)
+    mu = torch.full_like(h, 7.0).double()
+    for damping in (None, mu):
+        solution, share = kernels.damped_solve(
+            matrix[:, None, None], h[:, None, None], gradient[:, None], damping
+        )
+        assert share.tolist() == [1, 1, 0.5, 0.5, 0.25, 0.25, 0, 0, 0]
+        left = torch.where(share > 0, 3 + share * (h - 3), 3.0).double()
+        expected = 6 / (left if damping is None else left + mu)
+        torch.testing.assert_close(solution[:, 0], expected, rtol=1e-6, atol=0)
 
 
 def test_one_image_does_not_spoil_another(device):
@@ -55,9 +64,9 @@ def test_one_image_does_not_spoil_another(device):
     clean, _ = kernels.damped_solve(matrix, hessian, gradient, damping)
     matrix[2], hessian[2] = torch.nan, torch.nan
     matrix[3], hessian[3] = -matrix[3], -hessian[3]
-    found, used = kernels.damped_solve(matrix, hessian, gradient, damping)
-    assert found[2].isnan().all() and not used[2]
-    assert found[3].isnan().all() and not used[3]
+    found, share = kernels.damped_solve(matrix, hessian, gradient, damping)
+    assert found[2].isnan().all() and share[2] == 0
+    assert found[3].isnan().all() and share[3] == 0
     kept = torch.tensor([0, 1, 4, 5], device=device)
     assert torch.equal(found[kept], clean[kept])
 
@@ -72,8 +81,8 @@ def test_bits_do_not_depend_on_the_batch(device):
 
 def test_empty_batch(device):
     empty = [t[:0] for t in systems(4, device)]
-    solution, used = kernels.damped_solve(*empty)
-    assert solution.shape == (0, 4) and used.shape == (0,)
+    solution, share = kernels.damped_solve(*empty)
+    assert solution.shape == (0, 4) and share.shape == (0,)
 
 
 def test_operator_passes_opcheck(device):

@@ -10,20 +10,22 @@ namespace {
 
 template <class T>
 void solve_all(const DampedSizes& sizes, const T* matrix, const T* hessian, const T* gradient,
-               const double* damping, double* solution, bool* positive) {
+               const double* damping, double* solution, float* shares) {
   const int64_t k = sizes.latent;
   for_each_item(sizes.batch, k * k * k / 3, [&](int64_t b) {
     DampedSolver solver(k);
-    std::vector<double> system(k * k);
+    const auto system_of = [&](const T* source) {
+      return std::vector<double>(source + b * k * k, source + (b + 1) * k * k);
+    };
+    std::vector<double> system = system_of(matrix);
     const std::vector<double> g(gradient + b * k, gradient + (b + 1) * k);
     const double mu = damping == nullptr ? 0 : damping[b];
-    const auto solve = [&](const T* source) {
-      std::copy(source + b * k * k, source + (b + 1) * k * k, system.begin());
-      return solver.solve(system.data(), mu, g.data(), solution + b * k);
-    };
-    positive[b] = hessian != nullptr && solve(hessian);
-    if (!positive[b] && !solve(matrix)) {
-      std::fill(solution + b * k, solution + (b + 1) * k, std::nan(""));
+    double* x = solution + b * k;
+    shares[b] = 0;
+    if (hessian != nullptr) {
+      shares[b] = solver.choose(system.data(), system_of(hessian).data(), mu, g.data(), x);
+    } else if (!solver.solve(system.data(), mu, g.data(), x)) {
+      std::fill(x, x + k, std::nan(""));
     }
   });
 }
@@ -31,14 +33,14 @@ void solve_all(const DampedSizes& sizes, const T* matrix, const T* hessian, cons
 std::tuple<Tensor, Tensor> damped_solve(Tensor matrix, std::optional<Tensor> hessian,
                                         Tensor gradient, std::optional<Tensor> damping) {
   const DampedSizes sizes = check_damped_solve(matrix, hessian, gradient, damping);
-  auto [solution, positive] = damped_results(sizes, matrix);
+  auto [solution, share] = damped_results(sizes, matrix);
   dispatch_floating("damped_solve", matrix, [&](auto zero) {
     using T = decltype(zero);
     solve_all<T>(sizes, read<T>(matrix), hessian.has_value() ? read<T>(*hessian) : nullptr,
                  read<T>(gradient), damping.has_value() ? read<double>(*damping) : nullptr,
-                 write<double>(solution), write<bool>(positive));
+                 write<double>(solution), write<float>(share));
   });
-  return {solution, positive};
+  return {solution, share};
 }
 
 }  // namespace

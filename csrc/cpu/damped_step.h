@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
+
+#include "damped_system.h"
 
 namespace jpmap {
 
@@ -14,6 +17,53 @@ class DampedSolver {
   explicit DampedSolver(int64_t size) : size_(size), factor_(size * size) {}
 
   bool solve(const double* matrix, double damping, const double* vector, double* x) {
+    if (!factorise(matrix, damping)) return false;
+    const int64_t k = size_;
+    const double* l = factor_.data();
+    for (int64_t i = 0; i < k; ++i) {
+      double sum = vector[i];
+      for (int64_t c = 0; c < i; ++c) sum -= l[i * k + c] * x[c];
+      x[i] = sum / l[i * k + i];
+    }
+    for (int64_t i = k - 1; i >= 0; --i) {
+      double sum = x[i];
+      for (int64_t c = i + 1; c < k; ++c) sum -= l[c * k + i] * x[c];
+      x[i] = sum / l[i * k + i];
+    }
+    return true;
+  }
+
+  // Makes H of `matrix`, the Gauss-Newton matrix, and x = (H + damping I)^{-1} g; NaN where H is
+  // not positive definite. Returns the Hessian's share.
+  float choose(double* matrix, const double* hessian, double damping, const double* vector,
+               double* x) {
+    float share = 0;
+    for (int i = 0; i < kHessianShares && share == 0; ++i) {
+      if (is_firm(matrix, hessian, hessian_share(i))) share = hessian_share(i);
+    }
+    if (share > 0) mix(matrix, hessian, share, matrix);
+    if (!solve(matrix, damping, vector, x)) {
+      std::fill(x, x + size_, std::numeric_limits<double>::quiet_NaN());
+    }
+    return share;
+  }
+
+ private:
+  void mix(const double* matrix, const double* hessian, float share, double* into) const {
+    for (int64_t e = 0; e < size_ * size_; ++e) {
+      const double model = matrix[e];
+      into[e] = share == 1 ? hessian[e] : model + share * (hessian[e] - model);
+    }
+  }
+
+  bool is_firm(const double* matrix, const double* hessian, float share) {
+    mixed_.resize(factor_.size());
+    mix(matrix, hessian, share, mixed_.data());
+    for (size_t e = 0; e < mixed_.size(); ++e) mixed_[e] -= kModelLeft * matrix[e];
+    return factorise(mixed_.data(), 0);
+  }
+
+  bool factorise(const double* matrix, double damping) {
     const int64_t k = size_;
     double* l = factor_.data();
     for (int64_t i = 0; i < k; ++i) {
@@ -28,22 +78,11 @@ class DampedSolver {
         }
       }
     }
-    for (int64_t i = 0; i < k; ++i) {
-      double sum = vector[i];
-      for (int64_t c = 0; c < i; ++c) sum -= l[i * k + c] * x[c];
-      x[i] = sum / l[i * k + i];
-    }
-    for (int64_t i = k - 1; i >= 0; --i) {
-      double sum = x[i];
-      for (int64_t c = i + 1; c < k; ++c) sum -= l[c * k + i] * x[c];
-      x[i] = sum / l[i * k + i];
-    }
     return true;
   }
 
- private:
   int64_t size_;
-  std::vector<double> factor_;
+  std::vector<double> factor_, mixed_;
 };
 
 inline double largest_diagonal(const double* matrix, int64_t size) {

@@ -24,7 +24,9 @@ struct Descent {
   int64_t owner;  // whose it is, a number of the worker's
   int64_t image;  // whose measurements it is compared with
   bool fresh;     // its first trial is its starting point, taken as it is
+  bool last;      // its trial is the last one, Newton's own step
   bool converged;
+  float share;  // of the Hessian in the model
   double objective, damping, growth, promised;
   int64_t steps;
   std::vector<double> z, trial, gradient, matrix, hessian, step;
@@ -54,6 +56,7 @@ class DescentTile {
     s.owner = owner;
     s.image = image;
     s.fresh = true;
+    s.last = false;
     s.growth = 2;
     s.steps = 0;
     s.z.assign(start, start + k);
@@ -81,7 +84,7 @@ class DescentTile {
     hessians_.clear();
     for (int64_t i = 0; i < active_; ++i) {
       Descent& s = descents_[i];
-      if (s.fresh || objectives_[i] < s.objective) {
+      if (!s.last && (s.fresh || objectives_[i] < s.objective)) {
         accepted_.push_back(i);
         gradients_.push_back(s.gradient.data());
         matrices_.push_back(s.matrix.data());
@@ -108,10 +111,11 @@ class DescentTile {
  private:
   // Takes or refuses the trial just evaluated, and sets the damping of the next.
   void judge(Descent& s, double objective) {
-    // A Hessian that is positive definite is the better model; any other is none.
-    if (settings_.second_order && (s.fresh || objective < s.objective) &&
-        solver_.solve(s.hessian.data(), 0, s.gradient.data(), s.step.data())) {
-      s.matrix.swap(s.hessian);
+    const bool accepted = s.fresh || objective < s.objective;
+    if (accepted && !s.last) {
+      s.share = settings_.second_order ? solver_.choose(s.matrix.data(), s.hessian.data(), 0,
+                                                        s.gradient.data(), s.step.data())
+                                       : 0;
     }
     if (s.fresh) {
       s.fresh = false;
@@ -120,7 +124,7 @@ class DescentTile {
       return;
     }
     ++s.steps;
-    if (objective < s.objective) {
+    if (accepted) {
       const double gain = (s.objective - objective) / s.promised;
       // Not std::clamp: a gain that is NaN shrinks the damping, as it does on a GPU.
       s.damping *= std::fmin(std::fmax(1 - std::pow(2 * gain - 1, 3), 1.0 / 3), 2.0);
@@ -136,6 +140,10 @@ class DescentTile {
   // Sets the next trial, or returns false with `converged` set if there is none.
   bool advance(Descent& s) {
     const int64_t k = mlp_.latent;
+    if (s.last) {
+      s.converged = true;
+      return false;
+    }
     const double resolution = 8.0 * std::numeric_limits<T>::epsilon();
     const double* g = s.gradient.data();
     bool finite = std::isfinite(s.objective) && solver_.solve(s.matrix.data(), 0, g, s.step.data());
@@ -145,11 +153,13 @@ class DescentTile {
       squared += s.step[c] * s.step[c];
     }
     finite = finite && std::isfinite(squared);
-    const bool done = std::sqrt(squared / k) <= settings_.tolerance ||
-                      decrement <= resolution * std::abs(s.objective);
+    const double size = std::sqrt(squared / k);
+    const bool done =
+        size <= settings_.tolerance || decrement <= resolution * std::abs(s.objective);
     const bool stuck = s.damping > largest_diagonal(s.matrix.data(), k) / resolution;
     bool stop = !finite || done || stuck || s.steps >= settings_.max_steps;
-    if (!stop && !solver_.solve(s.matrix.data(), s.damping, g, s.step.data())) stop = true;
+    s.last = !stop && is_last_step(s.share, size, settings_.tolerance);
+    if (!stop && !s.last) stop = !solver_.solve(s.matrix.data(), s.damping, g, s.step.data());
     if (stop) {
       s.converged = finite && (done || stuck);
       return false;

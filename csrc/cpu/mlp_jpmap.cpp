@@ -185,9 +185,7 @@ class JointWorker {
     isa_kernels<T>().mlp_forward(mlp, &target, 1, workspace.tile, &value);
     mlp_system(mlp, &only, 1, true, workspace.tile, &g, &m, &h);
     DampedSolver solver(k);
-    if (!solver.solve(h, 0, g, step.data()) && !solver.solve(m, 0, g, step.data())) {
-      return std::numeric_limits<double>::quiet_NaN();
-    }
+    solver.choose(m, h, 0, g, step.data());
     for (int64_t c = 0; c < k; ++c) decrement += g[c] * step[c];
     return 0.5 * decrement;
   }

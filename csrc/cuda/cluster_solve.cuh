@@ -34,9 +34,10 @@ __device__ __forceinline__ void accept(const ClusterBlock& block, const MlpSetti
 __device__ __forceinline__ void descend(const ClusterBlock& block, const MlpSettings& settings,
                                         const MlpResults& out, bool writes) {
   while (block.state.image >= 0) {
+    const bool last = block.state.slot.last;
     forward(block);
-    backward(block);
-    sum_system(block, settings.second_order);
+    if (!last) backward(block);  // of the last trial f alone is asked
+    sum_system(block, settings.second_order && !last);
     if (threadIdx.x < 32) accept(block, settings, out, writes);
     __syncthreads();  // advanced
   }

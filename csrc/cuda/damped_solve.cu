@@ -1,6 +1,5 @@
-// Damped k x k systems of a batch: s = (H + mu I)^{-1} g, H the Hessian where that is positive
-// definite and the Gauss-Newton matrix elsewhere. Library calls would be some twenty launches, most
-// of them waiting on one another; here it is one.
+// Damped k x k systems of a batch: (H + mu I)^{-1} g, H of damped_system.h. Library calls would be
+// dozens of launches, most of them waiting on one another; here it is one.
 #include <torch/csrc/stable/library.h>
 
 #include "arguments.h"
@@ -16,7 +15,7 @@ struct Arguments {
   const T* __restrict__ gradient;      // [B, k]
   const double* __restrict__ damping;  // [B] or null for none
   double* __restrict__ solution;       // [B, k]
-  bool* __restrict__ positive;         // [B]
+  float* __restrict__ share;           // [B]
   int k;
 };
 
@@ -31,11 +30,20 @@ struct Factor {
   __device__ double* row(int i) const { return at + i * (i + 1) / 2; }
 };
 
+// The matrix with a share of the Hessian, less a part of the matrix, plus damping.
 template <class T>
-__device__ void load(const Factor& f, const T* source, double damping) {
+__device__ void load(const Factor& f, const T* matrix, const T* hessian, float share, double less,
+                     double damping) {
   for (int e = threadIdx.x; e < f.k * f.k; e += kThreads) {
     const int i = e / f.k, j = e % f.k;
-    if (j <= i) f.row(i)[j] = static_cast<double>(source[e]) + (i == j ? damping : 0.0);
+    if (j > i) continue;
+    const double model = matrix[e];
+    double value = model;
+    if (share > 0) {
+      const double whole = hessian[e];
+      value = share == 1 ? whole : model + share * (whole - model);
+    }
+    f.row(i)[j] = value - less * model + (i == j ? damping : 0.0);
   }
 }
 
@@ -89,17 +97,17 @@ __global__ void __launch_bounds__(kThreads) damped_solve_kernel(const Arguments<
   double* vectors = shared + a.k * (a.k + 1) / 2;
   const Factor f{shared, vectors, vectors + a.k, a.k};
   const double damping = a.damping == nullptr ? 0 : a.damping[b];
-  bool positive = false, solved = false;
-  if (a.hessian != nullptr) {
-    load(f, a.hessian + b * a.k * a.k, damping);
-    solved = positive = factorise(f);
-    __syncthreads();
+  const T* matrix = a.matrix + b * a.k * a.k;
+  const T* hessian = a.hessian == nullptr ? nullptr : a.hessian + b * a.k * a.k;
+  float share = 0;
+  for (int i = 0; hessian != nullptr && i < kHessianShares && share == 0; ++i) {
+    load(f, matrix, hessian, hessian_share(i), kModelLeft, 0);
+    if (factorise(f)) share = hessian_share(i);
+    __syncthreads();  // read
   }
-  if (!solved) {
-    load(f, a.matrix + b * a.k * a.k, damping);
-    solved = factorise(f);
-  }
-  if (threadIdx.x == 0) a.positive[b] = positive;
+  load(f, matrix, hessian, share, 0, damping);
+  const bool solved = factorise(f);
+  if (threadIdx.x == 0) a.share[b] = share;
   if (threadIdx.x >= 32) return;
   for (int i = threadIdx.x; i < a.k; i += 32) f.right[i] = a.gradient[b * a.k + i];
   if (solved) substitute(f);
@@ -120,21 +128,20 @@ std::tuple<Tensor, Tensor> damped_solve(Tensor matrix, std::optional<Tensor> hes
                                         Tensor gradient, std::optional<Tensor> damping) {
   const DampedSizes sizes = check_damped_solve(matrix, hessian, gradient, damping);
   const torch::stable::accelerator::DeviceGuard guard(matrix.get_device());
-  auto [solution, positive] = damped_results(sizes, matrix);
-  if (sizes.batch == 0) return {solution, positive};
-  dispatch_floating("damped_solve", matrix,
-                    [&, &solution = solution, &positive = positive](auto zero) {
-                      using T = decltype(zero);
-                      const Arguments<T> a{read<T>(matrix),
-                                           hessian.has_value() ? read<T>(*hessian) : nullptr,
-                                           read<T>(gradient),
-                                           damping.has_value() ? read<double>(*damping) : nullptr,
-                                           write<double>(solution),
-                                           write<bool>(positive),
-                                           static_cast<int>(sizes.latent)};
-                      launch(a, sizes.batch, current_stream(matrix));
-                    });
-  return {solution, positive};
+  auto [solution, share] = damped_results(sizes, matrix);
+  if (sizes.batch == 0) return {solution, share};
+  dispatch_floating("damped_solve", matrix, [&, &solution = solution, &share = share](auto zero) {
+    using T = decltype(zero);
+    const Arguments<T> a{read<T>(matrix),
+                         hessian.has_value() ? read<T>(*hessian) : nullptr,
+                         read<T>(gradient),
+                         damping.has_value() ? read<double>(*damping) : nullptr,
+                         write<double>(solution),
+                         write<float>(share),
+                         static_cast<int>(sizes.latent)};
+    launch(a, sizes.batch, current_stream(matrix));
+  });
+  return {solution, share};
 }
 
 }  // namespace

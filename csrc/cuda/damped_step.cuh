@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include "damped_system.h"
+
 namespace jpmap {
 
 // kLanes consecutive lanes of a warp that work together. All lanes of the warp call alike.
@@ -35,11 +37,10 @@ struct MlpSystem {
   const float *matrix, *hessian, *gradient;
   int k;
 
-  // Reads both, so that no element waits for a branch.
-  __device__ double at(int i, float share) const {
-    const double model = matrix[i];
-    const float rest = hessian[i];
-    return share == 0.0f ? model : model + rest;
+  // An element of H, less a part of the matrix. Reads both, so that none waits for a branch.
+  __device__ double at(int i, float share, double less = 0) const {
+    const double model = matrix[i], rest = hessian[i], left = fma(-less, model, model);
+    return share == 0.0f ? left : fma(static_cast<double>(share), rest, left);
   }
 };
 
@@ -61,9 +62,10 @@ struct NewtonStep {
 
 // The two kinds of algebra, OneSystem and FourSystems, are used alike, by all lanes of a warp,
 // which get the same answers:
-//   newton   H with the Hessian where that is wanted and positive definite, and its step;
+//   newton   H of damped_system.h, or the matrix alone where no Hessian is wanted, and its step;
 //   choose   H with this share of the Hessian instead; either sets what is "chosen" below;
-//   damped   then solves (H + damping I) x = g, or says that this is not positive definite;
-//   step(c)  then is x_c in lane c % 32, and `promised` by how much x lowers the model.
+//   undamped after newton, takes its step;
+//   damped   solves (H + damping I) x = g instead, or says that this is not positive definite;
+//   step(c)  then is x_c in lane c % 32, and `promised` by how much a damped x lowers the model.
 
 }  // namespace jpmap

@@ -12,11 +12,8 @@ __device__ inline double reciprocal(double x) {
   return fma(r, fma(-x, r, 1.0), r);
 }
 
-// Eight lanes have a system, a lane a row of it in registers.
-//   lanes 0 ..   the matrix with the Hessian
-//   lanes 8 ..   the same, damped
-//   lanes 16 ..  the matrix alone
-//   lanes 24 ..  the same, damped
+// Eight lanes have a system, the matrix with one of the shares of the Hessian or, the last eight,
+// with none: a lane a row of it in registers, the same row damped, and less a part of the matrix.
 class FourSystems {
  public:
   static constexpr int kMost = 8;  // unknowns
@@ -31,34 +28,43 @@ class FourSystems {
   double promised;
 
   __device__ FourSystems(const MlpSystem& system, const Damping& damping, double*) {
-    const int i = group_.lane, k = system.k;
-    const bool inside = i < k, damped = lane() % 16 >= 8;
-    const float part = lane() < 16 ? 1.0f : 0.0f;  // of the Hessian
+    static_assert(kHessianShares + 1 == 4);
+    const int i = group_.lane, k = system.k, mine = lane() / 8;
+    const bool inside = i < k;
+    const float part = mine < kHessianShares ? hessian_share(mine) : 0.0f;
     // Rows and columns beyond k are those of the identity.
-    const auto element = [&](int c) {
+    const auto element = [&](int c, double less) {
       const bool here = inside && c < k;
       const int at = here ? max(i, c) * k + min(i, c) : 0;
-      const double value = system.at(at, part);
+      const double value = system.at(at, part, less);
       return here ? value : (i == c ? 1.0 : 0.0);
     };
-    double row[8];
+    Rows rows;
 #pragma unroll
-    for (int c = 0; c < 8; ++c) row[c] = element(c);
-    const double diagonal = element(i), g = inside ? system.gradient[i] : 0.0;
+    for (int c = 0; c < 8; ++c) {
+      rows.of[kNewton][c] = element(c, 0);
+      rows.of[kFirm][c] = element(c, kModelLeft);
+    }
+    const double diagonal = element(i, 0), g = inside ? system.gradient[i] : 0.0;
     const double own = inside ? diagonal : 0.0;
     // Where damping is not in its units, the largest element can wait for the sums below.
     mine_.damping = damping.relative ? damping.of(group_.largest(own)) : damping.value;
-    const double corner = damped ? diagonal + mine_.damping : diagonal;
 #pragma unroll
-    for (int c = 0; c < 8; ++c) row[c] = c == i ? corner : row[c];
-    const bool positive = eliminate(row, g);
-    positive_ = __ballot_sync(kWarp, positive);
+    for (int c = 0; c < 8; ++c) {
+      rows.of[kDamped][c] = rows.of[kNewton][c] + (c == i ? mine_.damping : 0.0);
+    }
+    rows.right[kNewton] = rows.right[kDamped] = g;
+    eliminate(rows);
+    firm_ = __ballot_sync(kWarp, rows.positive[kFirm]);
+    positive_ = __ballot_sync(kWarp, rows.positive[kNewton]);
+    damped_positive_ = __ballot_sync(kWarp, rows.positive[kDamped]);
+    mine_.newton = rows.right[kNewton];
+    mine_.x = rows.right[kDamped];
     double decrement = 0, squared = 0, promised = 0;
     if (inside) {
-      const double x = mine_.x;
-      decrement += g * x;
-      squared += x * x;
-      promised += 0.5 * x * (mine_.damping * x + g);
+      decrement += g * mine_.newton;
+      squared += mine_.newton * mine_.newton;
+      promised += 0.5 * mine_.x * (mine_.damping * mine_.x + g);
     }
     mine_.largest = group_.largest(own);
     mine_.decrement = group_.sum(decrement);
@@ -68,21 +74,32 @@ class FourSystems {
 
   __device__ void choose(float share) {
     this->share = share;
-    largest = from(undamped(), mine_.largest);
-    damping = from(undamped(), mine_.damping);
+    chosen_ = 8 * kHessianShares;
+#pragma unroll
+    for (int i = 0; i < kHessianShares; ++i) {
+      if (share == hessian_share(i)) chosen_ = 8 * i;
+    }
+    largest = from(chosen_, mine_.largest);
+    damping = from(chosen_, mine_.damping);
   }
 
   __device__ NewtonStep newton(bool second_order) {
-    choose(second_order && positive(0) ? 1.0f : 0.0f);
-    return {positive(undamped()), from(undamped(), mine_.decrement),
-            from(undamped(), mine_.squared)};
+    float share = 0.0f;
+#pragma unroll
+    for (int i = kHessianShares - 1; i >= 0; --i) {
+      if (second_order && (firm_ >> 8 * i & 1)) share = hessian_share(i);
+    }
+    choose(share);
+    return {(positive_ >> chosen_ & 1) != 0, from(chosen_, mine_.decrement),
+            from(chosen_, mine_.squared)};
   }
 
+  __device__ void undamped() { step_ = from(chosen_ + group_.lane, mine_.newton); }
+
   __device__ bool damped() {
-    const int first = undamped() + 8;
-    step_ = from(first + group_.lane, mine_.x);
-    promised = from(first, mine_.promised);
-    return positive(first);
+    step_ = from(chosen_ + group_.lane, mine_.x);
+    promised = from(chosen_, mine_.promised);
+    return damped_positive_ >> chosen_ & 1;
   }
 
   // Asked for in lane c, which has it.
@@ -92,44 +109,53 @@ class FourSystems {
   static constexpr unsigned kWarp = LaneGroup<8>::kWarp;
   const LaneGroup<8> group_;
 
-  // Of the lane's own system; of its solution the lane's element.
+  // Of the lane's own system; of its solutions, undamped and damped, the lane's elements.
   struct {
-    double largest, damping, x, decrement, squared, promised;
+    double largest, damping, newton, x, decrement, squared, promised;
   } mine_;
-  unsigned positive_;  // a bit a lane
+  unsigned firm_, positive_, damped_positive_;  // a bit a lane
+  int chosen_;                                  // the first lane of the chosen H
   double step_;
+
+  // A lane's rows of its system, with their right sides, then solutions; of what is only to be
+  // positive definite there are none.
+  enum { kNewton, kDamped, kFirm };
+  struct Rows {
+    double of[3][8], right[2];
+    bool positive[3];
+  };
 
   static __device__ int lane() { return threadIdx.x % 32; }
   static __device__ double from(int lane, double value) { return __shfl_sync(kWarp, value, lane); }
-  __device__ bool positive(int lane) const { return positive_ >> lane & 1; }
-
-  // The first lane of the chosen H.
-  __device__ int undamped() const { return share == 0.0f ? 16 : 0; }
 
   // By Gauss and Jordan's elimination, whose pivots are positive exactly where the matrix is
-  // positive definite.
-  __device__ bool eliminate(double (&a)[8], double right) {
-    double inverse = 1;
-    bool positive = true;
+  // positive definite. All at a time: one alone would have every instruction wait for the last.
+  __device__ void eliminate(Rows& rows) {
+    double inverse[2] = {1, 1};
+    rows.positive[kNewton] = rows.positive[kDamped] = rows.positive[kFirm] = true;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      // All that is to be had from the row before the division that everything waits for.
-      const double pivot = group_.from(j, a[j]);
-      double row[8];
-#pragma unroll
-      for (int c = j + 1; c < 8; ++c) row[c] = group_.from(j, a[c]);
-      const double target = group_.from(j, right);
-      positive = positive && pivot > 0;
       const bool own = group_.lane == j;
-      const double over = reciprocal(pivot);
-      if (own) inverse = over;
-      const double factor = own ? 0.0 : a[j] * over;
 #pragma unroll
-      for (int c = j + 1; c < 8; ++c) a[c] -= factor * row[c];
-      right -= factor * target;
+      for (int s = 0; s < 3; ++s) {
+        double (&a)[8] = rows.of[s];
+        // All that is to be had from the row before the division that everything waits for.
+        const double pivot = group_.from(j, a[j]);
+        double row[8];
+#pragma unroll
+        for (int c = j + 1; c < 8; ++c) row[c] = group_.from(j, a[c]);
+        const double target = s == kFirm ? 0.0 : group_.from(j, rows.right[s % 2]);
+        rows.positive[s] = rows.positive[s] && pivot > 0;
+        const double over = reciprocal(pivot);
+        if (own && s != kFirm) inverse[s % 2] = over;
+        const double factor = own ? 0.0 : a[j] * over;
+#pragma unroll
+        for (int c = j + 1; c < 8; ++c) a[c] -= factor * row[c];
+        if (s != kFirm) rows.right[s % 2] -= factor * target;
+      }
     }
-    mine_.x = right * inverse;
-    return positive;
+    rows.right[kNewton] *= inverse[kNewton];
+    rows.right[kDamped] *= inverse[kDamped];
   }
 };
 

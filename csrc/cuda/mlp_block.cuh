@@ -57,7 +57,7 @@ __device__ __forceinline__ int list_slots(bool mine, int* list) {
 }
 
 // The first warp, a lane a slot at work, on `images[slot]` of the data: f at the trials, and which
-// of them are accepted.
+// of them are accepted and want a system.
 __device__ __forceinline__ void choose(const MlpBlock& block, const MlpData& data,
                                        const long long* images) {
   if (threadIdx.x >= 32) return;
@@ -65,7 +65,7 @@ __device__ __forceinline__ void choose(const MlpBlock& block, const MlpData& dat
   bool mine = i < block.tile.at.images && block.images[i] >= 0;
   if (mine) {
     block.slots[i].trial = objective(block.tile, data, i, images[i]);
-    mine = block.slots[i].accepts();
+    mine = block.slots[i].accepts() && !block.slots[i].last;
   }
   const int count = list_slots(mine, block.accepted);
   if (i == 0) *block.count = count;

@@ -32,12 +32,14 @@ struct MlpSlot {
   double trial;  // f at the trial code
   double damping, growth, promised;
   long long steps;
-  float share;  // of the Hessian in the model: 1 where it is positive definite, else 0
+  float share;  // of the Hessian in the model
   bool fresh;   // its first trial is its starting point, taken as it is
+  bool last;    // its trial is Newton's own step, after which it ends
 
   __device__ void begin() {
     steps = 0;
     fresh = true;
+    last = false;
     growth = 2;
     share = 0.0f;
   }
@@ -79,13 +81,42 @@ __device__ inline void leave_out(const MlpResults& out, const float* start, long
   out.converged[image] = false;
 }
 
-// By how much a Newton step lowers f, if its model is right: the Hessian, or where that is not
-// positive definite the matrix. NaN where there is no step. Every lane gets it.
+// By how much a Newton step lowers f, if its model is right. NaN where there is no step. Every lane
+// gets it.
 template <class Algebra>
 __device__ inline double newton_promise(const MlpSystem& system, double* scratch) {
   Algebra algebra(system, {0, false}, scratch);
   const NewtonStep newton = algebra.newton(true);
   return newton.solved ? 0.5 * newton.decrement : __longlong_as_double(0x7ff8000000000000ll);
+}
+
+// A warp: the solution of a descent that ends to the results, and no descent any more.
+__device__ inline void end_descent(const MlpSolve& solve, const MlpResults& out, double value,
+                                   long long steps, bool converged) {
+  const int lane = threadIdx.x % 32, k = solve.system.k;
+  const long long image = *solve.image;
+  __syncwarp();  // every lane has read the image
+#pragma unroll 1
+  for (int c = lane; solve.writes && c < k; c += 32) out.z[image * k + c] = solve.z[c];
+  if (lane != 0) return;
+  if (solve.writes) {
+    out.objective[image] = value;
+    out.steps[image] = steps;
+    out.converged[image] = converged;
+  }
+  *solve.image = -1;
+}
+
+// A warp: the last trial, f at which is all that is known of it, is taken or left.
+__device__ inline void finish(const MlpSolve& solve, const MlpResults& out) {
+  const int lane = threadIdx.x % 32, k = solve.system.k;
+  MlpSlot slot = *solve.slot;
+  if (slot.accepts()) {
+#pragma unroll 1
+    for (int c = lane; c < k; c += 32) solve.z[c] = solve.trial[c];
+  }
+  slot.pass();
+  end_descent(solve, out, slot.value, slot.steps, true);
 }
 
 // A warp: takes or refuses the trial of a slot and sets the next, or writes the solution.
@@ -94,8 +125,8 @@ __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, cons
                         double* scratch) {
   const int lane = threadIdx.x % 32, k = solve.system.k;
   const double resolution = 8.0 * 1.1920928955078125e-7;
-  const long long image = *solve.image;
   MlpSlot slot = *solve.slot;
+  if (slot.last) return finish(solve, out);
   float *z = solve.z, *trial = solve.trial;
   Algebra algebra(solve.system, slot.next_damping(settings.initial_damping), scratch);
   const bool accepted = slot.accepts();
@@ -106,8 +137,9 @@ __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, cons
     for (int c = lane; c < k; c += 32) z[c] = trial[c];
     const NewtonStep newton = algebra.newton(settings.second_order);
     finite = isfinite(slot.value) && newton.solved && isfinite(newton.squared);
-    done = sqrt(newton.squared / k) <= settings.tolerance ||
-           newton.decrement <= resolution * fabs(slot.value);
+    const double size = sqrt(newton.squared / k);
+    done = size <= settings.tolerance || newton.decrement <= resolution * fabs(slot.value);
+    slot.last = is_last_step(algebra.share, size, settings.tolerance);
   } else {
     algebra.choose(slot.share);
   }
@@ -116,24 +148,13 @@ __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, cons
   // A damping this large moves z by less than its last digit: no descent is left.
   const bool stuck = slot.damping > algebra.largest / resolution;
   bool stop = !finite || done || stuck || slot.steps >= settings.max_steps;
-  if (!stop) stop = !algebra.damped();
+  if (!stop && slot.last) algebra.undamped();
+  if (!stop && !slot.last) stop = !algebra.damped();
   __syncwarp();  // every lane has read the slot
-  if (stop) {
-#pragma unroll 1
-    for (int c = lane; solve.writes && c < k; c += 32) out.z[image * k + c] = z[c];
-    if (lane == 0) {
-      if (solve.writes) {
-        out.objective[image] = slot.value;
-        out.steps[image] = slot.steps;
-        out.converged[image] = finite && (done || stuck);
-      }
-      *solve.image = -1;
-    }
-    return;
-  }
+  if (stop) return end_descent(solve, out, slot.value, slot.steps, finite && (done || stuck));
 #pragma unroll 1
   for (int c = lane; c < k; c += 32) trial[c] = static_cast<float>(z[c] - algebra.step(c));
-  slot.promised = algebra.promised;
+  slot.promised = slot.last ? 0.0 : algebra.promised;
   if (lane == 0) *solve.slot = slot;
 }
 

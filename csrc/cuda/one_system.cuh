@@ -31,12 +31,11 @@ class OneSystem {
   }
 
   __device__ NewtonStep newton(bool second_order) {
-    float share = second_order ? 1.0f : 0.0f;
-    bool solved = solve(share, 0);
-    if (!solved && second_order) {
-      share = 0.0f;
-      solved = solve(share, 0);
+    float share = 0.0f;
+    for (int i = 0; second_order && i < kHessianShares && share == 0.0f; ++i) {
+      if (factorise(hessian_share(i), kModelLeft, 0)) share = hessian_share(i);
     }
+    const bool solved = solve(share, 0);
     choose(share);
     double decrement = 0, squared = 0;
     for (int c = group_.lane; c < system_.k; c += 32) {
@@ -45,6 +44,8 @@ class OneSystem {
     }
     return {solved, group_.sum(decrement), group_.sum(squared)};
   }
+
+  __device__ void undamped() {}  // where it is
 
   __device__ bool damped() {
     if (!solve(share, damping)) return false;
@@ -65,13 +66,13 @@ class OneSystem {
   double *x_, *factor_;
 
   // False where the system is not positive definite.
-  __device__ bool solve(float share, double damping) const {
+  __device__ bool factorise(float share, double less, double damping) const {
     const int k = system_.k;
-    double *x = x_, *factor = factor_;
+    double* factor = factor_;
     __syncwarp();
     for (int j = 0; j < k; ++j) {
       for (int i = j + group_.lane; i < k; i += 32) {
-        double sum = system_.at(i * k + j, share) + (i == j ? damping : 0.0);
+        double sum = system_.at(i * k + j, share, less) + (i == j ? damping : 0.0);
         for (int c = 0; c < j; ++c) sum -= factor[i * k + c] * factor[j * k + c];
         factor[i * k + j] = sum;
       }
@@ -83,6 +84,13 @@ class OneSystem {
       for (int i = j + group_.lane; i < k; i += 32) factor[i * k + j] *= inverse;
       __syncwarp();
     }
+    return true;
+  }
+
+  __device__ bool solve(float share, double damping) const {
+    if (!factorise(share, 0, damping)) return false;
+    const int k = system_.k;
+    double *x = x_, *factor = factor_;
     for (int i = group_.lane; i < k; i += 32) x[i] = system_.gradient[i];
     __syncwarp();
     for (int c = 0; c < k; ++c) {

@@ -217,13 +217,15 @@ __device__ __forceinline__ void begin_descent(const TileJoint& joint, int slot) 
 }
 
 // The first warp, a lane a slot: who weighs in this turn, which begins or has encoded. A few weigh
-// together, as a few encode together.
+// together, as a few encode together; a descent's last trial is weighed in the turn that makes it,
+// where others weigh then.
 __device__ __forceinline__ void list_weighers(const TileJoint& joint, bool turn_begins) {
   const int mine = threadIdx.x;
   bool weighs = false;
   if (mine < joint.run.at.images && joint.own.images[mine] >= 0) {
     const TilePhase phase = joint.tasks[mine].phase;
-    weighs = phase != TilePhase::kEncode && joint.block.images[mine] < 0;
+    weighs = phase != TilePhase::kEncode &&
+             (joint.block.images[mine] < 0 || joint.block.slots[mine].last);
   }
   const bool descends = mine < joint.run.at.images && joint.block.images[mine] >= 0;
   const bool others = __any_sync(0xffffffffu, descends);

@@ -126,6 +126,13 @@ __device__ __forceinline__ void end_task(const TileJoint& joint, int slot) {
   }
 }
 
+// Whether the trial of a slot that weighs is its candidate: it is, unless it is the last trial of a
+// descent that is better off where it was. Every lane of a warp says the same.
+__device__ __forceinline__ bool has_candidate(const TileJoint& joint, int slot, int64_t image) {
+  if (joint.block.images[slot] < 0) return true;
+  return objective(joint.tile(), joint.run.data, slot, image) < joint.block.slots[slot].value;
+}
+
 // Completes the points of the slots that weigh, and sends their tasks on.
 __device__ __forceinline__ void weigh(const TileJoint& joint) {
   const int weighers = joint.own.turn.weighers, lane = this_lane();
@@ -139,8 +146,8 @@ __device__ __forceinline__ void weigh(const TileJoint& joint) {
     for (int row = this_warp(); row < rows; row += kMlpWarps) {
       const int slot = slots[row];
       const TilePhase phase = joint.tasks[slot].phase;
-      if (phase != TilePhase::kEnd) {
-        const int64_t image = joint.own.images[slot];
+      const int64_t image = joint.own.images[slot];
+      if (phase != TilePhase::kEnd && has_candidate(joint, slot, image)) {
         const bool given = published(joint.tasks[slot]);
         double sums[kPointSums] = {};
         if (diagonal) {
@@ -153,6 +160,10 @@ __device__ __forceinline__ void weigh(const TileJoint& joint) {
         sums[2] = group_sum<32>(sums[2]);
         __syncwarp();
         if (lane == 0) {
+          if (joint.block.images[slot] >= 0) {
+            joint.block.images[slot] = -1;
+            joint.own.turn.converged[slot] = true;
+          }
           judge_candidate(
               joint, slot,
               weighed_point(joint.run.input, joint.run.data.constant, image, given, sums,

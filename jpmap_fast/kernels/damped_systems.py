@@ -12,6 +12,10 @@ _ops = torch.ops.jpmap
 
 MAX_DAMPED_SYSTEM: int = _C.max_damped_system
 
+# Of the Hessian in H, the largest first, and what is to be left of M: see ``damped_solve``.
+HESSIAN_SHARES: tuple[float, ...] = _C.hessian_shares
+MODEL_LEFT: float = _C.model_left
+
 
 def damped_solve(
     matrix: Tensor,  # [B, k, k]
@@ -21,7 +25,8 @@ def damped_solve(
 ) -> tuple[Tensor, Tensor]:
     r"""S = (H + mu I)^{-1} g of every image, by Cholesky in double.
 
-    H is ``hessian`` where H + mu I is positive definite, ``matrix`` elsewhere.
+    H is M + s (``hessian`` - M), M the ``matrix`` and s the largest of 1, 1/2 and 1/4 with which
+    H - M/3 is positive definite; else H is M.
 
     Args:
         matrix: symmetric positive definite [B, k, k], k <= 128, float32 or float64; of it and of
@@ -31,8 +36,7 @@ def damped_solve(
         damping: mu [B], float64, >= 0; None for 0.
 
     Returns:
-        s [B, k], float64, NaN where neither is positive definite, and whether ``hessian`` was used
-        [B].
+        S [B, k], float64, NaN where H + mu I is not positive definite, and the share s [B], float32.
 
     Raises:
         ValueError: shapes or devices do not fit. TypeError: types do not.
@@ -46,13 +50,13 @@ def damped_solve(
         fits(op, gradient, "hessian", hessian, (batch, k, k))
     if damping is not None:
         fits(op, gradient.double(), "damping", damping, (batch,))
-    solution, used = _ops.damped_solve(
+    solution, share = _ops.damped_solve(
         matrix.contiguous(),
         None if hessian is None else hessian.contiguous(),
         gradient.contiguous(),
         None if damping is None else damping.contiguous(),
     )
-    return solution, used
+    return solution, share
 
 
 @torch.library.register_fake("jpmap::damped_solve")
@@ -60,4 +64,4 @@ def _(
     matrix: Tensor, hessian: Tensor | None, gradient: Tensor, damping: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     solution = torch.empty_like(gradient, dtype=torch.float64)
-    return solution, gradient.new_empty(gradient.shape[0], dtype=torch.bool)
+    return solution, gradient.new_empty(gradient.shape[0], dtype=torch.float32)

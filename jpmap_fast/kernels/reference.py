@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.damped_systems import HESSIAN_SHARES, MODEL_LEFT
 from jpmap_fast.kernels.mlp import MLPLeastSquares
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
 from jpmap_fast.kernels.products import solved_by
@@ -154,14 +155,23 @@ def damped_solve(
     """``kernels.damped_solve``, for any k."""
     system = matrix.double()
     shift = 0 if damping is None else torch.diag_embed(damping[:, None].expand_as(gradient))
-    used = torch.zeros(gradient.shape[0], dtype=torch.bool, device=gradient.device)
+    share = gradient.new_zeros(gradient.shape[0], dtype=torch.float32)
     if hessian is not None:
-        _, failed = torch.linalg.cholesky_ex(hessian.double() + shift)
-        used = failed == 0
-        system = torch.where(used[:, None, None], hessian.double(), system)
+        for wanted in reversed(HESSIAN_SHARES):
+            firm = with_share(matrix, hessian, wanted) - MODEL_LEFT * matrix.double()
+            _, failed = torch.linalg.cholesky_ex(firm)
+            share = torch.where(failed == 0, wanted, share)
+        system = with_share(matrix, hessian, share[:, None, None])
     factor, failed = torch.linalg.cholesky_ex(system + shift)
     solution = solved_by(factor, gradient.double()[:, :, None])[:, :, 0]
-    return torch.where((failed == 0)[:, None], solution, torch.nan), used
+    return torch.where((failed == 0)[:, None], solution, torch.nan), share
+
+
+def with_share(matrix: Tensor, hessian: Tensor, share: Tensor | float) -> Tensor:
+    """``matrix`` + share (``hessian`` - ``matrix``), in float64; without, whatever ``hessian`` is."""
+    share = torch.as_tensor(share).to(matrix.device, torch.float64)
+    mixed = torch.lerp(matrix.double(), hessian.double(), share)
+    return torch.where(share > 0, mixed, matrix.double())
 
 
 def mlp_log_likelihood(

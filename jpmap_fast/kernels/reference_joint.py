@@ -12,7 +12,7 @@ from torch import Tensor
 from jpmap_fast.kernels.activations import ACTIVATIONS
 from jpmap_fast.kernels.jpmap import JointEnd, JointLimits, MLPJoint
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
-from jpmap_fast.kernels.reference import damped_solve, layers_of
+from jpmap_fast.kernels.reference import damped_solve, layers_of, with_share
 
 CONVERGED, ITERATION_LIMIT, TOLERANCE_LIMIT, FAILED, COVERED = 0, 1, 2, 5, 7
 NOTHING_LEFT = 1e-4
@@ -108,8 +108,8 @@ class _Image:
         """J(z)."""
         return self._compared(self._layers(z)[-1].after, z)[0]
 
-    def system(self, z: Tensor, second_order: bool) -> tuple[float, Tensor, Tensor]:
-        """J, its gradient and the matrix of a step: the Hessian where positive definite."""
+    def system(self, z: Tensor, second_order: bool) -> tuple[float, Tensor, Tensor, float]:
+        """J, its gradient, the matrix of a step and the Hessian's share of it."""
         layers = self._layers(z)
         f, pull, precision = self._compared(layers[-1].after, z)
         last = layers[-1]
@@ -119,8 +119,10 @@ class _Image:
         for layer in reversed(layers):
             hessian += layer.entering.T @ ((pull * layer.bend)[:, None] * layer.entering)
             pull = layer.weight.T @ (pull * layer.slope)
-        positive = int(torch.linalg.cholesky_ex(hessian).info) == 0
-        return f, z + pull, hessian if second_order and positive else matrix
+        g, share = z + pull, torch.zeros(1)
+        if second_order:
+            share = damped_solve(matrix[None], hessian[None], g[None])[1]
+        return f, g, with_share(matrix, hessian, share), float(share)
 
     def _compared(self, out: Tensor, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """J, df/dout and the weight of each output in the Gauss-Newton matrix."""
@@ -155,18 +157,20 @@ class _Image:
 def _descend(image: _Image, z: Tensor, limits: JointLimits) -> tuple[Tensor, bool]:
     """``solvers.GaussNewton`` from z, and whether it converged."""
     resolution = 8 * torch.finfo(image.problem.y.dtype).eps
-    f, g, matrix = image.system(z, limits.second_order)
+    f, g, matrix, share = image.system(z, limits.second_order)
     mu, growth = limits.initial_damping * float(matrix.diagonal().max()), 2.0
     for number in range(limits.max_steps + 1):
         newton = damped_solve(matrix[None], None, g[None])[0][0]
         if not (math.isfinite(f) and bool(newton.isfinite().all())):
             return z, False
         largest = float(matrix.diagonal().max())
-        small = float(newton.square().mean().sqrt()) <= limits.tolerance
-        if small or float(g @ newton) <= resolution * abs(f) or mu > largest / resolution:
+        size = float(newton.square().mean().sqrt())
+        if size <= limits.tolerance or float(g @ newton) <= resolution * abs(f) or mu > largest / resolution:
             return z, True
         if number == limits.max_steps:
             break
+        if share == 1 and size**2 <= limits.tolerance:
+            return (z - newton if image.f(z - newton) < f else z), True
         d = -damped_solve(matrix[None], None, g[None], torch.tensor([mu]).double())[0][0]
         promised = 0.5 * float(d @ (mu * d - g))
         there = image.f(z + d)
@@ -174,7 +178,7 @@ def _descend(image: _Image, z: Tensor, limits: JointLimits) -> tuple[Tensor, boo
             gain = (f - there) / promised
             mu, growth = mu * min(max(1 - (2 * gain - 1) ** 3, 1 / 3), 2.0), 2.0
             z = z + d
-            f, g, matrix = image.system(z, limits.second_order)
+            f, g, matrix, share = image.system(z, limits.second_order)
         else:
             mu, growth = mu * growth, 2 * growth
     return z, False
@@ -234,7 +238,7 @@ def _verdict(image: _Image, point: _Point, solved: bool, still: bool) -> int:
         return CONVERGED
     if not still:
         return ITERATION_LIMIT
-    _, g, matrix = image.system(point.z, second_order=True)
+    _, g, matrix, _ = image.system(point.z, second_order=True)
     promised = 0.5 * float(g @ damped_solve(matrix[None], None, g[None])[0][0])
     return CONVERGED if promised <= NOTHING_LEFT * abs(point.objective) else TOLERANCE_LIMIT
 

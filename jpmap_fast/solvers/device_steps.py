@@ -36,6 +36,8 @@ class _Rows(NamedTuple):
     gradient: Tensor  # of the model about z, with the next two
     matrix: Tensor
     newton: Tensor
+    share: Tensor
+    last: Tensor  # whether the step to try is the last
     running: Tensor
 
 
@@ -80,6 +82,8 @@ class DeviceSteps:
             gradient=torch.zeros_like(z),
             matrix=z.new_zeros(batch, k, k),
             newton=exact,
+            share=torch.zeros_like(none, dtype=torch.float32),
+            last=torch.zeros_like(running),
             running=running,
         )
         return self._descended(
@@ -112,7 +116,7 @@ class DeviceSteps:
         trial = torch.where(running[:, None], rows.z + rows.d.to(rows.z.dtype), rows.z)
         f, there = DirectModel.at(objective, trial, self.second_order)
         accept = running & (f < rows.f)
-        here = DirectModel(rows.gradient, rows.matrix, rows.newton, self.second_order)
+        here = DirectModel(rows.gradient, rows.matrix, rows.newton, rows.share, self.second_order)
         model = there.where(accept, here)
         gain = (rows.f - f) / rows.promised
         mu, growth = next_damping(rows.mu, rows.growth, gain, accept)
@@ -122,6 +126,9 @@ class DeviceSteps:
         steps = rows.steps + (running & ~first)
         next_step = model.step(mu)
         done, finite = ended(f, mu, model, next_step, self.tolerance)
+        done |= rows.last
+        goes_on = running & finite & ~done & (steps < self.most)
+        d, last = next_step.or_last(goes_on, self.tolerance)
         return _Rows(
             z=torch.where(accept[:, None], trial, rows.z),
             f=f,
@@ -129,10 +136,12 @@ class DeviceSteps:
             growth=growth,
             steps=steps,
             converged=rows.converged | (running & done),
-            d=next_step.d,
+            d=d,
             promised=next_step.promised,
             gradient=model.gradient,
             matrix=model.matrix,
             newton=model.newton,
-            running=running & finite & ~done & (steps < self.most),
+            share=model.share,
+            last=last,
+            running=goes_on,
         )

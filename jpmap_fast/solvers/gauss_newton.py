@@ -44,21 +44,25 @@ class GaussNewton:
     ``initial_damping`` times the largest diagonal entry of H. The sequence f(z_0), f(z_1), ...
     never rises.
 
-    H is the Hessian of f where that is positive definite (``second_order``), so that the last steps
-    are Newton's; elsewhere the Gauss-Newton matrix I + J^T W J. For an MLP the Hessian costs little
-    more: each layer adds A^T diag(c f'') A, with A the tangents of its pre-activations and c the
-    cotangents of its outputs. Decoders that do not offer it (see ``Decoder.expand``) do without.
+    H is M + s (f'' - M), M = I + J^T W J the Gauss-Newton matrix and f'' the Hessian of f, s the
+    largest of 1, 1/2 and 1/4 with which H - M/3 is positive definite, else 0
+    (``second_order=False``: always 0). Near a minimum s is 1 as a rule, and the steps are Newton's.
+    For an MLP the Hessian costs little more: each layer adds A^T diag(c f'') A, with A the tangents
+    of its pre-activations and c the cotangents of its outputs. Decoders that do not offer it (see
+    ``Decoder.expand``) do without.
 
     An image has converged when its undamped step H^{-1} g has root mean square at most
     ``tolerance`` (z has unit prior variance, so this is an absolute accuracy), or when the
-    decrease that the model promises is below what f can resolve in the working precision.
+    decrease that the model promises is below what f can resolve in the working precision. Where
+    s = 1 and the root mean square is at most the root of ``tolerance``, that step is tried and ends
+    the descent: Newton's next step is of the order of the square of the last.
 
     Args:
-        tolerance: root mean square of the undamped step, > 0.
+        tolerance: root mean square of the undamped step, > 0; of the last one's square.
         max_steps: trial steps an image at most, >= 1; None for 200, or 25 where a CUDA graph has to
             execute every one of them (a ``Sampler`` of a decoder without a compiled solve).
         initial_damping: first mu over the largest diagonal entry of H, > 0.
-        second_order: use the Hessian where it is positive definite; False for Gauss-Newton alone.
+        second_order: use the Hessian as above; False for Gauss-Newton alone.
         linear_solver: "direct" computes the k columns of the Jacobian and factorises H;
             "conjugate-gradient" uses Gauss-Newton alone and needs two products by the Jacobian an
             iteration, whatever k is; "auto" takes the cheaper by the measured cost of both
@@ -201,11 +205,12 @@ class GaussNewton:
             if number == self._limit:
                 break
             alive = alive & finite & ~done
-            d, promised = step.d, step.promised
+            d, last = step.or_last(alive, self.tolerance)
+            promised = step.promised
             if working.finish(alive, z, f, count, converged):
                 objective, model = working.select(objective), working.select(model)
-                z, f, d, promised, mu, growth, count, converged, alive = map(
-                    working.select, (z, f, d, promised, mu, growth, count, converged, alive)
+                z, f, d, promised, mu, growth, count, converged, alive, last = map(
+                    working.select, (z, f, d, promised, mu, growth, count, converged, alive, last)
                 )
             if not working.left:
                 break
@@ -220,12 +225,14 @@ class GaussNewton:
             f = torch.where(accept, f_new, f)
             mu, growth = next_damping(mu, growth, (old - f_new) / promised, accept)
             count = count + alive
+            converged, alive = converged | last, alive & ~last
             if together:
                 assert isinstance(model, DirectModel)
                 model = there.where(accept, model)
                 continue
-            # A refused step costs one decode: only what moved is expanded again.
-            moved = accept.nonzero()[:, 0]
+            # A refused step costs one decode, and so does the last: only what goes on from where it
+            # has moved is expanded again.
+            moved = (accept & ~last).nonzero()[:, 0]
             if moved.numel():
                 model = model.renewed(moved, z, objective)
         z, f, count, converged = working.results(z, f, count, converged)

@@ -24,12 +24,27 @@ class Step:
         promised: decrease of f that the model expects [B].
         size: root mean square of the undamped step -H^{-1} g, or a bound on it [B].
         decrement: g^T H^{-1} g, or a bound on it [B].
+        newton: the undamped step [B, k] float64, where it is known.
+        exact: whether H is the Hessian of f itself [B] bool, likewise.
     """
 
     d: Tensor
     promised: Tensor
     size: Tensor
     decrement: Tensor
+    newton: Tensor | None = None
+    exact: Tensor | None = None
+
+    def or_last(self, alive: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """The steps to try [B, k], and which images they are the last of [B] bool.
+
+        Where H is the Hessian and the square of the undamped step no larger than the tolerance,
+        which is the order of the step after it, that step is tried and ends the descent.
+        """
+        if self.newton is None or self.exact is None:
+            return self.d, torch.zeros_like(alive)
+        last = alive & self.exact & (self.size.square() <= tolerance)
+        return torch.where(last[:, None], self.newton, self.d), last
 
 
 class QuadraticModel(Protocol):
@@ -91,18 +106,20 @@ class DirectModel:
     gradient: Tensor  # [B, k]
     matrix: Tensor  # [B, k, k]
     newton: Tensor  # H^{-1} g [B, k] float64
+    share: Tensor  # of the Hessian in H [B]
     second_order: bool
 
     @classmethod
     def at(
         cls, objective: LatentObjective, z: Tensor, second_order: bool
     ) -> tuple[Tensor, DirectModel]:
-        """f(z) [B] and the model about z: the Hessian where it is positive definite."""
+        """f(z) [B] and the model about z, with the Hessian's share that ``damped_solve`` takes."""
         f, gradient, matrix, hessian = objective.newton_system(z, second_order)
-        newton, used = _solve(matrix, hessian, gradient, None)
+        newton, share = _solve(matrix, hessian, gradient, None)
         if hessian is not None:
-            matrix = torch.where(used[:, None, None], hessian, matrix)
-        return f, cls(gradient, matrix, newton, second_order)
+            some = share.to(matrix.dtype)[:, None, None]
+            matrix = torch.where(some > 0, torch.lerp(matrix, hessian, some), matrix)
+        return f, cls(gradient, matrix, newton, share, second_order)
 
     @property
     def largest(self) -> Tensor:
@@ -117,6 +134,8 @@ class DirectModel:
             0.5 * (d * (mu[:, None] * d - g)).sum(dim=-1),
             self.newton.square().mean(dim=-1).sqrt(),
             (g * self.newton).sum(dim=-1),
+            -self.newton,
+            self.share == 1,
         )
 
     def select(self, index: Tensor) -> DirectModel:
@@ -126,6 +145,7 @@ class DirectModel:
             gradient=self.gradient[index],
             matrix=self.matrix[index],
             newton=self.newton[index],
+            share=self.share[index],
         )
 
     def where(self, condition: Tensor, other: DirectModel) -> DirectModel:
@@ -135,6 +155,7 @@ class DirectModel:
             gradient=torch.where(condition[:, None], self.gradient, other.gradient),
             matrix=torch.where(condition[:, None, None], self.matrix, other.matrix),
             newton=torch.where(condition[:, None], self.newton, other.newton),
+            share=torch.where(condition, self.share, other.share),
         )
 
     def renewed(self, rows: Tensor, z: Tensor, objective: LatentObjective) -> DirectModel:
@@ -147,6 +168,7 @@ class DirectModel:
             gradient=self.gradient.index_copy(0, rows, fresh.gradient),
             matrix=self.matrix.index_copy(0, rows, fresh.matrix),
             newton=self.newton.index_copy(0, rows, fresh.newton),
+            share=self.share.index_copy(0, rows, fresh.share),
         )
 
 
