@@ -16,8 +16,8 @@ constexpr int kHessianShares = 3;
 constexpr double kModelLeft = 1.0 / 3;
 JPMAP_SHARED float hessian_share(int i) { return 1.0f / static_cast<float>(1 << i); }
 
-// Whether Newton's step, of this root mean square, ends a descent: the next one would be of the
-// order of its square. Only where H is the Hessian itself.
+// Whether Newton's step, of this root mean square, ends a descent if f falls by it: the next one
+// would be of the order of its square. Only where H is the Hessian itself.
 JPMAP_SHARED bool is_last_step(float share, double size, double tolerance) {
   return share == 1.0f && size * size <= tolerance;
 }

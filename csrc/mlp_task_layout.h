@@ -9,13 +9,16 @@ namespace jpmap {
 
 // What a task's turn is for.
 enum class TilePhase : int {
-  kBegin,    // its first point is weighed and becomes the state
+  kBegin,    // the encoder's start: its first point is weighed and becomes the state
+  kFirst,    // any other: it descends from its first code, whose f is J1 of the state
   kEncode,   // it waits for the encoder
   kWeigh,    // the encoder's code is weighed
-  kDescend,  // it descends; once that has ended, the code it came to is weighed
+  kDescend,  // it descends; once that has ended, what it came to is judged
+  kState,    // the state is made, which what it came to is to be compared with
   kProve,    // the system at the state says what a Newton step promises
-  kRemake,   // the point of the start that its image keeps is made again
-  kEnd       // it has ended and is to be written
+  kEnd,      // it has ended, which is to be concluded
+  kRemake,   // the point of the start that its image keeps is made, or made again
+  kWrite     // the state goes to the results
 };
 
 struct TileTask {
@@ -24,6 +27,7 @@ struct TileTask {
   TilePhase phase;
   float gap;       // of the state
   int state;       // which of its slot's two points is the state; the other is the candidate
+  bool made;       // the state is a point; else its code and J1 are all that is known
   bool published;  // the state, or what is made again, has x = A^T y
   bool waits;      // a descent or proof begins with the next turn, whose forward pass it needs
 };

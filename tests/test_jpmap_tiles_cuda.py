@@ -77,6 +77,19 @@ def test_what_is_cut_short_says_so(name, changed, status):
     says_that_it_is_cut_short(name, changed, status)
 
 
+@pytest.mark.parametrize("name", ["inpainting", "compressed-sensing"])
+@pytest.mark.parametrize("changed", [{"max_steps": 1, "move": 0.02}, {"max_steps": 2}, {}])
+def test_goes_on_without_an_encoder_as_long_as_float64_does(name, changed):
+    """Points are made late there; one is asked how far a descent that was cut short has moved."""
+    given, exact = both(name, encoder=False)
+    z = torch.randn(6, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    limits = replace(FLOAT_LIMITS, **changed)
+    ends_alike(given, exact, z, limits)
+    found, expected = mlp_jpmap(given, z.float().cuda(), limits), mlp_jpmap(exact, z, limits)
+    assert torch.equal(found.iterations.cpu(), expected.iterations)
+    assert int(expected.iterations.max()) > 1 or not changed
+
+
 def repeated(given: MLPJoint, batch: int) -> tuple[MLPJoint, torch.Tensor]:
     """A batch of the same images again and again, and which each is."""
     index = torch.arange(batch, device=given.y.device) % len(given.y)

@@ -24,7 +24,7 @@ struct Descent {
   int64_t owner;  // whose it is, a number of the worker's
   int64_t image;  // whose measurements it is compared with
   bool fresh;     // its first trial is its starting point, taken as it is
-  bool last;      // its trial is the last one, Newton's own step
+  bool last;      // its trial is Newton's own step, with which it ends where f falls
   bool converged;
   float share;  // of the Hessian in the model
   double objective, damping, growth, promised;
@@ -97,8 +97,8 @@ class DescentTile {
     }
     int64_t kept = 0;
     for (int64_t i = 0; i < active_; ++i) {
-      judge(descents_[i], objectives_[i]);
-      if (!advance(descents_[i])) {
+      const bool accepted = judge(descents_[i], objectives_[i]);
+      if (!advance(descents_[i], accepted)) {
         ended(static_cast<const Descent&>(descents_[i]));
         continue;
       }
@@ -109,8 +109,9 @@ class DescentTile {
   }
 
  private:
-  // Takes or refuses the trial just evaluated, and sets the damping of the next.
-  void judge(Descent& s, double objective) {
+  // Takes or refuses the trial just evaluated, and sets the damping of the next. Whether it is
+  // taken.
+  bool judge(Descent& s, double objective) {
     const bool accepted = s.fresh || objective < s.objective;
     if (accepted && !s.last) {
       s.share = settings_.second_order ? solver_.choose(s.matrix.data(), s.hessian.data(), 0,
@@ -121,7 +122,7 @@ class DescentTile {
       s.fresh = false;
       s.objective = objective;
       s.damping = settings_.initial_damping * largest_diagonal(s.matrix.data(), mlp_.latent);
-      return;
+      return true;
     }
     ++s.steps;
     if (accepted) {
@@ -135,12 +136,14 @@ class DescentTile {
       s.damping *= s.growth;
       s.growth *= 2;
     }
+    return accepted;
   }
 
-  // Sets the next trial, or returns false with `converged` set if there is none.
-  bool advance(Descent& s) {
+  // Sets the next trial, or returns false with `converged` set if there is none. `accepted` says
+  // that the descent has moved.
+  bool advance(Descent& s, bool accepted) {
     const int64_t k = mlp_.latent;
-    if (s.last) {
+    if (s.last && accepted) {
       s.converged = true;
       return false;
     }
@@ -158,7 +161,7 @@ class DescentTile {
         size <= settings_.tolerance || decrement <= resolution * std::abs(s.objective);
     const bool stuck = s.damping > largest_diagonal(s.matrix.data(), k) / resolution;
     bool stop = !finite || done || stuck || s.steps >= settings_.max_steps;
-    s.last = !stop && is_last_step(s.share, size, settings_.tolerance);
+    s.last = !stop && accepted && is_last_step(s.share, size, settings_.tolerance);
     if (!stop && !s.last) stop = !solver_.solve(s.matrix.data(), s.damping, g, s.step.data());
     if (stop) {
       s.converged = finite && (done || stuck);

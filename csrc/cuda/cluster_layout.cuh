@@ -9,7 +9,8 @@
 //   activated   block    | their values, slopes and tangents,
 //   gathered    cluster  + which all blocks have (not of the last layer)
 //   compared    block    own residuals are there
-//   scattered   cluster  + layers last .. 1: parts of the cotangents below at their owners,
+//   scattered   cluster  + layers last .. 1: parts of the cotangents below at their owners; of a
+//                        descent's last trial once, without any,
 //   pulled      block    + and their sums
 //   prepared    block    what the matrices need
 //   added       block    matrices by warp, gradient
@@ -172,8 +173,9 @@ struct ClusterState {
   // spread_sums.
   int kept;
 
-  // Of `accept` alone, whose warp keeps them from step to step and synchronises itself: the solve,
-  // which begin_descent begins, and the accepted code.
+  // Of `accept`, whose warp keeps them from step to step and synchronises itself: the solve, which
+  // begin_descent begins, and the accepted code. Whether the trial is the last one every thread
+  // asks: accept -> advanced -> descend.
   MlpSlot slot;
   float z[kCodes];
 

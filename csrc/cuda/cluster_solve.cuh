@@ -36,7 +36,11 @@ __device__ __forceinline__ void descend(const ClusterBlock& block, const MlpSett
   while (block.state.image >= 0) {
     const bool last = block.state.slot.last;
     forward(block);
-    if (!last) backward(block);  // of the last trial f alone is asked
+    if (last) {
+      block.cluster.sync();  // scattered: of the last trial f alone is asked
+    } else {
+      backward(block);
+    }
     sum_system(block, settings.second_order && !last);
     if (threadIdx.x < 32) accept(block, settings, out, writes);
     __syncthreads();  // advanced

@@ -4,8 +4,9 @@
 // layer's neurons: their weights stay in its shared memory for the whole launch (those that do not
 // fit are read from the L2 cache). A step is
 //   values and tangents of every layer, gathered by all blocks layer by layer (cluster_forward);
-//   the way back, each layer's cotangents scattered to their neurons' owners (cluster_backward);
-//   one exchange of partial sums: f, gradient and the two matrices (cluster_sums),
+//   the way back, each layer's cotangents scattered to their neurons' owners (cluster_backward),
+//   but of a descent's last trial; one exchange of partial sums: f, gradient and the two matrices
+//   (cluster_sums),
 // after which every block does the same k x k algebra (cluster_solve). Everything is float32 with
 // sums in fixed order: the result of an image depends on nothing else. cluster_layout.cuh says what
 // lies where and which barrier stands between its writer and its reader.

@@ -34,7 +34,7 @@ struct MlpSlot {
   long long steps;
   float share;  // of the Hessian in the model
   bool fresh;   // its first trial is its starting point, taken as it is
-  bool last;    // its trial is Newton's own step, after which it ends
+  bool last;    // its trial is Newton's own step, with which it ends where f falls
 
   __device__ void begin() {
     steps = 0;
@@ -107,14 +107,12 @@ __device__ inline void end_descent(const MlpSolve& solve, const MlpResults& out,
   *solve.image = -1;
 }
 
-// A warp: the last trial, f at which is all that is known of it, is taken or left.
+// A warp: the last trial, f at which is all that is known of it, is taken.
 __device__ inline void finish(const MlpSolve& solve, const MlpResults& out) {
   const int lane = threadIdx.x % 32, k = solve.system.k;
   MlpSlot slot = *solve.slot;
-  if (slot.accepts()) {
 #pragma unroll 1
-    for (int c = lane; c < k; c += 32) solve.z[c] = solve.trial[c];
-  }
+  for (int c = lane; c < k; c += 32) solve.z[c] = solve.trial[c];
   slot.pass();
   end_descent(solve, out, slot.value, slot.steps, true);
 }
@@ -126,7 +124,8 @@ __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, cons
   const int lane = threadIdx.x % 32, k = solve.system.k;
   const double resolution = 8.0 * 1.1920928955078125e-7;
   MlpSlot slot = *solve.slot;
-  if (slot.last) return finish(solve, out);
+  if (slot.last && slot.accepts()) return finish(solve, out);
+  slot.last = false;  // refused, it goes on damped
   float *z = solve.z, *trial = solve.trial;
   Algebra algebra(solve.system, slot.next_damping(settings.initial_damping), scratch);
   const bool accepted = slot.accepts();

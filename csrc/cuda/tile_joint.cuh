@@ -17,7 +17,7 @@
 //   weighed     * + x, J1 and the next work of up to sixteen tasks; ended ones are written
 //   chosen        f of all trials, the slots whose trial is accepted
 //   backward to added, or set
-//   advanced      next trials; the codes where descents have ended
+//   advanced      next trials; where descents have ended the next work, or the next task
 //
 // * only where a slot encodes, or weighs.
 #pragma once
@@ -30,7 +30,7 @@ namespace jpmap {
 
 // Turns that a task waits for others that ask the encoder too, or that are to be weighed, and of
 // how many slots one has to ask: by trial.
-constexpr int kPatience = 4, kEncoders = 4;
+constexpr int kPatience = 2, kEncoders = 4;
 constexpr int kWeighPatience = 2, kWeighers = 8;
 
 // What a block's threads agree on beside their tasks, in shared memory.
@@ -45,8 +45,8 @@ struct TileTurn {
   // choose -> chosen -> every thread. Whether a system has to say what a Newton step promises.
   bool proves;
 
-  // advance -> advanced -> the next turn's weigh; encode, which keeps `converged` of its own tasks
-  // -> told. What a descent comes to beside its code.
+  // advance -> the same warp, and advanced -> the next turn's weigh; of `converged` encode, of its
+  // own tasks -> told, and weigh, one warp a slot. What a descent comes to beside its code.
   double value[kMlpImages];
   int64_t steps[kMlpImages];
   bool converged[kMlpImages];
@@ -79,12 +79,12 @@ struct TileShared {
   float factors[kMlpImages];
   double misfits[kMlpImages];
 
-  // Of the slots: images that they work on, -1 for none. fill -> filled; weigh, one warp a slot ->
-  // weighed.
+  // Of the slots: images that they work on, -1 for none. fill -> filled; weigh, advance, a warp a
+  // slot, when a task has ended -> weighed, advanced.
   long long images[kMlpImages];
 
   // Of the slots: their own numbers while they descend or prove, -1 otherwise. As `images` of
-  // MlpBlock; fill, encode, weigh begin them.
+  // MlpBlock; fill, encode, weigh begin them, weigh ends them too.
   long long descending[kMlpImages];
 
   TileTurn turn;
@@ -96,11 +96,12 @@ struct TileJoint {
   TileShared& own;
   MlpBlock block;
 
-  // Shared, of the slots. fill -> filled; encode, the first warp -> forward; weigh, one warp a slot
-  // -> weighed; advance, a warp a slot -> advanced.
+  // Shared, of the slots. fill, the first warp, a lane a slot -> filled; encode, likewise ->
+  // forward; weigh, one warp a slot -> weighed; choose, the first warp -> chosen; advance, a warp a
+  // slot -> advanced.
   TileTask* tasks;
 
-  // Shared [images][k]. weigh, one warp a slot -> weighed -> weigh of later turns.
+  // Shared [images][k]. fill, weigh, advance, likewise -> later turns.
   float* state;
 
   __device__ __forceinline__ TileJoint(const TileRun& of, char* memory, TileShared& shared)
@@ -216,27 +217,68 @@ __device__ __forceinline__ void begin_descent(const TileJoint& joint, int slot) 
   joint.block.images[slot] = slot;
 }
 
+// Whether a slot has no state that its candidate is compared with.
+__device__ __forceinline__ bool stands_alone(const TileTask& held) {
+  return held.phase == TilePhase::kBegin || held.phase == TilePhase::kState ||
+         held.phase == TilePhase::kRemake;
+}
+
+// f as J1 of a point is: rounded, so that both say the same wherever one is asked for the other.
+__device__ __forceinline__ float as_objective(double f) { return static_cast<float>(f); }
+
+// One lane: whether a slot wants its point in this turn. Of a descent's end only the encoder is
+// told the image; so a last trial is weighed in the turn that makes it, where others weigh then.
+__device__ __forceinline__ bool wants_point(const TileJoint& joint, int slot) {
+  const TileTask& held = joint.tasks[slot];
+  if (held.phase == TilePhase::kDescend && joint.block.images[slot] >= 0) {
+    const MlpSlot& descent = joint.block.slots[slot];
+    return descent.last && joint.encodes(held.start) &&
+           falls(as_objective(descent.value), held.task.objective);
+  }
+  return held.phase == TilePhase::kDescend || held.phase == TilePhase::kWeigh || stands_alone(held);
+}
+
 // The first warp, a lane a slot: who weighs in this turn, which begins or has encoded. A few weigh
-// together, as a few encode together; a descent's last trial is weighed in the turn that makes it,
-// where others weigh then.
+// together, as a few encode together.
 __device__ __forceinline__ void list_weighers(const TileJoint& joint, bool turn_begins) {
   const int mine = threadIdx.x;
-  bool weighs = false;
-  if (mine < joint.run.at.images && joint.own.images[mine] >= 0) {
-    const TilePhase phase = joint.tasks[mine].phase;
-    weighs = phase != TilePhase::kEncode &&
-             (joint.block.images[mine] < 0 || joint.block.slots[mine].last);
-  }
+  const bool asks =
+      mine < joint.run.at.images && joint.own.images[mine] >= 0 && wants_point(joint, mine);
   const bool descends = mine < joint.run.at.images && joint.block.images[mine] >= 0;
   const bool others = __any_sync(0xffffffffu, descends);
-  const int count = list_slots(weighs, joint.own.turn.weighing);
+  const int count = list_slots(asks, joint.own.turn.weighing);
   if (mine == 0) {
     TileTurn& turn = joint.own.turn;
-    const bool due = kWeighers * count >= joint.run.at.images ||
+    // Where G is made already and A is diagonal, points cost a pass over their pixels alone.
+    const bool cheap =
+        joint.run.known == joint.run.decoder.count && joint.run.input.values == nullptr;
+    // Who was to weigh when the turn began still is, whoever has joined.
+    const bool decided = !turn_begins && turn.weighers > 0;
+    const bool due = decided || cheap || kWeighers * count >= joint.run.at.images ||
                      turn.waited_to_weigh >= kWeighPatience || !others;
     if (turn_begins) turn.waited_to_weigh = count == 0 || due ? 0 : turn.waited_to_weigh + 1;
     turn.weighers = due ? count : 0;
   }
+}
+
+// One lane: gives an empty slot the next task of the queue, if there is one.
+__device__ __forceinline__ void take_task(const TileJoint& joint, int slot) {
+  const JointInput& in = joint.run.input;
+  TileTask& held = joint.tasks[slot];
+  const unsigned long long next = atomicAdd(joint.run.queue, 1ull);
+  joint.own.images[slot] = -1;
+  if (next >= static_cast<unsigned long long>(in.batch * in.starts)) return;
+  const int64_t image = next / in.starts, start = next % in.starts;
+  const int k = joint.run.net.latent;
+  const float* code = in.codes + image * in.codes_stride + start * k;
+  joint.own.images[slot] = image;
+  held.start = start;
+  held.state = 0;
+  held.made = false;
+  held.published = joint.encodes(start);
+  held.phase = held.published ? TilePhase::kBegin : TilePhase::kFirst;
+  for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.code(slot)[c] = code[c];
+  held.waits = !held.published;
 }
 
 // Gives the empty slots tasks from the queue, begins what waited, and says who encodes: where many
@@ -247,23 +289,9 @@ __device__ __forceinline__ bool fill_tasks(const TileJoint& joint) {
   if (mine >= 32) return false;
   bool works = false, asks = false;
   if (mine < joint.run.at.images) {
-    const JointInput& in = joint.run.input;
     TileTask& held = joint.tasks[mine];
-    if (joint.own.images[mine] < 0) {
-      const unsigned long long next = atomicAdd(joint.run.queue, 1ull);
-      if (next < static_cast<unsigned long long>(in.batch * in.starts)) {
-        const int64_t image = next / in.starts, start = next % in.starts;
-        const int k = joint.run.net.latent;
-        const float* code = in.codes + image * in.codes_stride + start * k;
-        joint.own.images[mine] = image;
-        held.start = start;
-        held.phase = TilePhase::kBegin;
-        held.state = 0;
-        held.published = joint.encodes(start);
-        held.waits = false;
-        for (int c = 0; c < k; ++c) joint.trial(mine)[c] = code[c];
-      }
-    } else if (held.waits) {
+    if (joint.own.images[mine] < 0) take_task(joint, mine);
+    if (joint.own.images[mine] >= 0 && held.waits) {
       held.waits = false;
       begin_descent(joint, mine);
     }

@@ -8,8 +8,7 @@ namespace jpmap {
 
 // Whether a slot's candidate is x = A^T y.
 __device__ __forceinline__ bool published(const TileTask& held) {
-  const bool again = held.phase == TilePhase::kBegin || held.phase == TilePhase::kRemake;
-  return again && held.published;
+  return stands_alone(held) && held.published;
 }
 
 // Where G of up to sixteen slots stands: rows of an area, or where `forward` has left it.
@@ -83,7 +82,7 @@ __device__ __forceinline__ void update_slot(const TileJoint& joint, int slot, co
   const float* old = joint.x(slot, 0);
   float *x = joint.x(slot, 1), *decoded = joint.decoded(slot, 1);
   const Tie tie = tie_of(in, image);
-  const bool first = held.phase == TilePhase::kBegin, given = published(held);
+  const bool first = stands_alone(held), given = published(held);
   // Reads ahead of what waits for them and of the writes, which the compiler may not move them
   // past.
   constexpr int kAhead = 8;
@@ -177,7 +176,7 @@ __device__ __forceinline__ void project_slot(const TileJoint& joint, int row, in
   const float *old = joint.x(slot, 0), *decoded = joint.decoded(slot, 1);
   const float* y = in.y + joint.own.images[slot] * in.pixels;
   float* x = joint.x(slot, 1);
-  const bool first = held.phase == TilePhase::kBegin, given = published(held);
+  const bool first = stands_alone(held), given = published(held);
   added += row * split_stride(joint.run.at.pixels);
   constexpr int kAhead = 8;
   for (int begin = this_lane(); begin < joint.run.at.pixels; begin += 32 * kAhead) {

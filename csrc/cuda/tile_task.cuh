@@ -35,6 +35,7 @@ __device__ __forceinline__ void take_candidate(const TileJoint& joint, int slot,
   const int k = joint.run.net.latent;
   held.state ^= 1;
   held.gap = gap;
+  held.made = true;
   held.published = given;
   for (int c = 0; c < k; ++c) joint.code(slot)[c] = joint.trial(slot)[c];
 }
@@ -46,12 +47,20 @@ __device__ __forceinline__ void judge_candidate(const TileJoint& joint, int slot
   const TaskSettings& settings = joint.run.settings;
   if (held.phase == TilePhase::kBegin) {
     take_candidate(joint, slot, found.gap, held.published);
-    const bool encoder = joint.encodes(held.start);
-    go_on(joint, slot, begin_task(held.task, settings, encoder, found.objective), true);
+    go_on(joint, slot, begin_task(held.task, settings, true, found.objective), true);
+    return;
+  }
+  if (held.phase == TilePhase::kState) {
+    take_candidate(joint, slot, found.gap, false);
+    const int k = joint.run.net.latent;
+    for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.block.z[slot * k + c];
+    held.phase = TilePhase::kDescend;
     return;
   }
   if (held.phase == TilePhase::kRemake) {
     take_candidate(joint, slot, found.gap, held.published);
+    held.task.objective = found.objective;
+    held.phase = TilePhase::kWrite;
     return;
   }
   const bool taken = falls(found.objective, held.task.objective);
@@ -59,6 +68,48 @@ __device__ __forceinline__ void judge_candidate(const TileJoint& joint, int slot
       weighed(held.task, settings, found.objective, found.moved, joint.own.turn.converged[slot]);
   if (taken) take_candidate(joint, slot, found.gap, false);
   go_on(joint, slot, work, taken);
+}
+
+// One lane: what a descent has come to. f is J1 of its end with the best x: where that does not
+// fall nobody asks for the image, and of a start without the encoder not before the task has ended,
+// but to see whether a descent that was cut short stands still.
+__device__ __forceinline__ void close_descent(const TileJoint& joint, int slot) {
+  TileTask& held = joint.tasks[slot];
+  const bool converged = joint.own.turn.converged[slot];
+  const float found = as_objective(joint.own.turn.value[slot]);
+  const bool taken = falls(found, held.task.objective);
+  const int k = joint.run.net.latent;
+  if (taken && (joint.encodes(held.start) || (!converged && joint.run.settings.again))) {
+    if (held.made) return;  // to be weighed
+    held.phase = TilePhase::kState;
+    for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.code(slot)[c];
+    return;
+  }
+  const TaskWork work = weighed(held.task, joint.run.settings, found, 0, converged);
+  if (taken) {
+    held.made = held.published = false;
+    for (int c = 0; c < k; ++c) joint.code(slot)[c] = joint.trial(slot)[c];
+  }
+  go_on(joint, slot, work, false);
+}
+
+// One lane: an ended task leaves its image to the start that ends last, which writes the best one:
+// what it has not itself it makes of the code.
+__device__ __forceinline__ void conclude(const TileJoint& joint, int slot) {
+  TileTask& held = joint.tasks[slot];
+  const int64_t image = joint.own.images[slot], starts = joint.run.input.starts;
+  const int k = joint.run.net.latent;
+  bool own = true;
+  if (starts > 1) {
+    const bool last = note_end(joint.run.ends, image, held.start, starts, held.task, held.published,
+                               joint.code(slot), k);
+    if (!last) return take_task(joint, slot);
+    own = best_end(joint.run.ends, image, starts, held.task, held.published, joint.trial(slot),
+                   k) == held.start;
+  } else {
+    for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.code(slot)[c];
+  }
+  held.phase = own && held.made ? TilePhase::kWrite : TilePhase::kRemake;
 }
 
 // A warp a slot: the state to the results.
@@ -96,34 +147,21 @@ __device__ __forceinline__ void write_image(const TileJoint& joint, int slot) {
   }
 }
 
-// A warp a slot whose task has ended: writes its image, or leaves that to the start that ends last;
-// of the last one's image another start may be what is kept, which the slot makes again.
-__device__ __forceinline__ void end_task(const TileJoint& joint, int slot) {
-  TileTask& held = joint.tasks[slot];
-  const int64_t image = joint.own.images[slot], starts = joint.run.input.starts;
-  const int k = joint.run.net.latent, lane = this_lane();
-  bool writes = true, again = false;
-  if (starts > 1 && held.phase != TilePhase::kRemake) {
-    if (lane == 0) {
-      writes = note_end(joint.run.ends, image, held.start, starts, held.task, held.published,
-                        joint.code(slot), k);
-      if (writes) {
-        const int64_t best = best_end(joint.run.ends, image, starts, held.task, held.published,
-                                      joint.trial(slot), k);
-        again = best != held.start;
-      }
-    }
-    writes = __shfl_sync(0xffffffffu, writes, 0);
-    again = __shfl_sync(0xffffffffu, again, 0);
+// A warp: goes on with a slot whose descent or task has ended, which may write its image and begin
+// the next one. Waiting for memory as it does, it is left to every warp by itself.
+__device__ __forceinline__ void close_work(const TileJoint& joint, int slot) {
+  const TileTask& held = joint.tasks[slot];
+  __syncwarp();  // the lane that knows has told
+  if (this_lane() == 0) {
+    const bool ended = held.phase == TilePhase::kDescend && !held.waits;
+    if (ended && joint.block.images[slot] < 0) close_descent(joint, slot);
+    if (held.phase == TilePhase::kEnd) conclude(joint, slot);
   }
-  if (writes && !again) write_image(joint, slot);
-  __syncwarp();
-  if (lane != 0) return;
-  if (again) {
-    held.phase = TilePhase::kRemake;
-  } else {
-    joint.own.images[slot] = -1;
-  }
+  __syncwarp();  // the phase is known
+  if (held.phase != TilePhase::kWrite) return;
+  write_image(joint, slot);
+  __syncwarp();  // every lane has read whose image it is
+  if (this_lane() == 0) take_task(joint, slot);
 }
 
 // Whether the trial of a slot that weighs is its candidate: it is, unless it is the last trial of a
@@ -145,9 +183,8 @@ __device__ __forceinline__ void weigh(const TileJoint& joint) {
     const float* added = diagonal ? nullptr : project(joint, slots, rows, decoded, area);
     for (int row = this_warp(); row < rows; row += kMlpWarps) {
       const int slot = slots[row];
-      const TilePhase phase = joint.tasks[slot].phase;
       const int64_t image = joint.own.images[slot];
-      if (phase != TilePhase::kEnd && has_candidate(joint, slot, image)) {
+      if (has_candidate(joint, slot, image)) {
         const bool given = published(joint.tasks[slot]);
         double sums[kPointSums] = {};
         if (diagonal) {
@@ -169,20 +206,26 @@ __device__ __forceinline__ void weigh(const TileJoint& joint) {
               weighed_point(joint.run.input, joint.run.data.constant, image, given, sums,
                             joint.trial(slot), joint.code(slot), joint.run.net.latent));
         }
-        __syncwarp();
+        close_work(joint, slot);
       }
-      const TilePhase now = joint.tasks[slot].phase;
-      if (now == TilePhase::kEnd || now == TilePhase::kRemake) end_task(joint, slot);
     }
     __syncthreads();  // weighed
   }
 }
 
-// The first warp, a lane a slot: whose trials are accepted, and whether a system is to be proved.
+// The first warp, a lane a slot: whose trials are accepted, whose first states they are, and
+// whether a system is to be proved.
 __device__ __forceinline__ void choose_trials(const TileJoint& joint) {
   choose(joint.block, joint.run.data, joint.own.images);
   if (threadIdx.x >= 32) return;
   const int i = threadIdx.x;
+  if (i < joint.run.at.images && joint.block.images[i] >= 0 &&
+      joint.tasks[i].phase == TilePhase::kFirst) {
+    // Its work is the descent that it is at.
+    begin_task(joint.tasks[i].task, joint.run.settings, false,
+               as_objective(joint.block.slots[i].trial));
+    joint.tasks[i].phase = TilePhase::kDescend;
+  }
   const bool mine = i < joint.run.at.images && joint.block.images[i] >= 0 &&
                     joint.tasks[i].phase == TilePhase::kProve;
   const bool any = __any_sync(0xffffffffu, mine);
@@ -201,6 +244,7 @@ __device__ __forceinline__ void advance_tasks(const TileJoint& joint) {
     TileTask& held = joint.tasks[slot];
     if (held.phase != TilePhase::kProve) {
       advance<Algebra>(solve, joint.run.descent, out, scratch);
+      close_work(joint, slot);
       return;
     }
     const double promised = newton_promise<Algebra>(solve.system, scratch);
@@ -210,6 +254,7 @@ __device__ __forceinline__ void advance_tasks(const TileJoint& joint) {
       held.phase = TilePhase::kEnd;
       *solve.image = -1;
     }
+    close_work(joint, slot);
   });
 }
 

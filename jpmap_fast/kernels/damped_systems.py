@@ -36,7 +36,7 @@ def damped_solve(
         damping: mu [B], float64, >= 0; None for 0.
 
     Returns:
-        S [B, k], float64, NaN where H + mu I is not positive definite, and the share s [B], float32.
+        S [B, k], float64, NaN where H + mu I is not positive definite, and s [B], float32.
 
     Raises:
         ValueError: shapes or devices do not fit. TypeError: types do not.

@@ -168,9 +168,10 @@ def damped_solve(
 
 
 def with_share(matrix: Tensor, hessian: Tensor, share: Tensor | float) -> Tensor:
-    """``matrix`` + share (``hessian`` - ``matrix``), in float64; without, whatever ``hessian`` is."""
-    share = torch.as_tensor(share).to(matrix.device, torch.float64)
-    mixed = torch.lerp(matrix.double(), hessian.double(), share)
+    """M + share (``hessian`` - M) in float64, M the ``matrix``; that alone for a share of 0."""
+    if not isinstance(share, Tensor):
+        return torch.lerp(matrix.double(), hessian.double(), share)
+    mixed = torch.lerp(matrix.double(), hessian.double(), share.double())
     return torch.where(share > 0, mixed, matrix.double())
 
 

@@ -158,23 +158,29 @@ def _descend(image: _Image, z: Tensor, limits: JointLimits) -> tuple[Tensor, boo
     """``solvers.GaussNewton`` from z, and whether it converged."""
     resolution = 8 * torch.finfo(image.problem.y.dtype).eps
     f, g, matrix, share = image.system(z, limits.second_order)
-    mu, growth = limits.initial_damping * float(matrix.diagonal().max()), 2.0
+    mu, growth, moved = limits.initial_damping * float(matrix.diagonal().max()), 2.0, True
     for number in range(limits.max_steps + 1):
         newton = damped_solve(matrix[None], None, g[None])[0][0]
         if not (math.isfinite(f) and bool(newton.isfinite().all())):
             return z, False
         largest = float(matrix.diagonal().max())
-        size = float(newton.square().mean().sqrt())
-        if size <= limits.tolerance or float(g @ newton) <= resolution * abs(f) or mu > largest / resolution:
+        size, decrement = float(newton.square().mean().sqrt()), float(g @ newton)
+        stuck = mu > largest / resolution
+        if size <= limits.tolerance or decrement <= resolution * abs(f) or stuck:
             return z, True
         if number == limits.max_steps:
             break
-        if share == 1 and size**2 <= limits.tolerance:
-            return (z - newton if image.f(z - newton) < f else z), True
+        last = moved and share == 1 and size**2 <= limits.tolerance
+        if last and image.f(z - newton) < f:
+            return z - newton, True
+        if last:
+            mu, growth, moved = mu * growth, 2 * growth, False
+            continue
         d = -damped_solve(matrix[None], None, g[None], torch.tensor([mu]).double())[0][0]
         promised = 0.5 * float(d @ (mu * d - g))
         there = image.f(z + d)
-        if there < f:
+        moved = there < f
+        if moved:
             gain = (f - there) / promised
             mu, growth = mu * min(max(1 - (2 * gain - 1) ** 3, 1 / 3), 2.0), 2.0
             z = z + d

@@ -37,7 +37,7 @@ class _Rows(NamedTuple):
     matrix: Tensor
     newton: Tensor
     share: Tensor
-    last: Tensor  # whether the step to try is the last
+    last: Tensor  # whether the step to try ends the descent if f falls
     running: Tensor
 
 
@@ -126,9 +126,9 @@ class DeviceSteps:
         steps = rows.steps + (running & ~first)
         next_step = model.step(mu)
         done, finite = ended(f, mu, model, next_step, self.tolerance)
-        done |= rows.last
+        done |= rows.last & accept
         goes_on = running & finite & ~done & (steps < self.most)
-        d, last = next_step.or_last(goes_on, self.tolerance)
+        d, last = next_step.or_last(goes_on & accept, self.tolerance)
         return _Rows(
             z=torch.where(accept[:, None], trial, rows.z),
             f=f,

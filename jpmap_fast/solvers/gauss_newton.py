@@ -54,8 +54,8 @@ class GaussNewton:
     An image has converged when its undamped step H^{-1} g has root mean square at most
     ``tolerance`` (z has unit prior variance, so this is an absolute accuracy), or when the
     decrease that the model promises is below what f can resolve in the working precision. Where
-    s = 1 and the root mean square is at most the root of ``tolerance``, that step is tried and ends
-    the descent: Newton's next step is of the order of the square of the last.
+    s = 1 and the root mean square is at most the root of ``tolerance``, that step is tried and, if f
+    falls, ends the descent: Newton's next step is of the order of the square of the last.
 
     Args:
         tolerance: root mean square of the undamped step, > 0; of the last one's square.
@@ -198,6 +198,7 @@ class GaussNewton:
         f, model = self._model(objective, z, way)
         mu = self.initial_damping * model.largest
         growth = torch.full_like(mu, 2.0)
+        accept = alive
         for number in range(self._limit + 1):
             step = model.step(mu)
             done, finite = ended(f, mu, model, step, self.tolerance)
@@ -205,7 +206,7 @@ class GaussNewton:
             if number == self._limit:
                 break
             alive = alive & finite & ~done
-            d, last = step.or_last(alive, self.tolerance)
+            d, last = step.or_last(alive & accept, self.tolerance)
             promised = step.promised
             if working.finish(alive, z, f, count, converged):
                 objective, model = working.select(objective), working.select(model)
@@ -225,14 +226,15 @@ class GaussNewton:
             f = torch.where(accept, f_new, f)
             mu, growth = next_damping(mu, growth, (old - f_new) / promised, accept)
             count = count + alive
-            converged, alive = converged | last, alive & ~last
+            ends = accept & last
+            converged, alive = converged | ends, alive & ~ends
             if together:
                 assert isinstance(model, DirectModel)
                 model = there.where(accept, model)
                 continue
             # A refused step costs one decode, and so does the last: only what goes on from where it
             # has moved is expanded again.
-            moved = (accept & ~last).nonzero()[:, 0]
+            moved = (accept & ~ends).nonzero()[:, 0]
             if moved.numel():
                 model = model.renewed(moved, z, objective)
         z, f, count, converged = working.results(z, f, count, converged)

@@ -35,15 +35,16 @@ class Step:
     newton: Tensor | None = None
     exact: Tensor | None = None
 
-    def or_last(self, alive: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        """The steps to try [B, k], and which images they are the last of [B] bool.
+    def or_last(self, moved: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """The steps to try [B, k], and which of them end a descent if f falls [B] bool.
 
-        Where H is the Hessian and the square of the undamped step no larger than the tolerance,
-        which is the order of the step after it, that step is tried and ends the descent.
+        Of the images ``moved``, whose models are new: where H is the Hessian and the square of the
+        undamped step no larger than the tolerance, which is the order of the step after it, that
+        step is tried.
         """
         if self.newton is None or self.exact is None:
-            return self.d, torch.zeros_like(alive)
-        last = alive & self.exact & (self.size.square() <= tolerance)
+            return self.d, torch.zeros_like(moved)
+        last = moved & self.exact & (self.size.square() <= tolerance)
         return torch.where(last[:, None], self.newton, self.d), last
 
 
