@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch import Tensor
 import jpmap_fast as jf
 from jpmap_fast._timing import clocked
 from jpmap_fast._versions import device_name
-from jpmap_fast.algorithms import Algorithm, whole
+from jpmap_fast.algorithms import Algorithm
 
 WHOLE, LOOP = jf.JPMAP.run_whole, Algorithm.run_whole
 Call = Callable[[Tensor], jf.Result]
@@ -97,7 +96,6 @@ def main() -> None:
     # A GPU has a kernel for few images and one for many, which 65,536 fill.
     many = [1024, 8192, 65_536] if device.type == "cuda" else []
     batches = options.batches or [1, 16, 256, *many]
-    whole.LOOP_RECORDED = sys.maxsize  # the two are compared where a Restorer takes the loop, too
     prior = jf.load_prior("mnist", device=device)
     rows: list[dict[str, Any]] = []
     for name in DEGRADATIONS:

@@ -2,7 +2,7 @@
 # Everything that needs a GPU: build, tests marked cuda, sanitizers, benchmarks.
 # usage: benchmarks/gpu.sh OUTPUT_FOLDER [REFERENCE_FOLDER]
 # JPMAP_PARTS names the parts to run, all of them if unset; each ends within nine minutes, its build
-# included, but for "reproduce", which goes on where it stopped if the folder is kept:
+# included; "reproduce" goes on where it stopped if the folder is kept:
 #   tests_a tests_b older sanitizers_ops sanitizers_fused sanitizers_whole sanitizers_tiles benchmarks
 #   native draws encoder restorations faces linear_solver reproduce
 # "older" builds for 8.0 alone and tests what a newer device makes of that. JPMAP_SITE is a folder
@@ -51,12 +51,15 @@ if wanted older; then
   PYTHONPATH="$place/older" step "tests of a build for 8.0" $pytest -m cuda tests/test_mlp_cuda.py \
     tests/test_restorer.py tests/test_damped_solve.py tests/test_jpmap_tiles_cuda.py
 fi
-sanitized() { # PART CHOICE FILES: tests under every tool, four of them in seven minutes
+sanitized() { # PART CHOICE FILES: tests under every tool, all four at a time
   if wanted "$1" && command -v compute-sanitizer >/dev/null; then
+    local tools=()
     for tool in memcheck racecheck initcheck synccheck; do
-      step "$tool, $1" timeout 105 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 \
-        $pytest -m cuda -x -k "$2" "${@:3}"
+      (step "$tool, $1" timeout 450 compute-sanitizer --tool $tool --error-exitcode 9 \
+        --print-limit 5 $pytest -m cuda -x -k "$2" "${@:3}"; exit $failed) &
+      tools+=($!)
     done
+    for tool in "${tools[@]}"; do wait "$tool" || failed=1; done
   fi
 }
 small="not 4096 and not 70_000 and not graph and not opcheck and not 20000 and not 256-12288"
@@ -108,9 +111,21 @@ measured encoder encoder --faces 32 --singles 3 --limit 0.3
 measured restorations restorations --limit 0.3
 measured faces bench_faces --latency-limit 6 --baseline-seconds 45
 measured linear_solver bench_linear_solver --limit 0.3
-if wanted reproduce; then # needs deepinv
-  step reproduce python3 -m jpmap_fast.cli reproduce all --full --device cuda --no-progress \
+reproduced() {
+  step "reproduce $*" python3 -m jpmap_fast.cli reproduce "$@" --full --device cuda --no-progress \
     ${data:+--faces "$data/faces_test.npz"} --output "$out/reproduced"
+}
+if wanted reproduce; then # needs deepinv
+  # What others begin with, then side by side, then what measures time, and the report of all.
+  reproduced supervised
+  reproduced sigma-dvae encoder-accuracy faces-reconstruction &
+  reproduced convergence continuation &
+  reproduced denoising inpainting &
+  reproduced compressed-sensing faces-inpainting encoder-initialisation &
+  reproduced pnp-convergence candidates posterior generative-quality &
+  wait
+  reproduced speed
+  reproduced all
 fi
 echo "== $([ $failed = 0 ] && echo all passed || echo SOMETHING FAILED)"
 exit $failed

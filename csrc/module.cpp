@@ -52,6 +52,9 @@ PYBIND11_MODULE(_C, m) {
   for (int i = 0; i < jpmap::kHessianShares; ++i) shares[i] = jpmap::hessian_share(i);
   m.attr("hessian_shares") = shares;
   m.attr("model_left") = jpmap::kModelLeft;
+  m.attr("short_step") = jpmap::kShortStep;
+  m.def("longest_last_step", &jpmap::longest_last_step, pybind11::arg("tolerance"),
+        "Root mean square of a Newton step up to which it ends a descent.");
   m.attr("task_status") =
       pybind11::dict(pybind11::arg("CONVERGED") = static_cast<int>(jpmap::kConverged),
                      pybind11::arg("ITERATION_LIMIT") = static_cast<int>(jpmap::kIterationLimit),

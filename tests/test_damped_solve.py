@@ -59,6 +59,16 @@ def test_the_share_is_the_largest_that_leaves_a_third_of_the_matrix(device):
         torch.testing.assert_close(solution[:, 0], expected, rtol=1e-6, atol=0)
 
 
+def test_beside_a_minimum_it_is_the_hessian_alone(device):
+    # Positive definite and far from firm: taken where its own step is no longer than 0.1.
+    matrix = torch.full((4, 1, 1), 3.0, device=device)
+    hessian = torch.tensor([0.5, 0.5, -0.5, 0.5], device=device)[:, None, None]
+    gradient = torch.tensor([0.049, 0.051, 0.001, torch.nan], device=device)[:, None]
+    solution, share = kernels.damped_solve(matrix, hessian, gradient)
+    assert share.tolist() == [1, 0.5, 0.5, 0.5]
+    assert float(solution[0]) == pytest.approx(0.098)
+
+
 def test_one_image_does_not_spoil_another(device):
     matrix, hessian, gradient, damping = systems(8, device)
     clean, _ = kernels.damped_solve(matrix, hessian, gradient, damping)

@@ -78,16 +78,22 @@ def test_what_is_cut_short_says_so(name, changed, status):
 
 
 @pytest.mark.parametrize("name", ["inpainting", "compressed-sensing"])
-@pytest.mark.parametrize("changed", [{"max_steps": 1, "move": 0.02}, {"max_steps": 2}, {}])
-def test_goes_on_without_an_encoder_as_long_as_float64_does(name, changed):
+@pytest.mark.parametrize("move", [0.3, 0.1, 0.03])
+def test_goes_on_without_an_encoder_as_long_as_float64_does(name, move):
     """Points are made late there; one is asked how far a descent that was cut short has moved."""
     given, exact = both(name, encoder=False)
-    z = torch.randn(6, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    limits = replace(FLOAT_LIMITS, **changed)
-    ends_alike(given, exact, z, limits)
-    found, expected = mlp_jpmap(given, z.float().cuda(), limits), mlp_jpmap(exact, z, limits)
+    draws = torch.Generator().manual_seed(0)
+    z = torch.randn(6, 1, 3, generator=draws, dtype=torch.float64)
+    # Beside a minimum, by Gauss-Newton's steps: elsewhere rounding decides how many there are.
+    near = mlp_jpmap(exact, z, FLOAT_LIMITS).z[:, None]
+    near = near + 0.3 * torch.randn(near.shape, generator=draws.manual_seed(1), dtype=near.dtype)
+    limits = replace(FLOAT_LIMITS, max_steps=1, move=move, second_order=False)
+    ends_alike(given, exact, near, limits)
+    found, expected = (
+        mlp_jpmap(of, start, limits) for of, start in ((given, near.float().cuda()), (exact, near))
+    )
     assert torch.equal(found.iterations.cpu(), expected.iterations)
-    assert int(expected.iterations.max()) > 1 or not changed
+    assert int(expected.iterations.max()) > 1
 
 
 def repeated(given: MLPJoint, batch: int) -> tuple[MLPJoint, torch.Tensor]:

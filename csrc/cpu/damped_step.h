@@ -38,6 +38,11 @@ class DampedSolver {
   float choose(double* matrix, const double* hessian, double damping, const double* vector,
                double* x) {
     float share = 0;
+    if (solve(hessian, 0, vector, x)) {
+      double squared = 0;
+      for (int64_t c = 0; c < size_; ++c) squared += x[c] * x[c];
+      if (is_short(squared, size_)) share = 1;
+    }
     for (int i = 0; i < kHessianShares && share == 0; ++i) {
       if (is_firm(matrix, hessian, hessian_share(i))) share = hessian_share(i);
     }

@@ -89,6 +89,20 @@ __device__ void substitute(const Factor& f) {
   __syncwarp();
 }
 
+// Whether the Hessian is positive definite and its own step short: every thread gets the answer.
+template <class T>
+__device__ bool steps_short(const Factor& f, const T* matrix, const T* hessian, const T* gradient) {
+  load(f, matrix, hessian, 1.0f, 0, 0);
+  const bool positive = factorise(f);
+  double squared = 0;
+  if (positive && threadIdx.x < 32) {
+    for (int i = threadIdx.x; i < f.k; i += 32) f.right[i] = gradient[i];
+    substitute(f);
+    for (int i = 0; i < f.k; ++i) squared += f.right[i] * f.right[i];
+  }
+  return __syncthreads_or(positive && threadIdx.x < 32 && is_short(squared, f.k));
+}
+
 // A block owns one image.
 template <class T>
 __global__ void __launch_bounds__(kThreads) damped_solve_kernel(const Arguments<T> a) {
@@ -97,9 +111,9 @@ __global__ void __launch_bounds__(kThreads) damped_solve_kernel(const Arguments<
   double* vectors = shared + a.k * (a.k + 1) / 2;
   const Factor f{shared, vectors, vectors + a.k, a.k};
   const double damping = a.damping == nullptr ? 0 : a.damping[b];
-  const T* matrix = a.matrix + b * a.k * a.k;
+  const T *matrix = a.matrix + b * a.k * a.k, *gradient = a.gradient + b * a.k;
   const T* hessian = a.hessian == nullptr ? nullptr : a.hessian + b * a.k * a.k;
-  float share = 0;
+  float share = hessian != nullptr && steps_short(f, matrix, hessian, gradient) ? 1.0f : 0.0f;
   for (int i = 0; hessian != nullptr && i < kHessianShares && share == 0; ++i) {
     load(f, matrix, hessian, hessian_share(i), kModelLeft, 0);
     if (factorise(f)) share = hessian_share(i);
@@ -109,7 +123,7 @@ __global__ void __launch_bounds__(kThreads) damped_solve_kernel(const Arguments<
   const bool solved = factorise(f);
   if (threadIdx.x == 0) a.share[b] = share;
   if (threadIdx.x >= 32) return;
-  for (int i = threadIdx.x; i < a.k; i += 32) f.right[i] = a.gradient[b * a.k + i];
+  for (int i = threadIdx.x; i < a.k; i += 32) f.right[i] = gradient[i];
   if (solved) substitute(f);
   for (int i = threadIdx.x; i < a.k; i += 32) {
     a.solution[b * a.k + i] = solved ? f.right[i] : nan("");

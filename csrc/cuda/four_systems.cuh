@@ -30,6 +30,7 @@ class FourSystems {
   __device__ FourSystems(const MlpSystem& system, const Damping& damping, double*) {
     static_assert(kHessianShares + 1 == 4);
     const int i = group_.lane, k = system.k, mine = lane() / 8;
+    unknowns_ = k;
     const bool inside = i < k;
     const float part = mine < kHessianShares ? hessian_share(mine) : 0.0f;
     // Rows and columns beyond k are those of the identity.
@@ -89,6 +90,8 @@ class FourSystems {
     for (int i = kHessianShares - 1; i >= 0; --i) {
       if (second_order && (firm_ >> 8 * i & 1)) share = hessian_share(i);
     }
+    const double squared = from(0, mine_.squared);  // of the Hessian's own step
+    if (second_order && (positive_ & 1) && is_short(squared, unknowns_)) share = 1.0f;
     choose(share);
     return {(positive_ >> chosen_ & 1) != 0, from(chosen_, mine_.decrement),
             from(chosen_, mine_.squared)};
@@ -114,7 +117,7 @@ class FourSystems {
     double largest, damping, newton, x, decrement, squared, promised;
   } mine_;
   unsigned firm_, positive_, damped_positive_;  // a bit a lane
-  int chosen_;                                  // the first lane of the chosen H
+  int chosen_, unknowns_;                       // the first lane of the chosen H
   double step_;
 
   // A lane's rows of its system, with their right sides, then solutions; of what is only to be

@@ -32,17 +32,15 @@ class OneSystem {
 
   __device__ NewtonStep newton(bool second_order) {
     float share = 0.0f;
+    if (second_order && solve(1.0f, 0) && is_short(squared(), system_.k)) share = 1.0f;
     for (int i = 0; second_order && i < kHessianShares && share == 0.0f; ++i) {
       if (factorise(hessian_share(i), kModelLeft, 0)) share = hessian_share(i);
     }
     const bool solved = solve(share, 0);
     choose(share);
-    double decrement = 0, squared = 0;
-    for (int c = group_.lane; c < system_.k; c += 32) {
-      decrement += system_.gradient[c] * x_[c];
-      squared += x_[c] * x_[c];
-    }
-    return {solved, group_.sum(decrement), group_.sum(squared)};
+    double decrement = 0;
+    for (int c = group_.lane; c < system_.k; c += 32) decrement += system_.gradient[c] * x_[c];
+    return {solved, group_.sum(decrement), squared()};
   }
 
   __device__ void undamped() {}  // where it is
@@ -60,6 +58,12 @@ class OneSystem {
   __device__ double step(int c) const { return x_[c]; }
 
  private:
+  __device__ double squared() const {
+    double sum = 0;
+    for (int c = group_.lane; c < system_.k; c += 32) sum += x_[c] * x_[c];
+    return group_.sum(sum);
+  }
+
   const MlpSystem system_;
   const Damping rule_;
   const LaneGroup<32> group_;

@@ -25,11 +25,6 @@ WATCHED = 64
 # there the passes of one call are shared by too few tasks. Not for what is recorded, whose program
 # may have other threads.
 _LOOP = (4, 24)
-# Tasks of a recorded call of a GPU beyond which the loop is up to 13% quicker, as
-# benchmarks/bench_whole.py compares them: its launches have registers for descents alone, and what
-# is recorded has no host in it that a GPU would wait for. It takes ten times the memory, which a
-# call that is not recorded would have to ask for each time: there it is one call for any number.
-LOOP_RECORDED = 8_192
 
 
 def run_whole(
@@ -63,8 +58,6 @@ def run_whole(
     tasks = problem.batch * number
     of_cpu = problem.y.device.type == "cpu"
     if of_cpu and not keep and _LOOP[0] < tasks / torch.get_num_threads() < _LOOP[1]:
-        return None
-    if keep and not of_cpu and tasks > LOOP_RECORDED:
         return None
     if keep and not encoder and (of_cpu or tasks > LOW_LATENCY_DESCENTS):
         return None  # an encoder that is not asked is an empty list, and those no package holds

@@ -12,9 +12,16 @@ _ops = torch.ops.jpmap
 
 MAX_DAMPED_SYSTEM: int = _C.max_damped_system
 
-# Of the Hessian in H, the largest first, and what is to be left of M: see ``damped_solve``.
+# Of the Hessian in H, the largest first, what is to be left of M, and what is short: see
+# ``damped_solve``.
 HESSIAN_SHARES: tuple[float, ...] = _C.hessian_shares
 MODEL_LEFT: float = _C.model_left
+SHORT_STEP: float = _C.short_step
+
+
+def longest_last_step(tolerance: float) -> float:
+    """The root mean square up to which a Newton step ends a descent of ``GaussNewton``."""
+    return float(_C.longest_last_step(tolerance))
 
 
 def damped_solve(
@@ -25,8 +32,9 @@ def damped_solve(
 ) -> tuple[Tensor, Tensor]:
     r"""S = (H + mu I)^{-1} g of every image, by Cholesky in double.
 
-    H is M + s (``hessian`` - M), M the ``matrix`` and s the largest of 1, 1/2 and 1/4 with which
-    H - M/3 is positive definite; else H is M.
+    H is ``hessian`` where that is positive definite and its step ``hessian``^{-1} g has a root mean
+    square of at most 0.1. Elsewhere it is M + s (``hessian`` - M), M the ``matrix`` and s the
+    largest of 1, 1/2 and 1/4 with which H - M/3 is positive definite, or else M.
 
     Args:
         matrix: symmetric positive definite [B, k, k], k <= 128, float32 or float64; of it and of

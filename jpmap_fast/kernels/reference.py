@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
-from jpmap_fast.kernels.damped_systems import HESSIAN_SHARES, MODEL_LEFT
+from jpmap_fast.kernels.damped_systems import HESSIAN_SHARES, MODEL_LEFT, SHORT_STEP
 from jpmap_fast.kernels.mlp import MLPLeastSquares
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
 from jpmap_fast.kernels.products import solved_by
@@ -161,6 +161,10 @@ def damped_solve(
             firm = with_share(matrix, hessian, wanted) - MODEL_LEFT * matrix.double()
             _, failed = torch.linalg.cholesky_ex(firm)
             share = torch.where(failed == 0, wanted, share)
+        factor, failed = torch.linalg.cholesky_ex(hessian.double())
+        newton = solved_by(factor, gradient.double()[:, :, None])[:, :, 0]
+        short = newton.square().mean(dim=1) <= SHORT_STEP**2
+        share = torch.where((failed == 0) & short, 1.0, share)
         system = with_share(matrix, hessian, share[:, None, None])
     factor, failed = torch.linalg.cholesky_ex(system + shift)
     solution = solved_by(factor, gradient.double()[:, :, None])[:, :, 0]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
+from jpmap_fast.kernels.damped_systems import longest_last_step
 from jpmap_fast.kernels.jpmap import JointEnd, JointLimits, MLPJoint
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
 from jpmap_fast.kernels.reference import damped_solve, layers_of, with_share
@@ -170,7 +171,7 @@ def _descend(image: _Image, z: Tensor, limits: JointLimits) -> tuple[Tensor, boo
             return z, True
         if number == limits.max_steps:
             break
-        last = moved and share == 1 and size**2 <= limits.tolerance
+        last = moved and share == 1 and size <= longest_last_step(limits.tolerance)
         if last and image.f(z - newton) < f:
             return z - newton, True
         if last:

@@ -46,19 +46,21 @@ class GaussNewton:
 
     H is M + s (f'' - M), M = I + J^T W J the Gauss-Newton matrix and f'' the Hessian of f, s the
     largest of 1, 1/2 and 1/4 with which H - M/3 is positive definite, else 0
-    (``second_order=False``: always 0). Near a minimum s is 1 as a rule, and the steps are Newton's.
-    For an MLP the Hessian costs little more: each layer adds A^T diag(c f'') A, with A the tangents
-    of its pre-activations and c the cotangents of its outputs. Decoders that do not offer it (see
+    (``second_order=False``: always 0). Where f'' is positive definite and its own step is short, of
+    a root mean square of at most 0.1, s is 1: beside a minimum the steps are Newton's. For an MLP
+    the Hessian costs little more: each layer adds A^T diag(c f'') A, with A the tangents of its
+    pre-activations and c the cotangents of its outputs. Decoders that do not offer it (see
     ``Decoder.expand``) do without.
 
     An image has converged when its undamped step H^{-1} g has root mean square at most
     ``tolerance`` (z has unit prior variance, so this is an absolute accuracy), or when the
     decrease that the model promises is below what f can resolve in the working precision. Where
-    s = 1 and the root mean square is at most the root of ``tolerance``, that step is tried and, if f
-    falls, ends the descent: Newton's next step is of the order of the square of the last.
+    s = 1 and the root mean square is at most 30 ``tolerance`` and the root of ``tolerance`` / 10,
+    that step is tried and ends the descent if f falls: Newton's next step is of the order of the
+    square of the last.
 
     Args:
-        tolerance: root mean square of the undamped step, > 0; of the last one's square.
+        tolerance: root mean square of the undamped step, > 0.
         max_steps: trial steps an image at most, >= 1; None for 200, or 25 where a CUDA graph has to
             execute every one of them (a ``Sampler`` of a decoder without a compiled solve).
         initial_damping: first mu over the largest diagonal entry of H, > 0.

@@ -12,6 +12,7 @@ from torch import Tensor
 from jpmap_fast import kernels
 from jpmap_fast._conjugate_gradient import conjugate_gradient
 from jpmap_fast.kernels import reference
+from jpmap_fast.kernels.damped_systems import longest_last_step
 from jpmap_fast.objective import LatentObjective
 
 
@@ -38,13 +39,12 @@ class Step:
     def or_last(self, moved: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """The steps to try [B, k], and which of them end a descent if f falls [B] bool.
 
-        Of the images ``moved``, whose models are new: where H is the Hessian and the square of the
-        undamped step no larger than the tolerance, which is the order of the step after it, that
-        step is tried.
+        Of the images ``moved``, whose models are new: where H is the Hessian and the undamped step
+        no longer than ``longest_last_step``, it is tried.
         """
         if self.newton is None or self.exact is None:
             return self.d, torch.zeros_like(moved)
-        last = moved & self.exact & (self.size.square() <= tolerance)
+        last = moved & self.exact & (self.size <= longest_last_step(tolerance))
         return torch.where(last[:, None], self.newton, self.d), last
 
 
