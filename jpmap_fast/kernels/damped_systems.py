@@ -67,6 +67,12 @@ def damped_solve(
     return solution, share
 
 
+def with_share(matrix: Tensor, hessian: Tensor, share: Tensor) -> Tensor:
+    """H of a share s [B]: M + s (``hessian`` - M), M the ``matrix``; M alone where s is 0."""
+    share = share.to(matrix.dtype)[:, None, None]
+    return torch.where(share > 0, torch.lerp(matrix, hessian, share), matrix)
+
+
 @torch.library.register_fake("jpmap::damped_solve")
 def _(
     matrix: Tensor, hessian: Tensor | None, gradient: Tensor, damping: Tensor | None

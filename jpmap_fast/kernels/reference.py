@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
-from jpmap_fast.kernels.damped_systems import HESSIAN_SHARES, MODEL_LEFT, SHORT_STEP
+from jpmap_fast.kernels.damped_systems import (
+    HESSIAN_SHARES,
+    MODEL_LEFT,
+    SHORT_STEP,
+    with_share,
+)
 from jpmap_fast.kernels.mlp import MLPLeastSquares
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
 from jpmap_fast.kernels.products import solved_by
@@ -158,25 +163,17 @@ def damped_solve(
     share = gradient.new_zeros(gradient.shape[0], dtype=torch.float32)
     if hessian is not None:
         for wanted in reversed(HESSIAN_SHARES):
-            firm = with_share(matrix, hessian, wanted) - MODEL_LEFT * matrix.double()
-            _, failed = torch.linalg.cholesky_ex(firm)
+            firm = torch.lerp(matrix.double(), hessian.double(), wanted)
+            _, failed = torch.linalg.cholesky_ex(firm - MODEL_LEFT * matrix.double())
             share = torch.where(failed == 0, wanted, share)
         factor, failed = torch.linalg.cholesky_ex(hessian.double())
         newton = solved_by(factor, gradient.double()[:, :, None])[:, :, 0]
         short = newton.square().mean(dim=1) <= SHORT_STEP**2
         share = torch.where((failed == 0) & short, 1.0, share)
-        system = with_share(matrix, hessian, share[:, None, None])
+        system = with_share(matrix.double(), hessian.double(), share)
     factor, failed = torch.linalg.cholesky_ex(system + shift)
     solution = solved_by(factor, gradient.double()[:, :, None])[:, :, 0]
     return torch.where((failed == 0)[:, None], solution, torch.nan), share
-
-
-def with_share(matrix: Tensor, hessian: Tensor, share: Tensor | float) -> Tensor:
-    """M + share (``hessian`` - M) in float64, M the ``matrix``; that alone for a share of 0."""
-    if not isinstance(share, Tensor):
-        return torch.lerp(matrix.double(), hessian.double(), share)
-    mixed = torch.lerp(matrix.double(), hessian.double(), share.double())
-    return torch.where(share > 0, mixed, matrix.double())
 
 
 def mlp_log_likelihood(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
-from jpmap_fast.kernels.damped_systems import longest_last_step
+from jpmap_fast.kernels.damped_systems import longest_last_step, with_share
 from jpmap_fast.kernels.jpmap import JointEnd, JointLimits, MLPJoint
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
-from jpmap_fast.kernels.reference import damped_solve, layers_of, with_share
+from jpmap_fast.kernels.reference import damped_solve, layers_of
 
 CONVERGED, ITERATION_LIMIT, TOLERANCE_LIMIT, FAILED, COVERED = 0, 1, 2, 5, 7
 NOTHING_LEFT = 1e-4
@@ -123,7 +123,7 @@ class _Image:
         g, share = z + pull, torch.zeros(1)
         if second_order:
             share = damped_solve(matrix[None], hessian[None], g[None])[1]
-        return f, g, with_share(matrix, hessian, share), float(share)
+        return f, g, with_share(matrix[None], hessian[None], share)[0], float(share)
 
     def _compared(self, out: Tensor, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """J, df/dout and the weight of each output in the Gauss-Newton matrix."""

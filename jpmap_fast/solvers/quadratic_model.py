@@ -12,7 +12,7 @@ from torch import Tensor
 from jpmap_fast import kernels
 from jpmap_fast._conjugate_gradient import conjugate_gradient
 from jpmap_fast.kernels import reference
-from jpmap_fast.kernels.damped_systems import longest_last_step
+from jpmap_fast.kernels.damped_systems import longest_last_step, with_share
 from jpmap_fast.objective import LatentObjective
 
 
@@ -118,8 +118,7 @@ class DirectModel:
         f, gradient, matrix, hessian = objective.newton_system(z, second_order)
         newton, share = _solve(matrix, hessian, gradient, None)
         if hessian is not None:
-            some = share.to(matrix.dtype)[:, None, None]
-            matrix = torch.where(some > 0, torch.lerp(matrix, hessian, some), matrix)
+            matrix = with_share(matrix, hessian, share)
         return f, cls(gradient, matrix, newton, share, second_order)
 
     @property
