@@ -188,6 +188,11 @@ inline const bool* check_active(const char* op, const std::optional<Tensor>& act
   return read<bool>(*active);
 }
 
+// Minima that descents are not to go back to: `known` as z, nothing for none.
+inline void check_known(const char* op, const std::optional<Tensor>& known, const Tensor& z) {
+  if (known.has_value()) check(op, "known", *known, z, {z.size(0), z.size(1)});
+}
+
 // Whether the `tangents` of layers in panels are there. Where there are none a package has other
 // tensors in their place, since it holds no empty list.
 inline bool has_bfloat16(const std::vector<Tensor>& tangents) {

@@ -34,6 +34,17 @@ JPMAP_SHARED bool is_last_step(float share, double size, double tolerance) {
   return share == 1.0f && size <= longest_last_step(tolerance);
 }
 
+// A descent is on its way to a known minimum where its Newton step has a root mean square of up to
+// kBackStep and ends nearer to it than kNear of its length.
+constexpr double kBackStep = 0.3, kNear = 0.5;
+
+// Whether it is, by the squares of the step and of what lies between its end and the minimum, whose
+// numbers are NaN where none is known. Only where H is the Hessian itself.
+JPMAP_SHARED bool leads_back(float share, double squared, double apart, int64_t k) {
+  return share == 1.0f && squared <= kBackStep * kBackStep * static_cast<double>(k) &&
+         apart <= kNear * kNear * squared;
+}
+
 // Bytes of shared memory for k unknowns: the lower triangle in double, row after row, and two
 // vectors. The largest system takes 68 kB, which every device of compute capability 8.0 and up has.
 inline int64_t damped_shared_memory(int64_t k) { return 8 * (k * (k + 1) / 2 + 2 * k); }

@@ -6,7 +6,8 @@
 //
 //   kEncode             the code mu_phi(x), while the encoder is asked
 //     kWeigh            candidate 1: its best x and J1, while iterations < n1
-//     kDescendFromCode  candidate 2, while iterations < n2, if no other has been taken
+//     kDescendFromCode  candidate 2, while iterations < n2, if no other has been taken; given up
+//                       where it leads back to a z that a descent has converged to
 //   kDescendFromState   candidate 3, if neither has been taken and z is at no minimum
 //
 // each taken where J1 falls. Where nothing is left to do the task ends; kProve comes before where
@@ -69,6 +70,9 @@ JPMAP_SHARED TaskWork tries(Task& t, int candidate) {
   if (candidate == 1) return TaskWork::kWeigh;
   return candidate == 2 ? TaskWork::kDescendFromCode : TaskWork::kDescendFromState;
 }
+
+// Whether the descent at work is given up where it leads back to the state.
+JPMAP_SHARED bool knows_minimum(const Task& t) { return t.trying == 2 && t.solved; }
 
 JPMAP_SHARED TaskWork begin_iteration(Task& t, const TaskSettings& s) {
   t.rejected = false;

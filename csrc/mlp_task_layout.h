@@ -26,20 +26,34 @@ struct TileTask {
   int64_t start;
   TilePhase phase;
   float gap;       // of the state
-  int state;       // which of its slot's two points is the state; the other is the candidate
+  int points[2];   // where the block's memory has its state and its candidate
   bool made;       // the state is a point; else its code and J1 are all that is known
   bool published;  // the state, or what is made again, has x = A^T y
   bool waits;      // a descent or proof begins with the next turn, whose forward pass it needs
+};
+
+// A task that waits for the encoder beside the slots, or has been told its code; an empty place has
+// a point nevertheless.
+struct alignas(16) TilePlace {
+  TileTask task;
+  long long image;
+  float code[kMaxLatent], told[kMaxLatent];  // of the state, and what the encoder says
 };
 
 struct MlpTaskLayout : MlpLayout {
   // Rows that pass through encoder, decoder or measuring matrix together.
   static constexpr int kRows = 16;
 
-  int pixels;                  // of an image, padded: the decoder's last stride
-  int point_x[2], point_g[2];  // of a slot's two points in its workspace: x and G, padded by zeros
-  int64_t state_codes;         // bytes from the start of shared memory: float [images][k]
-  int64_t tasks;               // and TileTask [images]
+  int pixels;           // of an image, padded: the decoder's last stride
+  int point;            // floats of a point: x and G, padded by zeros
+  int64_t state_codes;  // bytes from the start of shared memory: float [images][k]
+  int64_t tasks;        // and TileTask [images]
+
+  int ring;  // places for tasks that ask the encoder
+
+  // A block's workspace, in floats: its slots, points, two of a slot and one of a place, and
+  // TilePlace [ring].
+  int64_t points, places, block;
 
   // An encoder that is not asked has no layers.
   MlpTaskLayout(const MlpShape& net, const MlpShape& decoder, const MlpShape& encoder,
@@ -59,11 +73,11 @@ struct MlpTaskLayout : MlpLayout {
     tasks = state_codes + 4 * codes;
     bytes = (tasks + images * static_cast<int64_t>(sizeof(TileTask)) + 15) / 16 * 16;
     pixels = static_cast<int>(decoder.strides[decoder.count - 1]);
-    for (int i = 0; i < 2; ++i) {
-      point_x[i] = slot + 2 * i * pixels;
-      point_g[i] = point_x[i] + pixels;
-    }
-    slot += 4 * pixels;
+    point = 2 * pixels;
+    ring = (images + 1) / 2;
+    points = static_cast<int64_t>(images) * slot;
+    places = points + static_cast<int64_t>(2 * images + ring) * point;
+    block = places + ring * static_cast<int64_t>(sizeof(TilePlace) / sizeof(float));
   }
 };
 

@@ -53,6 +53,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("hessian_shares") = shares;
   m.attr("model_left") = jpmap::kModelLeft;
   m.attr("short_step") = jpmap::kShortStep;
+  m.attr("back_step") = jpmap::kBackStep;
+  m.attr("near") = jpmap::kNear;
   m.def("longest_last_step", &jpmap::longest_last_step, pybind11::arg("tolerance"),
         "Root mean square of a Newton step up to which it ends a descent.");
   m.attr("task_status") =

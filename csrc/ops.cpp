@@ -26,7 +26,8 @@ STABLE_TORCH_LIBRARY(jpmap, m) {
       "mlp_restore(Tensor z, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, "
       "Tensor[] biases, int[] activations, Tensor target, Tensor weight, Tensor? scale, "
       "Tensor? constant, Tensor? law, float tolerance, int max_steps, float initial_damping, "
-      "bool second_order, Tensor? active, bool low_latency) -> (Tensor, Tensor, Tensor, Tensor)");
+      "bool second_order, Tensor? active, Tensor? known, bool low_latency) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "mlp_jpmap(Tensor y, Tensor? mask, Tensor? values, Tensor? lost, Tensor beta, Tensor sigma, "
       "Tensor starts, Tensor[] weights, Tensor[] adjoints, Tensor[] tangents, Tensor[] biases, "

@@ -51,7 +51,7 @@ def ends(
 ) -> LatentSolution:
     f, z = descents()
     with torch.no_grad(), _capture._looping(loops):
-        return solver._fixed(f, z, active, solver.plan(f, z))
+        return solver._fixed(f, z, active, solver.plan(f, z), None)
 
 
 @pytest.mark.parametrize("most", [1, 3, 80])
@@ -91,7 +91,7 @@ def test_an_image_without_a_finite_start_ends_at_once():
     z[5] = torch.nan
     solver = GaussNewton(fused=False, linear_solver="direct")
     with torch.no_grad(), _capture._looping(HostLoops()):
-        found = solver._fixed(f, z, None, solver.plan(f, z))
+        found = solver._fixed(f, z, None, solver.plan(f, z), None)
     others = torch.arange(ROWS) != 5
     assert not bool(found.converged[5]) and int(found.steps[5]) == 0
     assert not bool(torch.isfinite(found.objective[5])) and bool(found.converged[others].all())

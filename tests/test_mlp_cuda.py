@@ -291,7 +291,7 @@ def test_arguments_on_another_device_are_refused(name, where):
     with pytest.raises(RuntimeError, match=f"on the device of the first argument.*got {where}"):
         torch.ops.jpmap.mlp_gauss_newton(*given.values())
     with pytest.raises(RuntimeError, match="on the device of the first argument"):
-        torch.ops.jpmap.mlp_restore(*given.values(), *SOLVE, None, False)
+        torch.ops.jpmap.mlp_restore(*given.values(), *SOLVE, None, None, False)
 
 
 @pytest.mark.parametrize("where", OTHER_DEVICES)
@@ -303,7 +303,7 @@ def test_float16_tangents_and_active_on_another_device_are_refused(where):
         torch.ops.jpmap.mlp_gauss_newton(*given.values())
     active = torch.ones(3, dtype=torch.bool, device=where)
     with pytest.raises(RuntimeError, match="expected active on the device"):
-        torch.ops.jpmap.mlp_restore(*arguments().values(), *SOLVE, active, False)
+        torch.ops.jpmap.mlp_restore(*arguments().values(), *SOLVE, active, None, False)
 
 
 def off_by_one(tensor: torch.Tensor) -> torch.Tensor:
@@ -358,6 +358,23 @@ def test_solve_in_a_cuda_graph_on_a_side_stream():
     assert torch.equal(captured[0], expected[0])
 
 
+@pytest.mark.parametrize("low_latency", [False, True])
+@pytest.mark.parametrize("sizes", [(6, 64, 96), (20, 64, 96)])
+def test_descents_back_to_known_minima_are_given_up_as_in_float64(sizes, low_latency):
+    f, z = problem(60, sizes, dtype=torch.float32)
+    ends = GaussNewton(tolerance=1e-6).minimise(f, z)
+    generator = torch.Generator().manual_seed(1)
+    near = ends.z + 0.1 * torch.randn(z.shape, generator=generator)
+    known = torch.where(torch.arange(60)[:, None] % 4 > 0, ends.z, torch.nan)
+    expected = GaussNewton().minimise(in_double(f), near.double(), known=known.double())
+    given = (near.cuda(), fused(on_gpu(f)), 1e-4, 200, 0.1, True, None, low_latency)
+    steps, converged = (part.cpu() for part in mlp_restore(*given, known=known.cuda())[2:])
+    assert int((~expected.converged).sum()) > 30
+    assert int((converged == expected.converged).sum()) >= 58
+    assert int(((steps - expected.steps).abs() <= 1).sum()) >= 57
+    assert bool(mlp_restore(*given)[3].all())
+
+
 def test_opcheck():
     f, z = problem(3, dtype=torch.float32, scale="shared")
     g = fused(on_gpu(f))
@@ -365,7 +382,7 @@ def test_opcheck():
     common = (z.cuda(), *network, g.network.codes, g.target, g.weight, g.scale, g.constant, g.law)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
     torch.library.opcheck(
-        torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, False)
+        torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, None, False)
     )
 
 

@@ -236,7 +236,7 @@ def test_opcheck(dtype):
     common = (z, *network, g.network.codes, g.target, g.weight, g.scale, g.constant, g.law)
     torch.library.opcheck(torch.ops.jpmap.mlp_gauss_newton.default, common)
     torch.library.opcheck(
-        torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, False)
+        torch.ops.jpmap.mlp_restore.default, (*common, 1e-4, 20, 0.1, True, None, None, False)
     )
 
 

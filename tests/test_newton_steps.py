@@ -44,7 +44,7 @@ def test_torch_and_compiled_descents_take_the_same_steps(descents):
         compiled = GaussNewton().minimise(f, starts)
         plain = GaussNewton(fused=False).minimise(f, starts)
         assert compiled.path == "compiled" and plain.path != "compiled"
-        recorded = DeviceSteps(1e-4, 0.1, True, 200, 80)(f, starts, None)
+        recorded = DeviceSteps(1e-4, 0.1, True, 200, 80)(f, starts)
         for steps, z in ((plain.steps, plain.z), (recorded[2], recorded[0])):
             # Rounding decides between two minima for few.
             same = steps == compiled.steps

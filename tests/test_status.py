@@ -77,8 +77,8 @@ def test_nothing_that_converged_is_descended_again(method, monkeypatch):
     again = []
     solve = GaussNewton.minimise
 
-    def watched(self, objective, z, scale=None):
-        found = solve(self, objective, z, scale)
+    def watched(self, objective, z, scale=None, known=None):
+        found = solve(self, objective, z, scale, known)
         again.extend(found.steps[found.converged].tolist())
         return found
 

@@ -30,6 +30,7 @@ struct Descent {
   double objective, damping, growth, promised;
   int64_t steps;
   std::vector<double> z, trial, gradient, matrix, hessian, step;
+  std::vector<double> known;  // a minimum that it is not to descend to again; empty for none
 };
 
 template <class T>
@@ -49,8 +50,9 @@ class DescentTile {
   bool full() const { return active_ == static_cast<int64_t>(descents_.size()); }
   int64_t active() const { return active_; }
 
-  // Takes a descent from `start` in; the tile must not be full.
-  void begin(int64_t owner, int64_t image, const T* start) {
+  // Takes a descent from `start` in, which ends where it leads back to `known`, null for nowhere;
+  // the tile must not be full.
+  void begin(int64_t owner, int64_t image, const T* start, const T* known) {
     const int64_t k = mlp_.latent;
     Descent& s = descents_[active_++];
     s.owner = owner;
@@ -61,6 +63,7 @@ class DescentTile {
     s.steps = 0;
     s.z.assign(start, start + k);
     s.trial = s.z;
+    s.known.assign(known, known == nullptr ? known : known + k);
     s.gradient.resize(k);
     s.matrix.resize(k * k);
     s.hessian.resize(k * k);
@@ -160,7 +163,8 @@ class DescentTile {
     const bool done =
         size <= settings_.tolerance || decrement <= resolution * std::abs(s.objective);
     const bool stuck = s.damping > largest_diagonal(s.matrix.data(), k) / resolution;
-    bool stop = !finite || done || stuck || s.steps >= settings_.max_steps;
+    const bool back = accepted && leads_back(s, squared);
+    bool stop = !finite || done || stuck || back || s.steps >= settings_.max_steps;
     s.last = !stop && accepted && is_last_step(s.share, size, settings_.tolerance);
     if (!stop && !s.last) stop = !solver_.solve(s.matrix.data(), s.damping, g, s.step.data());
     if (stop) {
@@ -174,6 +178,17 @@ class DescentTile {
       s.trial[c] = static_cast<T>(s.z[c] + d);
     }
     return true;
+  }
+
+  // Whether the undamped step, which is where `step` is, leads back to the known minimum.
+  bool leads_back(const Descent& s, double squared) const {
+    if (s.known.empty()) return false;
+    double apart = 0;
+    for (int64_t c = 0; c < mlp_.latent; ++c) {
+      const double left = s.z[c] - s.step[c] - s.known[c];
+      apart += left * left;
+    }
+    return jpmap::leads_back(s.share, squared, apart, mlp_.latent);
   }
 
   const Mlp<T>& mlp_;

@@ -76,8 +76,10 @@ class JointWorker {
       }
       while (!ready_.empty() && !tile_.full()) {
         HeldTask<T>& held = held_[ready_.back()];
-        const auto& from = held.task.trying == 2 ? held.found : held.state;
-        tile_.begin(ready_.back(), held.image, from.z.data());
+        const bool proposed = held.task.trying == 2;
+        const T* state = held.state.z.data();
+        tile_.begin(ready_.back(), held.image, proposed ? held.found.z.data() : state,
+                    knows_minimum(held.task) ? state : nullptr);
         ready_.pop_back();
       }
       if (tile_.active() > 0) tile_.step([&](const Descent& descent) { descended(descent); });

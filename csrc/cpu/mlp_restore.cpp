@@ -67,6 +67,7 @@ template <class T>
 struct Queue {
   const T* start;      // [B][k]
   const bool* active;  // [B], null for all
+  const T* known;      // [B][k], null for none
   int64_t batch, latent;
   const Solution<T>& out;
   std::atomic<int64_t> next{0};
@@ -96,7 +97,8 @@ void solve(const Mlp<T>& mlp, const MlpMeasurement& m, const DescentSettings& se
     while (!tile.full()) {
       const int64_t image = queue.take();
       if (image < 0) break;
-      tile.begin(image, image, queue.start + image * k);
+      const T* known = queue.known == nullptr ? nullptr : queue.known + image * k;
+      tile.begin(image, image, queue.start + image * k, known);
     }
     if (tile.active() == 0) return;
     tile.step([&](const Descent& s) {
@@ -136,7 +138,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     Tensor z, Tensors packed, Tensors adjoints, Tensors tangents, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
     std::optional<Tensor> constant, std::optional<Tensor> law, double tolerance, int64_t max_steps,
-    double initial_damping, bool second_order, std::optional<Tensor> active, bool /*low_latency*/) {
+    double initial_damping, bool second_order, std::optional<Tensor> active,
+    std::optional<Tensor> known, bool /*low_latency*/) {
   const MlpMeasurement measurement{target, weight, scale, constant, law};
   const auto sizes = check_mlp_panels("mlp_restore", z, packed, adjoints, tangents, biases,
                                       activations, measurement);
@@ -148,6 +151,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
       torch::stable::new_empty(z, {sizes.batch}, torch::headeronly::ScalarType::Bool);
   const DescentSettings settings{tolerance, max_steps, initial_damping, second_order};
   const bool* worked_on = check_active("mlp_restore", active, z);
+  check_known("mlp_restore", known, z);
   dispatch_floating("mlp_restore", z, [&](auto zero) {
     using T = decltype(zero);
     const auto mlp =
@@ -155,7 +159,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     const Solution<T> out{write<T>(found), write<double>(objective), write<int64_t>(steps),
                           write<bool>(converged)};
     const int64_t capacity = tile_images(sizes.batch, sizes.latent, worker_count());
-    Queue<T> queue{read<T>(z), worked_on, sizes.batch, sizes.latent, out};
+    const T* minima = known.has_value() ? read<T>(*known) : nullptr;
+    Queue<T> queue{read<T>(z), worked_on, minima, sizes.batch, sizes.latent, out};
     on_every_worker(sizes.batch, [&] { solve<T>(mlp, measurement, settings, queue, capacity); });
   });
   return {found, objective, steps, converged};

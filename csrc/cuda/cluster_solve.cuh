@@ -10,9 +10,9 @@ namespace jpmap {
 namespace clusters {
 
 // A warp: f at the trial; takes or refuses it and sets the next, or ends the image. `writes` says
-// whether this block's solution goes to the results.
+// whether this block's solution goes to the results; `known` is as in MlpSolve.
 __device__ __forceinline__ void accept(const ClusterBlock& block, const MlpSettings& settings,
-                                       const MlpResults& out, bool writes) {
+                                       const MlpResults& out, const float* known, bool writes) {
   const int k = block.net.latent;
   auto& state = block.state;
   const LaneGroup<kCodes> group;
@@ -25,14 +25,14 @@ __device__ __forceinline__ void accept(const ClusterBlock& block, const MlpSetti
   // A refused trial leaves the system of the point before.
   const int kept = state.kept ^ (state.slot.accepts() ? 1 : 0);
   advance<FourSystems>(
-      {&state.slot, &state.image, state.z, state.trial, state.systems[kept].of(k), writes},
+      {&state.slot, &state.image, state.z, state.trial, state.systems[kept].of(k), known, writes},
       settings, out, nullptr);
   if (threadIdx.x == 0) state.kept = kept;
 }
 
 // From the start of begin_descent to the end, which goes to the results.
 __device__ __forceinline__ void descend(const ClusterBlock& block, const MlpSettings& settings,
-                                        const MlpResults& out, bool writes) {
+                                        const MlpResults& out, const float* known, bool writes) {
   while (block.state.image >= 0) {
     const bool last = block.state.slot.last;
     forward(block);
@@ -42,7 +42,7 @@ __device__ __forceinline__ void descend(const ClusterBlock& block, const MlpSett
       backward(block);
     }
     sum_system(block, settings.second_order && !last);
-    if (threadIdx.x < 32) accept(block, settings, out, writes);
+    if (threadIdx.x < 32) accept(block, settings, out, known, writes);
     __syncthreads();  // advanced
   }
 }

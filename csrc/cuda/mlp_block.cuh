@@ -87,7 +87,7 @@ __device__ __forceinline__ void each_solve(const MlpBlock& block, const Body& bo
                            block.tile.gradient + index * k, k};
     body(index,
          MlpSolve{block.slots + index, block.images + index, block.z + index * k,
-                  block.tile.trial + index * k, system, true},
+                  block.tile.trial + index * k, system, nullptr, true},
          scratch);
   }
 }
@@ -95,7 +95,8 @@ __device__ __forceinline__ void each_solve(const MlpBlock& block, const Body& bo
 template <class Algebra>
 __device__ void advance_all(const MlpBlock& block, const MlpSettings& settings,
                             const MlpResults& out) {
-  each_solve<Algebra>(block, [&](int, const MlpSolve& solve, double* scratch) {
+  each_solve<Algebra>(block, [&](int, MlpSolve solve, double* scratch) {
+    solve.known = known_of(settings, *solve.image, solve.system.k);
     advance<Algebra>(solve, settings, out, scratch);
   });
 }

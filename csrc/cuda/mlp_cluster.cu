@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     load_measurements(block, data, next);
     begin_descent(block, data.start + next * net.latent, next);
     __syncthreads();  // fetched
-    descend(block, settings, out, block.rank == 0);
+    descend(block, settings, out, known_of(settings, next, net.latent), block.rank == 0);
   }
   cluster.sync();  // left
 #else

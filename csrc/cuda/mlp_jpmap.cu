@@ -58,7 +58,7 @@ __device__ __forceinline__ void descend_task(const JointBlock& joint, const MlpS
   out.converged = &task.converged;
   begin_descent(joint.block, task.task.trying == 2 ? task.code : task.z, 0);
   __syncthreads();  // fetched
-  descend(joint.block, settings, out, true);
+  descend(joint.block, settings, out, knows_minimum(task.task) ? task.z : nullptr, true);
 }
 
 // What a Newton step at the state promises.
@@ -317,7 +317,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_j
                         write<int64_t>(candidates)};
   const JointEnds ends{static_cast<JointRecord*>(records.data_ptr()), write<float>(codes),
                        reinterpret_cast<unsigned*>(queue + 1)};
-  const MlpSettings descent{tolerance, initial_damping, max_steps, second_order, false, nullptr};
+  const MlpSettings descent{tolerance, initial_damping, max_steps, second_order,
+                            false,     nullptr,         nullptr};
   const MlpData data = data_of(measurement, z, mlp);
   if (low_latency && suits_clusters(net)) {
     Room place(op, net, decoder, encoder, room, stream);

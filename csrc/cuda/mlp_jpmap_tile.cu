@@ -3,7 +3,8 @@
 // A block holds a tile of tasks, images from one start each, and takes further ones from a queue.
 // In a turn all of them pass through the descents' network at their trial codes; those that weigh
 // get x and J1 and go on, those that descend take a step as in mlp_restore.cu. Slots are at
-// different works of their tasks: nobody waits but for the encoder, which a few ask together. The
+// different works of their tasks: nobody waits but for the encoder, which many ask together, and
+// who does makes room for others. The
 // last start of an image to end chooses among the ends; another's is made again from its code, with
 // the same bits. No bit of a task depends on the slots beside it.
 #include "cuda/mlp_arguments.cuh"
@@ -25,8 +26,15 @@ __global__ void __launch_bounds__(kMlpThreads, 1) tile_kernel(const __grid_const
     reinterpret_cast<float*>(memory)[i] = 0.0f;
   }
   if (threadIdx.x < kMlpImages) own.images[threadIdx.x] = own.descending[threadIdx.x] = -1;
-  if (threadIdx.x == 0) own.turn.waited = own.turn.waited_to_weigh = 0;
+  if (threadIdx.x == 0) own.turn = TileTurn{};
   __syncthreads();  // cleared
+  if (threadIdx.x < run.at.images) {
+    const int mine = threadIdx.x;
+    joint.tasks[mine].points[0] = mine;
+    joint.tasks[mine].points[1] = run.at.images + mine;
+    if (mine < run.at.ring) joint.place(mine).task.points[0] = 2 * run.at.images + mine;
+  }
+  __syncwarp();
   for (;;) {
     const bool works = fill_tasks(joint);
     if (!__syncthreads_or(works)) return;  // filled
@@ -89,7 +97,7 @@ void launch_tiles(const char* op, const MlpNetwork& net, const MlpData& data,
     return MlpTaskLayout(own, whole, asked, images, rows);
   });
   const int64_t blocks = std::min<int64_t>((tasks + at.images - 1) / at.images, processors);
-  Tensor workspace = torch::stable::new_empty(like, {blocks * at.images * at.slot});
+  Tensor workspace = torch::stable::new_empty(like, {blocks * at.block});
   const TileRun run{net,
                     at,
                     data,

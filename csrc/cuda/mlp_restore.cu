@@ -117,7 +117,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mlp_gauss_newton(
   out.matrix = write<double>(matrix);
   out.hessian = write<double>(hessian);
   launch(op, z, weights, adjoints, tangents, biases, activations, sizes, measurement,
-         {0, 0, 0, true, true, nullptr}, out, false);
+         {0, 0, 0, true, true, nullptr, nullptr}, out, false);
   return {output, objective, gradient, matrix, hessian};
 }
 
@@ -125,7 +125,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
     Tensor z, Tensors weights, Tensors adjoints, Tensors tangents, Tensors biases,
     Integers activations, Tensor target, Tensor weight, std::optional<Tensor> scale,
     std::optional<Tensor> constant, std::optional<Tensor> law, double tolerance, int64_t max_steps,
-    double initial_damping, bool second_order, std::optional<Tensor> active, bool low_latency) {
+    double initial_damping, bool second_order, std::optional<Tensor> active,
+    std::optional<Tensor> known, bool low_latency) {
   const char* op = "mlp_restore";
   const MlpMeasurement measurement{target, weight, scale, constant, law};
   const auto sizes =
@@ -142,8 +143,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlp_restore(
   out.objective = write<double>(objective);
   out.steps = write<int64_t>(steps);
   out.converged = write<bool>(converged);
+  check_known(op, known, z);
   launch(op, z, weights, adjoints, tangents, biases, activations, sizes, measurement,
-         {tolerance, initial_damping, max_steps, second_order, false, check_active(op, active, z)},
+         {tolerance, initial_damping, max_steps, second_order, false, check_active(op, active, z),
+          known.has_value() ? read<float>(*known) : nullptr},
          out, low_latency);
   return {found, objective, steps, converged};
 }

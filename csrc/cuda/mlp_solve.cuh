@@ -14,6 +14,7 @@ struct MlpSettings {
   bool second_order;
   bool evaluate;       // stop at the starting point and write its system out
   const bool* active;  // [B], null for all
+  const float* known;  // [B][k], null for none
 };
 
 struct MlpResults {
@@ -69,9 +70,15 @@ struct MlpSolve {
   MlpSlot* slot;
   long long* image;  // set to -1 when the image is finished
   float *z, *trial;
-  MlpSystem system;  // at the accepted code: at the trial, where that is to be accepted
-  bool writes;       // whether the solution goes to the results
+  MlpSystem system;    // at the accepted code: at the trial, where that is to be accepted
+  const float* known;  // a minimum that it is not to descend to again, null for none
+  bool writes;         // whether the solution goes to the results
 };
+
+// The known minimum of an image of the batch.
+__device__ inline const float* known_of(const MlpSettings& settings, long long image, int k) {
+  return settings.known == nullptr ? nullptr : settings.known + image * k;
+}
 
 __device__ inline void leave_out(const MlpResults& out, const float* start, long long image,
                                  int k) {
@@ -117,6 +124,22 @@ __device__ inline void finish(const MlpSolve& solve, const MlpResults& out) {
   end_descent(solve, out, slot.value, slot.steps, true);
 }
 
+// A warp: whether Newton's step from the trial leads back to the known minimum.
+template <class Algebra>
+__device__ __forceinline__ bool leads_back(const MlpSolve& solve, Algebra& algebra,
+                                           double squared) {
+  if (solve.known == nullptr) return false;
+  const int k = solve.system.k;
+  algebra.undamped();
+  double apart = 0;
+#pragma unroll 1
+  for (int c = threadIdx.x % 32; c < k; c += 32) {
+    const double left = solve.trial[c] - algebra.step(c) - solve.known[c];
+    apart += left * left;
+  }
+  return leads_back(algebra.share, squared, LaneGroup<32>().sum(apart), k);
+}
+
 // A warp: takes or refuses the trial of a slot and sets the next, or writes the solution.
 template <class Algebra>
 __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, const MlpResults& out,
@@ -129,7 +152,7 @@ __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, cons
   float *z = solve.z, *trial = solve.trial;
   Algebra algebra(solve.system, slot.next_damping(settings.initial_damping), scratch);
   const bool accepted = slot.accepts();
-  bool finite = true, done = false;
+  bool finite = true, done = false, back = false;
   slot.pass();
   if (accepted) {
 #pragma unroll 1
@@ -139,6 +162,7 @@ __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, cons
     const double size = sqrt(newton.squared / k);
     done = size <= settings.tolerance || newton.decrement <= resolution * fabs(slot.value);
     slot.last = is_last_step(algebra.share, size, settings.tolerance);
+    back = leads_back(solve, algebra, newton.squared);
   } else {
     algebra.choose(slot.share);
   }
@@ -146,7 +170,7 @@ __device__ void advance(const MlpSolve& solve, const MlpSettings& settings, cons
   slot.damping = algebra.damping;
   // A damping this large moves z by less than its last digit: no descent is left.
   const bool stuck = slot.damping > algebra.largest / resolution;
-  bool stop = !finite || done || stuck || slot.steps >= settings.max_steps;
+  bool stop = !finite || done || stuck || back || slot.steps >= settings.max_steps;
   if (!stop && slot.last) algebra.undamped();
   if (!stop && !slot.last) stop = !algebra.damped();
   __syncwarp();  // every lane has read the slot

@@ -3,12 +3,14 @@
 // order; all barriers are __syncthreads, those without a mark are of mlp_tile.cuh:
 //
 //   barrier     after it
-//   filled      empty slots have tasks, what waited begins, and who encodes and weighs is known
-//   gathered    * rows that a network is to take, of up to sixteen slots,
+//   filled      who asks the encoder has left its slot, and whether any is asked now is known
+//   gathered    * rows that a network is to take, of up to sixteen tasks,
 //   multiplied  * + once a layer: its sums,
 //   activated   * + and its values,
 //   told        * + and their codes
-//   forward       once a layer; what the first warp made of the codes, too
+//   taken       * empty slots have tasks, what waited begins, and who weighs is known: without an
+//                 encoder to be asked, before `filled`
+//   forward       once a layer
 //   gathered      + as above, for the decoder's layers that the descents' network has not made, or
 //                 | outputs made of the roots of its last one;
 //   opened      * | for A = U H, the rows that H measures;
@@ -17,9 +19,12 @@
 //   weighed     * + x, J1 and the next work of up to sixteen tasks; ended ones are written
 //   chosen        f of all trials, the slots whose trial is accepted
 //   backward to added, or set
-//   advanced      next trials; where descents have ended the next work, or the next task
+//   advanced      next trials; where descents have ended the next work
 //
-// * only where a slot encodes, or weighs.
+// * only where a task encodes, or weighs.
+//
+// Who asks the encoder waits for others, beside the slots, which go on with other tasks: in a ring
+// of places in device memory, those that have been told their codes first.
 #pragma once
 
 #include "cuda/joint_ends.cuh"
@@ -28,18 +33,27 @@
 
 namespace jpmap {
 
-// Turns that a task waits for others that ask the encoder too, or that are to be weighed, and of
-// how many slots one has to ask: by trial.
+// Turns that a task waits for others that are to be weighed, or, once the queue is empty, that ask
+// the encoder too, and of how many slots one has to: by trial.
 constexpr int kPatience = 2, kEncoders = 4;
-constexpr int kWeighPatience = 2, kWeighers = 8;
+constexpr int kWeighers = 8;
 
 // What a block's threads agree on beside their tasks, in shared memory.
 struct TileTurn {
-  // fill -> filled, encode (`weighing` again) -> forward -> every thread.
-  int encoding[kMlpImages], weighing[kMlpImages];  // slots, in order
-  int encoders, weighers;                          // of them
+  // fill -> filled -> encode. The points that are encoded, in order, and how many.
+  int encoding[kMlpImages];
+  int encoders;
 
-  // The first lane alone. How long one has waited for the encoder, and to be weighed.
+  // take -> filled or taken -> every thread. The slots that weigh, in order, and how many.
+  int weighing[kMlpImages];
+  int weighers;
+
+  // The first warp; encode reads them as well, between `filled` and `told`. The ring: its first
+  // place, and how many have been told their codes, and wait.
+  int first, told, waiting;
+
+  // The first warp alone. How long one has waited for the encoder with nothing left in the queue,
+  // and to be weighed.
   int waited, waited_to_weigh;
 
   // choose -> chosen -> every thread. Whether a system has to say what a Newton step promises.
@@ -68,7 +82,7 @@ struct TileRun {
   JointOutput out;
   JointEnds ends;
   unsigned long long* queue;  // zero at first
-  float* workspace;           // [blocks][images][at.slot]
+  float* workspace;           // [blocks][at.block]
 };
 
 // A block's shared memory beside what the layout has.
@@ -79,12 +93,12 @@ struct TileShared {
   float factors[kMlpImages];
   double misfits[kMlpImages];
 
-  // Of the slots: images that they work on, -1 for none. fill -> filled; weigh, advance, a warp a
-  // slot, when a task has ended -> weighed, advanced.
+  // Of the slots: images that they work on, -1 for none. fill, take -> filled, taken; weigh,
+  // advance, a warp a slot, when a task has ended -> weighed, advanced.
   long long images[kMlpImages];
 
   // Of the slots: their own numbers while they descend or prove, -1 otherwise. As `images` of
-  // MlpBlock; fill, encode, weigh begin them, weigh ends them too.
+  // MlpBlock; take, weigh begin them, weigh ends them too.
   long long descending[kMlpImages];
 
   TileTurn turn;
@@ -96,12 +110,11 @@ struct TileJoint {
   TileShared& own;
   MlpBlock block;
 
-  // Shared, of the slots. fill, the first warp, a lane a slot -> filled; encode, likewise ->
-  // forward; weigh, one warp a slot -> weighed; choose, the first warp -> chosen; advance, a warp a
-  // slot -> advanced.
+  // Shared, of the slots. fill, take, the first warp, a lane a slot -> filled, taken; weigh, one
+  // warp a slot -> weighed; choose, the first warp -> chosen; advance, a warp a slot -> advanced.
   TileTask* tasks;
 
-  // Shared [images][k]. fill, weigh, advance, likewise -> later turns.
+  // Shared [images][k]. take, weigh, advance, likewise -> later turns.
   float* state;
 
   __device__ __forceinline__ TileJoint(const TileRun& of, char* memory, TileShared& shared)
@@ -116,12 +129,20 @@ struct TileJoint {
   __device__ float* code(int slot) const { return state + slot * run.net.latent; }
   __device__ bool encodes(int64_t start) const { return run.encoder.count > 0 && start == 0; }
 
-  // Device memory, of a slot: its state (`which` 0) or candidate (1).
-  __device__ float* x(int slot, int which) const {
-    return tile().slot(slot) + run.at.point_x[tasks[slot].state ^ which];
+  // Device memory: a point's x, with G behind it.
+  __device__ float* point(int number) const {
+    return tile().slots + run.at.points + number * run.at.point;
   }
-  __device__ float* decoded(int slot, int which) const {
-    return tile().slot(slot) + run.at.point_g[tasks[slot].state ^ which];
+
+  // Of a slot its state (`which` 0) or candidate (1).
+  __device__ float* x(int slot, int which) const { return point(tasks[slot].points[which]); }
+  __device__ float* decoded(int slot, int which) const { return x(slot, which) + run.at.pixels; }
+
+  // Device memory: a place of the ring, from the first on. The first warp, a lane a place; of
+  // `told` encode -> told.
+  __device__ TilePlace& place(int number) const {
+    auto* places = reinterpret_cast<TilePlace*>(tile().slots + run.at.places);
+    return places[(own.turn.first + number) % run.at.ring];
   }
 
  private:
@@ -131,8 +152,7 @@ struct TileJoint {
     float* staged = reinterpret_cast<float*>(memory + at.area[0] + at.area[1]);
     float* codes = staged + at.staged;
     return {{run.net, at, memory, staged, codes, codes + at.codes,
-             run.workspace + static_cast<int64_t>(blockIdx.x) * at.images * at.slot, shared.factors,
-             shared.misfits},
+             run.workspace + blockIdx.x * at.block, shared.factors, shared.misfits},
             shared.slots,
             shared.descending,
             codes + 2 * at.codes,
@@ -238,9 +258,8 @@ __device__ __forceinline__ bool wants_point(const TileJoint& joint, int slot) {
   return held.phase == TilePhase::kDescend || held.phase == TilePhase::kWeigh || stands_alone(held);
 }
 
-// The first warp, a lane a slot: who weighs in this turn, which begins or has encoded. A few weigh
-// together, as a few encode together.
-__device__ __forceinline__ void list_weighers(const TileJoint& joint, bool turn_begins) {
+// The first warp, a lane a slot: who weighs in this turn. A few do so together.
+__device__ __forceinline__ void list_weighers(const TileJoint& joint) {
   const int mine = threadIdx.x;
   const bool asks =
       mine < joint.run.at.images && joint.own.images[mine] >= 0 && wants_point(joint, mine);
@@ -252,94 +271,174 @@ __device__ __forceinline__ void list_weighers(const TileJoint& joint, bool turn_
     // Where G is made already and A is diagonal, points cost a pass over their pixels alone.
     const bool cheap =
         joint.run.known == joint.run.decoder.count && joint.run.input.values == nullptr;
-    // Who was to weigh when the turn began still is, whoever has joined.
-    const bool decided = !turn_begins && turn.weighers > 0;
-    const bool due = decided || cheap || kWeighers * count >= joint.run.at.images ||
-                     turn.waited_to_weigh >= kWeighPatience || !others;
-    if (turn_begins) turn.waited_to_weigh = count == 0 || due ? 0 : turn.waited_to_weigh + 1;
+    const bool due = cheap || kWeighers * count >= joint.run.at.images ||
+                     turn.waited_to_weigh >= kPatience || !others;
+    turn.waited_to_weigh = count == 0 || due ? 0 : turn.waited_to_weigh + 1;
     turn.weighers = due ? count : 0;
   }
 }
 
+__device__ __forceinline__ int64_t tasks_of(const JointInput& in) { return in.batch * in.starts; }
+
+// Whether the queue has no task left.
+__device__ __forceinline__ bool exhausted(const TileJoint& joint) {
+  const volatile unsigned long long& next = *joint.run.queue;
+  return next >= static_cast<unsigned long long>(tasks_of(joint.run.input));
+}
+
+// One lane: write(c, a number of each of the codes [k] in device memory). Several are read before
+// any is written, which the compiler may not do by itself.
+template <int kCount, class Write>
+__device__ __forceinline__ void copy_codes(const float* const (&from)[kCount], int k,
+                                           const Write& write) {
+  constexpr int kAhead = 8;
+  for (int begin = 0; begin < k; begin += kAhead) {
+    float v[kAhead][kCount];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+#pragma unroll
+      for (int n = 0; n < kCount; ++n) v[i][n] = from[n][min(begin + i, k - 1)];
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (begin + i < k) write(begin + i, v[i]);
+    }
+  }
+}
+
 // One lane: gives an empty slot the next task of the queue, if there is one.
-__device__ __forceinline__ void take_task(const TileJoint& joint, int slot) {
+__device__ __forceinline__ void take_new(const TileJoint& joint, int slot) {
   const JointInput& in = joint.run.input;
   TileTask& held = joint.tasks[slot];
   const unsigned long long next = atomicAdd(joint.run.queue, 1ull);
-  joint.own.images[slot] = -1;
-  if (next >= static_cast<unsigned long long>(in.batch * in.starts)) return;
+  if (next >= static_cast<unsigned long long>(tasks_of(in))) return;
   const int64_t image = next / in.starts, start = next % in.starts;
   const int k = joint.run.net.latent;
-  const float* code = in.codes + image * in.codes_stride + start * k;
   joint.own.images[slot] = image;
   held.start = start;
-  held.state = 0;
   held.made = false;
   held.published = joint.encodes(start);
   held.phase = held.published ? TilePhase::kBegin : TilePhase::kFirst;
-  for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.code(slot)[c] = code[c];
   held.waits = !held.published;
+  copy_codes<1>(
+      {in.codes + image * in.codes_stride + start * k}, k,
+      [&](int c, const float (&v)[1]) { joint.trial(slot)[c] = joint.code(slot)[c] = v[0]; });
 }
 
-// Gives the empty slots tasks from the queue, begins what waited, and says who encodes: where many
-// ask, where one has asked long, or where nobody does anything else. A thread a slot; whether it
-// has a task.
-__device__ __forceinline__ bool fill_tasks(const TileJoint& joint) {
+// One lane: a slot's task to a place, and the other way round once the encoder has told its code.
+// Their points are exchanged.
+__device__ __forceinline__ void leave_slot(const TileJoint& joint, int slot, TilePlace& place) {
+  TileTask& held = joint.tasks[slot];
+  const int k = joint.run.net.latent, free = place.task.points[0];
+  place.task = held;
+  place.image = joint.own.images[slot];
+  for (int c = 0; c < k; ++c) place.code[c] = joint.code(slot)[c];
+  held.points[0] = free;
+  joint.own.images[slot] = -1;
+}
+
+__device__ __forceinline__ void take_told(const TileJoint& joint, int slot, TilePlace& place) {
+  TileTask& held = joint.tasks[slot];
+  TileTask task = place.task;
+  const long long image = place.image;
+  place.task.points[0] = held.points[0];
+  task.points[1] = held.points[1];
+  const bool weighs = encoded(task.task, joint.run.settings) == TaskWork::kWeigh;
+  task.phase = weighs ? TilePhase::kWeigh : TilePhase::kDescend;
+  held = task;
+  joint.own.images[slot] = image;
+  joint.own.turn.converged[slot] = false;
+  copy_codes<2>({place.code, place.told}, joint.run.net.latent, [&](int c, const float (&v)[2]) {
+    joint.code(slot)[c] = v[0];
+    joint.trial(slot)[c] = v[1];
+  });
+  if (!weighs) begin_descent(joint, slot);
+}
+
+// The first warp, a lane a slot: the empty ones take the tasks that have been told their codes, or
+// new ones; what waited begins; and who weighs. So few new ones are taken while others wait that
+// the ring is never full of told ones with every slot asking. Whether the lane's slot has a task.
+__device__ __forceinline__ bool take_tasks(const TileJoint& joint) {
   const int mine = threadIdx.x;
-  if (mine >= 32) return false;
-  bool works = false, asks = false;
-  if (mine < joint.run.at.images) {
-    TileTask& held = joint.tasks[mine];
-    if (joint.own.images[mine] < 0) take_task(joint, mine);
-    if (joint.own.images[mine] >= 0 && held.waits) {
-      held.waits = false;
-      begin_descent(joint, mine);
-    }
-    works = joint.own.images[mine] >= 0;
-    asks = works && held.phase == TilePhase::kEncode;
+  TileTurn& turn = joint.own.turn;
+  const bool empty = mine < joint.run.at.images && joint.own.images[mine] < 0;
+  const unsigned all = __ballot_sync(0xffffffffu, empty);
+  const int rank = __popc(all & ((1u << mine) - 1u)), told = min(__popc(all), turn.told);
+  if (empty && rank < told) take_told(joint, mine, joint.place(rank));
+  if (empty && rank >= told) take_new(joint, mine);
+  const bool works = mine < joint.run.at.images && joint.own.images[mine] >= 0;
+  if (works && joint.tasks[mine].waits) {
+    joint.tasks[mine].waits = false;
+    begin_descent(joint, mine);
   }
-  const bool others = __any_sync(0xffffffffu, works && !asks);
-  const int asked = list_slots(asks, joint.own.turn.encoding);
+  __syncwarp();  // every lane has read the turn
   if (mine == 0) {
-    const bool due =
-        kEncoders * asked >= joint.run.at.images || joint.own.turn.waited >= kPatience || !others;
-    joint.own.turn.waited = asked == 0 || due ? 0 : joint.own.turn.waited + 1;
-    joint.own.turn.encoders = due ? asked : 0;
+    turn.first = (turn.first + told) % joint.run.at.ring;
+    turn.told -= told;
   }
-  list_weighers(joint, true);
+  __syncwarp();
+  list_weighers(joint);
   return works;
 }
 
-// The codes mu_phi(x) of the states that are to be encoded, for their slots to go on from.
+// Who asks the encoder leaves its slot, and where enough do, or where nobody does anything else, it
+// is asked: what follows then, `encode` sees to. Whether the thread's slot has a task, or a place.
+__device__ __forceinline__ bool fill_tasks(const TileJoint& joint) {
+  const int mine = threadIdx.x, images = joint.run.at.images, ring = joint.run.at.ring;
+  if (mine >= 32) return false;
+  TileTurn& turn = joint.own.turn;
+  const bool asks =
+      mine < images && joint.own.images[mine] >= 0 && joint.tasks[mine].phase == TilePhase::kEncode;
+  const bool works = mine < images && joint.own.images[mine] >= 0 && !asks;
+  const unsigned all = __ballot_sync(0xffffffffu, asks);
+  const int rank = __popc(all & ((1u << mine) - 1u)), held = turn.told + turn.waiting;
+  if (asks && held + rank < ring) leave_slot(joint, mine, joint.place(held + rank));
+  const int waiting = turn.waiting + min(__popc(all), ring - held);
+  const bool left = !__any_sync(0xffffffffu, exhausted(joint)),
+             patient = left || turn.waited < kPatience;
+  const bool others = __any_sync(0xffffffffu, works) || turn.told > 0 || left;
+  const bool many =
+      waiting >= min(ring, MlpTaskLayout::kRows) || (!left && kEncoders * waiting >= images);
+  const bool due = waiting > 0 && (many || !patient || !others);
+  __syncwarp();  // places are written, and every lane has read the turn
+  if (due && mine < waiting) turn.encoding[mine] = joint.place(turn.told + mine).task.points[0];
+  if (mine == 0) {
+    turn.waiting = waiting;
+    turn.encoders = due ? waiting : 0;
+    turn.waited = waiting == 0 || due || left ? 0 : turn.waited + 1;
+  }
+  __syncwarp();
+  return due || take_tasks(joint) || waiting > 0;
+}
+
+// The codes mu_phi(x) of the states that are to be encoded, for empty slots to go on from. Ends
+// behind a barrier.
 __device__ __forceinline__ void encode(const TileJoint& joint) {
   const MlpTileView& tile = joint.tile();
-  const int encoders = joint.own.turn.encoders, k = tile.net.latent, pixels = joint.run.at.pixels;
-  if (encoders == 0) return;  // so says every thread
+  TileTurn& turn = joint.own.turn;
+  const int encoders = turn.encoders, k = tile.net.latent, pixels = joint.run.at.pixels;
   for (int begin = 0; begin < encoders; begin += MlpTaskLayout::kRows) {
     const int rows = min(MlpTaskLayout::kRows, encoders - begin);
-    const int* slots = joint.own.turn.encoding + begin;
+    const int* points = turn.encoding + begin;
     gather(tile, rows, pixels, 0,
-           [&](int row, int j) { return load2(joint.x(slots[row], 0) + j); });
+           [&](int row, int j) { return load2(joint.point(points[row]) + j); });
     __syncthreads();  // gathered
     const float* codes = tile.floats(pass(tile, joint.run.encoder, 0, rows, 0));
     const int stride = split_stride(joint.run.encoder.layers[joint.run.encoder.count - 1].stride);
     for (int i = threadIdx.x; i < rows * k; i += kMlpThreads) {
-      joint.trial(slots[i / k])[i % k] = codes[i / k * stride + i % k];
+      joint.place(turn.told + begin + i / k).told[i % k] = codes[i / k * stride + i % k];
     }
     __syncthreads();  // told
   }
   if (threadIdx.x < 32) {
-    if (threadIdx.x < encoders) {
-      const int slot = joint.own.turn.encoding[threadIdx.x];
-      TileTask& held = joint.tasks[slot];
-      joint.own.turn.converged[slot] = false;
-      const bool weighs = encoded(held.task, joint.run.settings) == TaskWork::kWeigh;
-      held.phase = weighs ? TilePhase::kWeigh : TilePhase::kDescend;
-      if (!weighs) begin_descent(joint, slot);
+    if (threadIdx.x == 0) {
+      turn.told += encoders;
+      turn.waiting = 0;
     }
     __syncwarp();
-    list_weighers(joint, false);
+    take_tasks(joint);
   }
+  __syncthreads();  // taken
 }
 
 }  // namespace jpmap

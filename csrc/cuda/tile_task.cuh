@@ -33,7 +33,9 @@ __device__ __forceinline__ void take_candidate(const TileJoint& joint, int slot,
                                                bool given) {
   TileTask& held = joint.tasks[slot];
   const int k = joint.run.net.latent;
-  held.state ^= 1;
+  const int before = held.points[0];
+  held.points[0] = held.points[1];
+  held.points[1] = before;
   held.gap = gap;
   held.made = true;
   held.published = given;
@@ -103,7 +105,10 @@ __device__ __forceinline__ void conclude(const TileJoint& joint, int slot) {
   if (starts > 1) {
     const bool last = note_end(joint.run.ends, image, held.start, starts, held.task, held.published,
                                joint.code(slot), k);
-    if (!last) return take_task(joint, slot);
+    if (!last) {
+      joint.own.images[slot] = -1;
+      return;
+    }
     own = best_end(joint.run.ends, image, starts, held.task, held.published, joint.trial(slot),
                    k) == held.start;
   } else {
@@ -147,8 +152,8 @@ __device__ __forceinline__ void write_image(const TileJoint& joint, int slot) {
   }
 }
 
-// A warp: goes on with a slot whose descent or task has ended, which may write its image and begin
-// the next one. Waiting for memory as it does, it is left to every warp by itself.
+// A warp: goes on with a slot whose descent or task has ended, which may write its image and leave
+// the slot empty.
 __device__ __forceinline__ void close_work(const TileJoint& joint, int slot) {
   const TileTask& held = joint.tasks[slot];
   __syncwarp();  // the lane that knows has told
@@ -161,7 +166,7 @@ __device__ __forceinline__ void close_work(const TileJoint& joint, int slot) {
   if (held.phase != TilePhase::kWrite) return;
   write_image(joint, slot);
   __syncwarp();  // every lane has read whose image it is
-  if (this_lane() == 0) take_task(joint, slot);
+  if (this_lane() == 0) joint.own.images[slot] = -1;
 }
 
 // Whether the trial of a slot that weighs is its candidate: it is, unless it is the last trial of a
@@ -240,9 +245,10 @@ __device__ __forceinline__ void advance_tasks(const TileJoint& joint) {
   out.objective = joint.own.turn.value;
   out.steps = joint.own.turn.steps;
   out.converged = joint.own.turn.converged;
-  each_solve<Algebra>(joint.block, [&](int slot, const MlpSolve& solve, double* scratch) {
+  each_solve<Algebra>(joint.block, [&](int slot, MlpSolve solve, double* scratch) {
     TileTask& held = joint.tasks[slot];
     if (held.phase != TilePhase::kProve) {
+      if (knows_minimum(held.task)) solve.known = joint.code(slot);
       advance<Algebra>(solve, joint.run.descent, out, scratch);
       close_work(joint, slot);
       return;

@@ -24,7 +24,7 @@ from jpmap_fast.algorithms.outcome import (
     Start,
 )
 from jpmap_fast.algorithms.problem import Problem, State
-from jpmap_fast.algorithms.step import JointSettings, distance, falls, spoken_of
+from jpmap_fast.algorithms.step import JointSettings, distance, falls, minima, spoken_of
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers import GaussNewton, LatentSolution
 
@@ -42,12 +42,20 @@ class Fixed:
     low_latency: bool
 
     def descend(
-        self, solver: object, f: LatentObjective, z: Tensor, active: Tensor | None = None
+        self,
+        solver: object,
+        f: LatentObjective,
+        z: Tensor,
+        active: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> LatentSolution:
-        """A descent of f from z [B, k], of the images ``active`` (None for all)."""
+        """A descent of f from z [B, k], of the images ``active`` (None for all).
+
+        ``known`` is as in ``GaussNewton.minimise``.
+        """
         if not isinstance(solver, GaussNewton):
             raise TypeError(f"expected GaussNewton, whose steps can be counted, got {solver!r}")
-        return solver.minimise_on_device(f, z, active, self.low_latency)
+        return solver.minimise_on_device(f, z, active, self.low_latency, known)
 
 
 def for_rounds(
@@ -114,7 +122,8 @@ def _ask_encoder(
     def attempt(
         z: Tensor, active: Tensor, now: State, solved: Tensor, stood: bool
     ) -> tuple[State, Tensor, Tensor]:
-        found = fixed.descend(settings.z_solver, f, z, active)
+        known = None if stood else minima(now.z, solved)
+        found = fixed.descend(settings.z_solver, f, z, active, known)
         there = images.minimise_x(found.z, beta)
         better = active & falls(there.objective, now.objective)
         solved = torch.where(spoken_of(active, better, stood), found.converged, solved)

@@ -190,12 +190,18 @@ class _Proposals:
             return
         before, settings = self._before, self._settings
         z, number = before.state.z, torch.full_like(self.taken, 3)
+        known = None
         if second is not None:
+            # Nobody needs the way back to where a descent has ended already.
+            known = taken_rows(minima(z, before.solved), rows)
             z, number = torch.where(second[:, None], self._encoded, z), 3 - second.long()
         z, x, beta = (taken_rows(value, rows) for value in (z, before.state.x, before.beta))
         problem = before.problem if rows is None else before.problem.select(rows)
         f, scale = problem.latent_objective(settings.coupling, x, beta)
-        found = settings.z_solver.minimise(f, z, scale)
+        if isinstance(settings.z_solver, GaussNewton):
+            found = settings.z_solver.minimise(f, z, scale, known)
+        else:
+            found = settings.z_solver.minimise(f, z, scale)
         self._monitor.solved(*told(settings.z_solver, found))
         # At the end of a descent of J1(x_n, .) the next x moves the minimum; and the test of Adam,
         # on the gradient of f / beta, says nothing of f where beta is large.
@@ -223,6 +229,11 @@ class _Proposals:
         spoken = spoken_of(asked, better, stood)
         self.solved = put_where(self.solved, rows, spoken, converged)
         self.taken = put_where(self.taken, rows, better, number)
+
+
+def minima(z: Tensor, solved: Tensor) -> Tensor:
+    """The codes z [B, k] of the images ``solved`` [B] bool, NaN for the others."""
+    return torch.where(solved[:, None], z, torch.nan)
 
 
 def falls(found: Tensor, before: Tensor) -> Tensor:

@@ -18,10 +18,32 @@ HESSIAN_SHARES: tuple[float, ...] = _C.hessian_shares
 MODEL_LEFT: float = _C.model_left
 SHORT_STEP: float = _C.short_step
 
+# How long a Newton step may be that leads back to a known minimum, and how near to it, in its own
+# length, it has to end.
+BACK_STEP: float = _C.back_step
+NEAR: float = _C.near
+
 
 def longest_last_step(tolerance: float) -> float:
     """The root mean square up to which a Newton step ends a descent of ``GaussNewton``."""
     return float(_C.longest_last_step(tolerance))
+
+
+def leads_back(newton: Tensor, exact: Tensor, z: Tensor, known: Tensor) -> Tensor:
+    """Whether Newton steps from z lead back to known minima [B] bool.
+
+    Those of a root mean square of at most 0.3 that end within half their length of one.
+
+    Args:
+        newton: the steps [B, k] float64.
+        exact: whether their matrix is the Hessian [B] bool; if not, they lead nowhere.
+        z: codes [B, k].
+        known: the minima [B, k], NaN where none is known.
+    """
+    squared = newton.square().sum(dim=-1)
+    apart = (z.double() + newton - known.double()).square().sum(dim=-1)
+    short = squared <= BACK_STEP**2 * z.shape[-1]
+    return exact & short & (apart <= NEAR**2 * squared)
 
 
 def damped_solve(

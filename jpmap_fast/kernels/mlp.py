@@ -153,6 +153,7 @@ def mlp_restore(
     second_order: bool,
     active: Tensor | None = None,
     low_latency: bool = False,
+    known: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The damped Gauss-Newton method of ``solvers.GaussNewton``, whole, for every image.
 
@@ -165,6 +166,7 @@ def mlp_restore(
         low_latency: on a GPU, give every image a cluster of sixteen blocks that hold the weights
             (compute capability 9.0, 2 to 8 layers, k <= 8; without effect elsewhere). For a handful
             of images; results agree with the other kernel's to rounding, not to the bit.
+        known: minima that a descent is not to go back to, as z, NaN where there is none.
 
     Returns:
         z [B, k], f(z) float64 [B], trial steps int64 [B], converged bool [B].
@@ -182,6 +184,7 @@ def mlp_restore(
         initial_damping,
         second_order,
         None if active is None else active.contiguous(),
+        None if known is None else known.contiguous(),
         low_latency,
     )
     return found, value, steps, converged

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jpmap_fast.kernels.activations import ACTIVATIONS
-from jpmap_fast.kernels.damped_systems import longest_last_step, with_share
+from jpmap_fast.kernels.damped_systems import leads_back, longest_last_step, with_share
 from jpmap_fast.kernels.jpmap import JointEnd, JointLimits, MLPJoint
 from jpmap_fast.kernels.mlp_network import ForwardNetwork, PackedNetwork
 from jpmap_fast.kernels.reference import damped_solve, layers_of
@@ -155,8 +155,10 @@ class _Image:
         return found
 
 
-def _descend(image: _Image, z: Tensor, limits: JointLimits) -> tuple[Tensor, bool]:
-    """``solvers.GaussNewton`` from z, and whether it converged."""
+def _descend(
+    image: _Image, z: Tensor, limits: JointLimits, known: Tensor | None
+) -> tuple[Tensor, bool]:
+    """``solvers.GaussNewton`` from z, told of a minimum, and whether it converged."""
     resolution = 8 * torch.finfo(image.problem.y.dtype).eps
     f, g, matrix, share = image.system(z, limits.second_order)
     mu, growth, moved = limits.initial_damping * float(matrix.diagonal().max()), 2.0, True
@@ -169,7 +171,8 @@ def _descend(image: _Image, z: Tensor, limits: JointLimits) -> tuple[Tensor, boo
         stuck = mu > largest / resolution
         if size <= limits.tolerance or decrement <= resolution * abs(f) or stuck:
             return z, True
-        if number == limits.max_steps:
+        back = known is not None and leads_back(-newton, torch.tensor(share == 1), z, known)
+        if (moved and back) or number == limits.max_steps:
             break
         last = moved and share == 1 and size <= longest_last_step(limits.tolerance)
         if last and image.f(z - newton) < f:
@@ -202,7 +205,8 @@ def _solve(image: _Image, z: Tensor, number: int, starts: int, limits: JointLimi
         nonlocal solved
         found, converged = image.point(code), False
         if candidate > 1:
-            code, converged = _descend(image, code, limits)
+            known = end.point.z if candidate == 2 and solved else None
+            code, converged = _descend(image, code, limits, known)
             found = image.point(code)
         better = found.objective < end.point.objective
         if better or candidate == 3:

@@ -38,6 +38,7 @@ class _Rows(NamedTuple):
     newton: Tensor
     share: Tensor
     last: Tensor  # whether the step to try ends the descent if f falls
+    known: Tensor  # minima, NaN where there is none
     running: Tensor
 
 
@@ -64,8 +65,17 @@ class DeviceSteps:
     most: int
     blind: int
 
-    def __call__(self, objective: LatentObjective, z: Tensor, active: Tensor | None) -> _Ends:
-        """Ends of the descents from z [B, k], of the images ``active``; of the others f = NaN."""
+    def __call__(
+        self,
+        objective: LatentObjective,
+        z: Tensor,
+        active: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> _Ends:
+        """Ends of the descents from z [B, k], of the images ``active``; of the others f = NaN.
+
+        Those that lead back to ``known`` [B, k] are given up.
+        """
         batch, k = z.shape
         exact = z.new_zeros(batch, k, dtype=torch.float64)
         none = exact[:, 0]
@@ -84,6 +94,7 @@ class DeviceSteps:
             newton=exact,
             share=torch.zeros_like(none, dtype=torch.float32),
             last=torch.zeros_like(running),
+            known=torch.full_like(z, torch.nan) if known is None else known,
             running=running,
         )
         return self._descended(
@@ -122,15 +133,17 @@ class DeviceSteps:
         mu, growth = next_damping(rows.mu, rows.growth, gain, accept)
         mu = torch.where(first, self.initial_damping * model.largest, mu)
         mu = torch.where(running, mu, rows.mu)
+        z = torch.where(accept[:, None], trial, rows.z)
         f = torch.where(accept, f, rows.f)
         steps = rows.steps + (running & ~first)
         next_step = model.step(mu)
         done, finite = ended(f, mu, model, next_step, self.tolerance)
         done |= rows.last & accept
-        goes_on = running & finite & ~done & (steps < self.most)
+        back = next_step.leads_back(accept, z, rows.known)
+        goes_on = running & finite & ~done & ~back & (steps < self.most)
         d, last = next_step.or_last(goes_on & accept, self.tolerance)
         return _Rows(
-            z=torch.where(accept[:, None], trial, rows.z),
+            z=z,
             f=f,
             mu=mu,
             growth=growth,
@@ -143,5 +156,6 @@ class DeviceSteps:
             newton=model.newton,
             share=model.share,
             last=last,
+            known=rows.known,
             running=goes_on,
         )

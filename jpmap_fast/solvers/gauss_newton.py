@@ -59,6 +59,10 @@ class GaussNewton:
     that step is tried and ends the descent if f falls: Newton's next step is of the order of the
     square of the last.
 
+    A descent that is told of a minimum is given up, not converged, where s = 1 and an undamped step
+    of a root mean square of at most 0.3 ends within half its length of there: what it would find is
+    known.
+
     Args:
         tolerance: root mean square of the undamped step, > 0.
         max_steps: trial steps an image at most, >= 1; None for 200, or 25 where a CUDA graph has to
@@ -97,13 +101,24 @@ class GaussNewton:
 
     @torch.no_grad()
     def minimise(
-        self, objective: LatentObjective, z: Tensor, scale: Tensor | None = None
+        self,
+        objective: LatentObjective,
+        z: Tensor,
+        scale: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> LatentSolution:
-        """Descend from z [B, k]; see the class. ``scale`` has no effect: steps are invariant."""
+        """Descend from z [B, k]; see the class.
+
+        Args:
+            objective: f.
+            z: starting points [B, k].
+            scale: without effect: steps are invariant.
+            known: minima that a descent is given up for [B, k], NaN where there is none.
+        """
         way = self.plan(objective, z)
         if way.compiled is not None:
-            return self._compiled(way.compiled, z, None, False)
-        return self._minimise(objective, z, way)
+            return self._compiled(way.compiled, z, None, False, known)
+        return self._minimise(objective, z, way, known)
 
     @torch.no_grad()
     def minimise_on_device(
@@ -112,6 +127,7 @@ class GaussNewton:
         z: Tensor,
         active: Tensor | None = None,
         low_latency: bool = False,
+        known: Tensor | None = None,
     ) -> LatentSolution:
         """The same without waiting for the device, for CUDA graphs.
 
@@ -124,12 +140,13 @@ class GaussNewton:
             z: starting points [B, k].
             active: bool [B], the images to work on; the others keep z and get f = NaN. None: all.
             low_latency: see ``kernels.mlp.mlp_restore``.
+            known: see ``minimise``.
         """
         way = self.plan(objective, z)
         if way.compiled is not None:
-            return self._compiled(way.compiled, z, active, low_latency)
+            return self._compiled(way.compiled, z, active, low_latency, known)
         solve = self._of_active if z.device.type == "cpu" else self._fixed
-        return solve(objective, z, active, way)
+        return solve(objective, z, active, way, known)
 
     @torch.no_grad()
     def promised(self, objective: LatentObjective, z: Tensor) -> Tensor:
@@ -151,18 +168,29 @@ class GaussNewton:
         return self.tolerance, self._limit, self.initial_damping, self.second_order
 
     def _compiled(
-        self, f: MLPLeastSquares, z: Tensor, active: Tensor | None, low_latency: bool
+        self,
+        f: MLPLeastSquares,
+        z: Tensor,
+        active: Tensor | None,
+        low_latency: bool,
+        known: Tensor | None,
     ) -> LatentSolution:
-        found = mlp_restore(z, f, *self.compiled_settings, active, low_latency)
+        found = mlp_restore(z, f, *self.compiled_settings, active, low_latency, known)
         return LatentSolution(*found, path="compiled")
 
     def _of_active(
-        self, objective: LatentObjective, z: Tensor, active: Tensor | None, way: Plan
+        self,
+        objective: LatentObjective,
+        z: Tensor,
+        active: Tensor | None,
+        way: Plan,
+        known: Tensor | None,
     ) -> LatentSolution:
         if active is None or bool(active.all()):
-            return self._minimise(objective, z, way)
+            return self._minimise(objective, z, way, known)
         rows = active.nonzero()[:, 0]
-        found = self._minimise(objective.select(rows), z[rows], way)
+        there = None if known is None else known[rows]
+        found = self._minimise(objective.select(rows), z[rows], way, there)
         batch = z.shape[0]
         return LatentSolution(
             z.index_copy(0, rows, found.z),
@@ -174,15 +202,22 @@ class GaussNewton:
         )
 
     def _fixed(
-        self, objective: LatentObjective, z: Tensor, active: Tensor | None, way: Plan
+        self,
+        objective: LatentObjective,
+        z: Tensor,
+        active: Tensor | None,
+        way: Plan,
+        known: Tensor | None,
     ) -> LatentSolution:
         blind = FIXED_STEPS if self.max_steps is None else self.max_steps
         steps = DeviceSteps(
             self.tolerance, self.initial_damping, self.second_order, self._limit, blind
         )
-        return LatentSolution(*steps(objective, z, active), way.path, way.reason)
+        return LatentSolution(*steps(objective, z, active, known), way.path, way.reason)
 
-    def _minimise(self, objective: LatentObjective, z: Tensor, way: Plan) -> LatentSolution:
+    def _minimise(
+        self, objective: LatentObjective, z: Tensor, way: Plan, known: Tensor | None
+    ) -> LatentSolution:
         batch, said = z.shape[0], (way.path, way.reason)
         count = torch.zeros(batch, dtype=torch.int64, device=z.device)
         converged = torch.zeros(batch, dtype=torch.bool, device=z.device)
@@ -207,7 +242,7 @@ class GaussNewton:
             converged = converged | (alive & done)
             if number == self._limit:
                 break
-            alive = alive & finite & ~done
+            alive = alive & finite & ~done & ~step.leads_back(accept, z, known)
             d, last = step.or_last(alive & accept, self.tolerance)
             promised = step.promised
             if working.finish(alive, z, f, count, converged):
@@ -215,6 +250,7 @@ class GaussNewton:
                 z, f, d, promised, mu, growth, count, converged, alive, last = map(
                     working.select, (z, f, d, promised, mu, growth, count, converged, alive, last)
                 )
+                known = None if known is None else working.select(known)
             if not working.left:
                 break
 

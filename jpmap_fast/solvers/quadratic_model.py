@@ -12,7 +12,7 @@ from torch import Tensor
 from jpmap_fast import kernels
 from jpmap_fast._conjugate_gradient import conjugate_gradient
 from jpmap_fast.kernels import reference
-from jpmap_fast.kernels.damped_systems import longest_last_step, with_share
+from jpmap_fast.kernels.damped_systems import leads_back, longest_last_step, with_share
 from jpmap_fast.objective import LatentObjective
 
 
@@ -46,6 +46,15 @@ class Step:
             return self.d, torch.zeros_like(moved)
         last = moved & self.exact & (self.size <= longest_last_step(tolerance))
         return torch.where(last[:, None], self.newton, self.d), last
+
+    def leads_back(self, moved: Tensor, z: Tensor, known: Tensor | None) -> Tensor:
+        """Of which of the images ``moved`` the step from z leads back to ``known`` [B] bool.
+
+        See ``kernels.damped_systems.leads_back``; None: of none.
+        """
+        if known is None or self.newton is None or self.exact is None:
+            return torch.zeros_like(moved)
+        return moved & leads_back(self.newton, self.exact, z, known)
 
 
 class QuadraticModel(Protocol):
