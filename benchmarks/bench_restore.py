@@ -126,7 +126,7 @@ def measure(case: Case, batch: int, device: torch.device, plain_up_to: int) -> d
     prior, method = jf.load_prior("mnist", device=device), METHODS[label]
     operator, sigma = DEGRADATIONS[name].operator.to(device), DEGRADATIONS[name].sigma
     y = case.y[:batch]
-    repeats = 9 if batch <= 1024 else 3
+    repeats = 9 if batch <= 1024 or device.type == "cuda" else 3
     row: dict[str, Any] = {"problem": name, "method": label, "batch": batch}
 
     def call() -> jf.Result:

@@ -127,6 +127,14 @@ struct TileJoint {
   __device__ const MlpTileView& tile() const { return block.tile; }
   __device__ float* trial(int slot) const { return tile().trial + slot * run.net.latent; }
   __device__ float* code(int slot) const { return state + slot * run.net.latent; }
+  // One lane: the network passes at this code next, or the trial's is that of the state.
+  __device__ __forceinline__ void try_code(int slot, const float* from) const {
+    for (int c = 0; c < run.net.latent; ++c) trial(slot)[c] = from[c];
+  }
+  __device__ __forceinline__ void keep_trial(int slot) const {
+    for (int c = 0; c < run.net.latent; ++c) code(slot)[c] = trial(slot)[c];
+  }
+
   __device__ bool encodes(int64_t start) const { return run.encoder.count > 0 && start == 0; }
 
   // Device memory: a point's x, with G behind it.

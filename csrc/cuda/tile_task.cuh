@@ -23,8 +23,7 @@ __device__ __forceinline__ void go_on(const TileJoint& joint, int slot, TaskWork
     begin_descent(joint, slot);
     return;
   }
-  const int k = joint.run.net.latent;
-  for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.code(slot)[c];
+  joint.try_code(slot, joint.code(slot));
   held.waits = true;
 }
 
@@ -32,14 +31,13 @@ __device__ __forceinline__ void go_on(const TileJoint& joint, int slot, TaskWork
 __device__ __forceinline__ void take_candidate(const TileJoint& joint, int slot, float gap,
                                                bool given) {
   TileTask& held = joint.tasks[slot];
-  const int k = joint.run.net.latent;
   const int before = held.points[0];
   held.points[0] = held.points[1];
   held.points[1] = before;
   held.gap = gap;
   held.made = true;
   held.published = given;
-  for (int c = 0; c < k; ++c) joint.code(slot)[c] = joint.trial(slot)[c];
+  joint.keep_trial(slot);
 }
 
 // One lane: the task is told what its candidate has come to.
@@ -54,8 +52,7 @@ __device__ __forceinline__ void judge_candidate(const TileJoint& joint, int slot
   }
   if (held.phase == TilePhase::kState) {
     take_candidate(joint, slot, found.gap, false);
-    const int k = joint.run.net.latent;
-    for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.block.z[slot * k + c];
+    joint.try_code(slot, joint.block.z + slot * joint.run.net.latent);
     held.phase = TilePhase::kDescend;
     return;
   }
@@ -80,17 +77,16 @@ __device__ __forceinline__ void close_descent(const TileJoint& joint, int slot) 
   const bool converged = joint.own.turn.converged[slot];
   const float found = as_objective(joint.own.turn.value[slot]);
   const bool taken = falls(found, held.task.objective);
-  const int k = joint.run.net.latent;
   if (taken && (joint.encodes(held.start) || (!converged && joint.run.settings.again))) {
     if (held.made) return;  // to be weighed
     held.phase = TilePhase::kState;
-    for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.code(slot)[c];
+    joint.try_code(slot, joint.code(slot));
     return;
   }
   const TaskWork work = weighed(held.task, joint.run.settings, found, 0, converged);
   if (taken) {
     held.made = held.published = false;
-    for (int c = 0; c < k; ++c) joint.code(slot)[c] = joint.trial(slot)[c];
+    joint.keep_trial(slot);
   }
   go_on(joint, slot, work, false);
 }
@@ -112,7 +108,7 @@ __device__ __forceinline__ void conclude(const TileJoint& joint, int slot) {
     own = best_end(joint.run.ends, image, starts, held.task, held.published, joint.trial(slot),
                    k) == held.start;
   } else {
-    for (int c = 0; c < k; ++c) joint.trial(slot)[c] = joint.code(slot)[c];
+    joint.try_code(slot, joint.code(slot));
   }
   held.phase = own && held.made ? TilePhase::kWrite : TilePhase::kRemake;
 }
