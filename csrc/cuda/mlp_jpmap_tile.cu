@@ -12,6 +12,7 @@
 #include "cuda/mlp_curvature.cuh"
 #include "cuda/mlp_jpmap_tile.cuh"
 #include "cuda/mlp_tile_launch.cuh"
+#include "cuda/tile_ring.cuh"
 #include "cuda/tile_task.cuh"
 
 namespace jpmap {
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(kMlpThreads, 1) tile_kernel(const __grid_const
       second_derivatives(tile, own.accepted, own.count,
                          run.descent.second_order || own.turn.proves);
     }
-    if (run.net.latent <= 8) {
+    if (run.net.latent <= FourSystems::kMost) {
       advance_tasks<FourSystems>(joint);
     } else {
       advance_tasks<OneSystem>(joint);
