@@ -1,7 +1,7 @@
 """The README's tables on the experiments, from a folder that ``jpmap-fast reproduce`` made.
 
 jpmap-fast reproduce all --output reproduced
-python benchmarks/reproduced.py reproduced
+python benchmarks/reproduced.py reproduced [--keep]
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from jpmap_fast._files import write_json
 from jpmap_fast._problems import PAPER
 from jpmap_fast.experiments.methods import CSGM_1, CSGM_10, JPMAP_X, ORIGINAL
-from jpmap_fast.experiments.questions import answers
 from jpmap_fast.experiments.runner import finished
 from jpmap_fast.experiments.section import Section
 from jpmap_fast.experiments.sigma_dvae import EIGHT, ENCODER, ONE_START
@@ -104,6 +103,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path)
+    parser.add_argument(
+        "--keep", action="store_true", help="tables of experiments that FOLDER has not"
+    )
     options = parser.parse_args()
     sections = finished(options.folder)
     report = json.loads((options.folder / "report.json").read_text(encoding="utf-8"))
@@ -115,18 +117,22 @@ def main() -> None:
     for table in tables.values():
         table["note"] += f" On {where}, torch {report['versions']['torch']}."
     size = "--quick" if settings["quick"] else "--full"
+    kind = settings["device"].split(":")[0]
+    output = options.output or RESULTS / f"reproduced_{kind}.json"
+    seconds = {name: section.seconds for name, section in sections.items()}
+    if options.keep and output.is_file():
+        before = json.loads(output.read_text(encoding="utf-8"))
+        tables = {**before["tables"], **tables}  # each says what it was measured on
     document = {
         "command": f"jpmap-fast reproduce {' '.join(sections)} {size}",
         "device": settings["device"],
         "versions": report["versions"],
-        "answers": answers(sections),
-        "seconds": {name: section.seconds for name, section in sections.items()},
+        "answers": report["answers"],
+        "seconds": seconds,
         "tables": tables,
     }
-    kind = settings["device"].split(":")[0]
-    output = options.output or RESULTS / f"reproduced_{kind}.json"
     write_json(output, document, indent=1)
-    print(f"{sum(document['seconds'].values()):.0f} s of computing; written: {output}")
+    print(f"{sum(seconds.values()):.0f} s of computing; written: {output}")
 
 
 if __name__ == "__main__":
