@@ -38,7 +38,8 @@ class DampedSolver {
   float choose(double* matrix, const double* hessian, double damping, const double* vector,
                double* x) {
     float share = 0;
-    if (solve(hessian, 0, vector, x)) {
+    const bool solved = solve(hessian, 0, vector, x);
+    if (solved) {
       double squared = 0;
       for (int64_t c = 0; c < size_; ++c) squared += x[c] * x[c];
       if (is_short(squared, size_)) share = 1;
@@ -47,7 +48,8 @@ class DampedSolver {
       if (is_firm(matrix, hessian, hessian_share(i))) share = hessian_share(i);
     }
     if (share > 0) mix(matrix, hessian, share, matrix);
-    if (!solve(matrix, damping, vector, x)) {
+    const bool known = solved && share == 1 && damping == 0;  // x is already
+    if (!known && !solve(matrix, damping, vector, x)) {
       std::fill(x, x + size_, std::numeric_limits<double>::quiet_NaN());
     }
     return share;

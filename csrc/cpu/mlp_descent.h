@@ -117,9 +117,13 @@ class DescentTile {
   bool judge(Descent& s, double objective) {
     const bool accepted = s.fresh || objective < s.objective;
     if (accepted && !s.last) {
-      s.share = settings_.second_order ? solver_.choose(s.matrix.data(), s.hessian.data(), 0,
-                                                        s.gradient.data(), s.step.data())
-                                       : 0;
+      const double* g = s.gradient.data();
+      s.share = 0;
+      if (settings_.second_order) {
+        s.share = solver_.choose(s.matrix.data(), s.hessian.data(), 0, g, s.step.data());
+      } else if (!solver_.solve(s.matrix.data(), 0, g, s.step.data())) {
+        s.step[0] = std::numeric_limits<double>::quiet_NaN();
+      }
     }
     if (s.fresh) {
       s.fresh = false;
@@ -143,7 +147,7 @@ class DescentTile {
   }
 
   // Sets the next trial, or returns false with `converged` set if there is none. `accepted` says
-  // that the descent has moved.
+  // that the descent has moved; then `step` is the undamped one, NaN where there is none.
   bool advance(Descent& s, bool accepted) {
     const int64_t k = mlp_.latent;
     if (s.last && accepted) {
@@ -152,20 +156,22 @@ class DescentTile {
     }
     const double resolution = 8.0 * std::numeric_limits<T>::epsilon();
     const double* g = s.gradient.data();
-    bool finite = std::isfinite(s.objective) && solver_.solve(s.matrix.data(), 0, g, s.step.data());
-    double decrement = 0, squared = 0;
-    for (int64_t c = 0; c < k; ++c) {
-      decrement += g[c] * s.step[c];
-      squared += s.step[c] * s.step[c];
+    bool finite = true, done = false, back = false, last = false;
+    if (accepted) {
+      double decrement = 0, squared = 0;
+      for (int64_t c = 0; c < k; ++c) {
+        decrement += g[c] * s.step[c];
+        squared += s.step[c] * s.step[c];
+      }
+      const double size = std::sqrt(squared / k);
+      finite = std::isfinite(s.objective) && std::isfinite(squared);
+      done = size <= settings_.tolerance || decrement <= resolution * std::abs(s.objective);
+      last = is_last_step(s.share, size, settings_.tolerance);
+      back = leads_back(s, squared);
     }
-    finite = finite && std::isfinite(squared);
-    const double size = std::sqrt(squared / k);
-    const bool done =
-        size <= settings_.tolerance || decrement <= resolution * std::abs(s.objective);
     const bool stuck = s.damping > largest_diagonal(s.matrix.data(), k) / resolution;
-    const bool back = accepted && leads_back(s, squared);
     bool stop = !finite || done || stuck || back || s.steps >= settings_.max_steps;
-    s.last = !stop && accepted && is_last_step(s.share, size, settings_.tolerance);
+    s.last = !stop && last;
     if (!stop && !s.last) stop = !solver_.solve(s.matrix.data(), s.damping, g, s.step.data());
     if (stop) {
       s.converged = finite && (done || stuck);
