@@ -120,9 +120,13 @@ def main() -> None:
     kind = settings["device"].split(":")[0]
     output = options.output or RESULTS / f"reproduced_{kind}.json"
     seconds = {name: section.seconds for name, section in sections.items()}
+    kept: dict[str, Any] = {}
     if options.keep and output.is_file():
         before = json.loads(output.read_text(encoding="utf-8"))
-        tables = {**before["tables"], **tables}  # each says what it was measured on
+        origin = {name: before[name] for name in ("command", "versions")}
+        for name in before["tables"].keys() - tables.keys():
+            kept[name] = before.get("kept", {}).get(name, origin)
+            tables[name] = before["tables"][name]
     document = {
         "command": f"jpmap-fast reproduce {' '.join(sections)} {size}",
         "device": settings["device"],
@@ -130,6 +134,7 @@ def main() -> None:
         "answers": report["answers"],
         "seconds": seconds,
         "tables": tables,
+        "kept": kept,  # tables of an earlier run, and which
     }
     write_json(output, document, indent=1)
     print(f"{sum(seconds.values()):.0f} s of computing; written: {output}")

@@ -74,6 +74,7 @@ struct MlpTaskLayout : MlpLayout {
     bytes = (tasks + images * static_cast<int64_t>(sizeof(TileTask)) + 15) / 16 * 16;
     pixels = static_cast<int>(decoder.strides[decoder.count - 1]);
     point = 2 * pixels;
+    static_assert((kMlpImages + 1) / 2 <= kRows);  // the encoder's waiting rows are one pass
     ring = (images + 1) / 2;
     points = static_cast<int64_t>(images) * slot;
     places = points + static_cast<int64_t>(2 * images + ring) * point;

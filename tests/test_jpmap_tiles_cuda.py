@@ -104,16 +104,18 @@ def repeated(given: MLPJoint, batch: int) -> tuple[MLPJoint, torch.Tensor]:
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("starts", [1, 3])
-def test_an_image_has_the_same_bits_alone_and_in_any_batch(name, starts):
+@pytest.mark.parametrize("changed", [{}, {"n1": 2, "n2": 1}, {"max_steps": 2}])
+def test_an_image_has_the_same_bits_alone_and_in_any_batch(name, starts, changed):
     given, _ = both(name)
+    limits = replace(FLOAT_LIMITS, **changed)
     z = codes(starts, torch.float32).cuda()
-    alone = [mlp_jpmap(given.select(slice(b, b + 1)), z, FLOAT_LIMITS) for b in range(6)]
+    alone = [mlp_jpmap(given.select(slice(b, b + 1)), z, limits) for b in range(6)]
     parts = zip(*(vars(end).values() for end in alone), strict=True)
     expected = JointEnd(*map(torch.cat, parts))
     for batch in BATCHES:
         many, index = repeated(given, batch)
         for _ in range(2):
-            same(mlp_jpmap(many, z, FLOAT_LIMITS), expected, index)
+            same(mlp_jpmap(many, z, limits), expected, index)
 
 
 @pytest.mark.parametrize("name", KINDS)

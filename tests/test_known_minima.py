@@ -127,3 +127,28 @@ def test_what_the_encoder_proposes_next_costs_next_to_nothing(monkeypatch):
     jf.restore(y, kind.operator, "mnist", kind.sigma, method=jf.JPMAP(starts=1), record=True)
     first, *more = steps
     assert more and sum(more) < 0.5 * first
+
+
+@pytest.mark.parametrize("batch", [1, DIGITS, 300])
+def test_no_second_proposal_that_leads_back_is_taken(batch, device):
+    """One that descends to the same minimum ends lower or higher by rounding, as chance has it."""
+    digits = jf.mnist_test_digits(min(batch, DIGITS))[0].repeat(-(-batch // DIGITS), 1, 1, 1)[
+        :batch
+    ]
+    kind = denoising()
+    y = kind.operator.measure(digits, kind.sigma, generator=torch.Generator().manual_seed(1))
+    prior = jf.load_prior("mnist", device=device)
+    method = jf.JPMAP(starts=1, n2=3)
+    found = jf.restore(y.to(device), kind.operator.to(device), prior, kind.sigma, method=method)
+    # Descents of the encoder's proposals: the first, and the few that have found another minimum.
+    assert float((found.candidates[:, 1] > 1).double().mean()) < 0.05
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_minima_of_another_type_are_refused(descent, fused):
+    f, ends, near = descent
+    for wrong in (ends.z.float(), ends.z[:1], ends.z[0]):
+        with pytest.raises(ValueError, match="known"):
+            GaussNewton(fused=fused).minimise(f, near, known=wrong)
+        with pytest.raises(ValueError, match="known"):
+            GaussNewton(fused=fused).minimise_on_device(f, near, known=wrong)

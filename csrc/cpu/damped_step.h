@@ -48,8 +48,8 @@ class DampedSolver {
       if (is_firm(matrix, hessian, hessian_share(i))) share = hessian_share(i);
     }
     if (share > 0) mix(matrix, hessian, share, matrix);
-    const bool known = solved && share == 1 && damping == 0;  // x is already
-    if (!known && !solve(matrix, damping, vector, x)) {
+    const bool there = solved && share == 1 && damping == 0;  // x is what it would be
+    if (!there && !solve(matrix, damping, vector, x)) {
       std::fill(x, x + size_, std::numeric_limits<double>::quiet_NaN());
     }
     return share;

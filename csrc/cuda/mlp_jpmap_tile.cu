@@ -4,9 +4,9 @@
 // In a turn all of them pass through the descents' network at their trial codes; those that weigh
 // get x and J1 and go on, those that descend take a step as in mlp_restore.cu. Slots are at
 // different works of their tasks: nobody waits but for the encoder, which many ask together, and
-// who does makes room for others. The
-// last start of an image to end chooses among the ends; another's is made again from its code, with
-// the same bits. No bit of a task depends on the slots beside it.
+// who does makes room for others. The last start of an image to end chooses among the ends;
+// another's is made again from its code, with the same bits. No bit of a task depends on the slots
+// beside it.
 #include "cuda/mlp_arguments.cuh"
 #include "cuda/mlp_backward.cuh"
 #include "cuda/mlp_curvature.cuh"

@@ -3,7 +3,9 @@
 // order; all barriers are __syncthreads, those without a mark are of mlp_tile.cuh:
 //
 //   barrier     after it
-//   filled      who asks the encoder has left its slot, and whether any is asked now is known
+//   filled      who asks the encoder has left its slot, if the ring had room, and whether it is
+//   asked
+//               now is known
 //   gathered    * rows that a network is to take, of up to sixteen tasks,
 //   multiplied  * + once a layer: its sums,
 //   activated   * + and its values,
@@ -59,8 +61,8 @@ struct TileTurn {
   // choose -> chosen -> every thread. Whether a system has to say what a Newton step promises.
   bool proves;
 
-  // advance -> the same warp, and advanced -> the next turn's weigh; of `converged` encode, of its
-  // own tasks -> told, and weigh, one warp a slot. What a descent comes to beside its code.
+  // advance -> the same warp, and advanced -> the next turn's weigh; of `converged` take, of told
+  // tasks -> filled or taken, and weigh, one warp a slot. What a descent comes to beside its code.
   double value[kMlpImages];
   int64_t steps[kMlpImages];
   bool converged[kMlpImages];

@@ -116,8 +116,11 @@ __device__ __forceinline__ void take_told(const TileJoint& joint, int slot, Tile
 }
 
 // The first warp, a lane a slot: the empty ones take the tasks that have been told their codes, or
-// new ones; what waited begins; and who weighs. So few new ones are taken while others wait that
-// the ring is never full of told ones with every slot asking. Whether the lane's slot has a task.
+// new ones; what waited begins; and who weighs. Whether the lane's slot has a task.
+//
+// Told ones come first, so that new ones are taken only where none is left, with less than a full
+// ring of others waiting: the tasks of slots and ring are fewer than their places. Were the ring
+// full of told ones with every slot asking, nobody could go on.
 __device__ __forceinline__ bool take_tasks(const TileJoint& joint) {
   const int mine = threadIdx.x;
   TileTurn& turn = joint.own.turn;

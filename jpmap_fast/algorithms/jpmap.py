@@ -43,8 +43,8 @@ class JPMAP(JointMAP):
     J1 falls, else z2 while n < n2 if J1 falls, else z3. ``selection="exhaustive"`` (Algorithm 2.2)
     computes all three and keeps the least J1. No candidate is taken unless J1 falls, so J1 never
     rises; once z2 has been refused for an image, the encoder is not asked again for it. A descent
-    to z2 by ``GaussNewton`` is given up, and z2 refused, where it leads back to a z_n at which
-    another has converged.
+    to z2 by ``GaussNewton`` is given up where it leads back to a z_n at which another has
+    converged: z2 is where it stands then.
 
     An image is done where a descent of J(z) has converged and the encoder is not asked again, or
     when an iteration moves it by ||x_{n+1} - x_n|| / sqrt(n) + ||z_{n+1} - z_n|| / sqrt(k) <

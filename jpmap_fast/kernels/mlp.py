@@ -166,7 +166,8 @@ def mlp_restore(
         low_latency: on a GPU, give every image a cluster of sixteen blocks that hold the weights
             (compute capability 9.0, 2 to 8 layers, k <= 8; without effect elsewhere). For a handful
             of images; results agree with the other kernel's to rounding, not to the bit.
-        known: minima that a descent is not to go back to, as z, NaN where there is none.
+        known: minima that a descent by the Hessian is not to go back to, as z, NaN where there is
+            none.
 
     Returns:
         z [B, k], f(z) float64 [B], trial steps int64 [B], converged bool [B].

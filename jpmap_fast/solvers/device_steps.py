@@ -98,15 +98,23 @@ class DeviceSteps:
             running=running,
         )
         return self._descended(
-            objective, rows, rungs_below(batch, LEAST_RECORDED, FULL_ON_GPU) if asks() else []
+            objective,
+            rows,
+            rungs_below(batch, LEAST_RECORDED, FULL_ON_GPU) if asks() else [],
+            known is not None,
         )
 
-    def _descended(self, objective: LatentObjective, rows: _Rows, smaller: list[int]) -> _Ends:
-        """The ends of the rows, whose number shrinks to those of ``smaller`` in turn."""
+    def _descended(
+        self, objective: LatentObjective, rows: _Rows, smaller: list[int], told: bool
+    ) -> _Ends:
+        """The ends of the rows, whose number shrinks to those of ``smaller`` in turn.
+
+        ``told`` says whether minima are known at all.
+        """
         size = smaller[0] if smaller else 0
 
         def step(state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return self._stepped(objective, _Rows(*state))
+            return self._stepped(objective, _Rows(*state), told)
 
         # The first step is an evaluation where the images are.
         rows = _Rows(*repeated(step, rows, self.blind + 1, enough=size))
@@ -115,13 +123,13 @@ class DeviceSteps:
             return ends
         kept = at_work_first(rows.running)[:size]
         few = _Rows(*(value[kept] for value in rows))
-        part = self._descended(objective.select(kept), few, smaller[1:])
+        part = self._descended(objective.select(kept), few, smaller[1:], told)
         z, f, steps, converged = (
             whole.index_copy(0, kept, new) for whole, new in zip(ends, part, strict=True)
         )
         return z, f, steps, converged
 
-    def _stepped(self, objective: LatentObjective, rows: _Rows) -> _Rows:
+    def _stepped(self, objective: LatentObjective, rows: _Rows, told: bool) -> _Rows:
         """The rows after a trial step of those at work, or after their first evaluation."""
         running, first = rows.running, torch.isinf(rows.f)
         trial = torch.where(running[:, None], rows.z + rows.d.to(rows.z.dtype), rows.z)
@@ -139,7 +147,7 @@ class DeviceSteps:
         next_step = model.step(mu)
         done, finite = ended(f, mu, model, next_step, self.tolerance)
         done |= rows.last & accept
-        back = next_step.leads_back(accept, z, rows.known)
+        back = next_step.leads_back(accept, z, rows.known if told else None)
         goes_on = running & finite & ~done & ~back & (steps < self.most)
         d, last = next_step.or_last(goes_on & accept, self.tolerance)
         return _Rows(

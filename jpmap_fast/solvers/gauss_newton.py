@@ -113,8 +113,13 @@ class GaussNewton:
             objective: f.
             z: starting points [B, k].
             scale: without effect: steps are invariant.
-            known: minima that a descent is given up for [B, k], NaN where there is none.
+            known: minima that a descent by the Hessian is given up for [B, k], of z's type, NaN
+                where there is none. Others know of none.
+
+        Raises:
+            ValueError: ``known`` is not as z.
         """
+        _check_known(known, z)
         way = self.plan(objective, z)
         if way.compiled is not None:
             return self._compiled(way.compiled, z, None, False, known)
@@ -141,7 +146,11 @@ class GaussNewton:
             active: bool [B], the images to work on; the others keep z and get f = NaN. None: all.
             low_latency: see ``kernels.mlp.mlp_restore``.
             known: see ``minimise``.
+
+        Raises:
+            ValueError: ``known`` is not as z.
         """
+        _check_known(known, z)
         way = self.plan(objective, z)
         if way.compiled is not None:
             return self._compiled(way.compiled, z, active, low_latency, known)
@@ -284,3 +293,12 @@ class GaussNewton:
         if way.direct:
             return DirectModel.at(objective, z, self.second_order)
         return ImplicitModel.at(objective, z, FORCING)
+
+
+def _check_known(known: Tensor | None, z: Tensor) -> None:
+    """Raise ValueError where minima are not of the shape and type and on the device of z."""
+    if known is None:
+        return
+    given, wanted = ((t.dtype, t.device, list(t.shape)) for t in (known, z))
+    if given != wanted:
+        raise ValueError(f"known: expected {wanted} as z, got {given}")
