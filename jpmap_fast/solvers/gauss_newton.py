@@ -18,6 +18,7 @@ from jpmap_fast.solvers.quadratic_model import (
     DirectModel,
     ImplicitModel,
     QuadraticModel,
+    check_known,
     ended,
     next_damping,
 )
@@ -119,7 +120,7 @@ class GaussNewton:
         Raises:
             ValueError: ``known`` is not as z.
         """
-        _check_known(known, z)
+        check_known(known, z)
         way = self.plan(objective, z)
         if way.compiled is not None:
             return self._compiled(way.compiled, z, None, False, known)
@@ -150,7 +151,7 @@ class GaussNewton:
         Raises:
             ValueError: ``known`` is not as z.
         """
-        _check_known(known, z)
+        check_known(known, z)
         way = self.plan(objective, z)
         if way.compiled is not None:
             return self._compiled(way.compiled, z, active, low_latency, known)
@@ -293,12 +294,3 @@ class GaussNewton:
         if way.direct:
             return DirectModel.at(objective, z, self.second_order)
         return ImplicitModel.at(objective, z, FORCING)
-
-
-def _check_known(known: Tensor | None, z: Tensor) -> None:
-    """Raise ValueError where minima are not of the shape and type and on the device of z."""
-    if known is None:
-        return
-    given, wanted = ((t.dtype, t.device, list(t.shape)) for t in (known, z))
-    if given != wanted:
-        raise ValueError(f"known: expected {wanted} as z, got {given}")
