@@ -65,7 +65,7 @@ sanitized() { # PART CHOICE FILES: tests under every tool, all four at a time
 small="not 4096 and not 70_000 and not graph and not opcheck and not 20000 and not 256-12288"
 sanitized sanitizers_ops "$small" $ops tests/test_weighted_draws.py tests/test_damped_solve.py \
   tests/test_fingerprint.py
-sanitized sanitizers_fused "(activation and elu and sigmoid) or clusters_end and (sizes0-0 or sizes1-14)" \
+sanitized sanitizers_fused "(activation and elu and sigmoid) or clusters_end and (sizes0-0 or sizes1-14) or known_minima" \
   tests/test_mlp_cuda.py
 # Races of a cluster take minutes to look for: one problem of each kind.
 sanitized sanitizers_whole "float64 and changed0-1 or bad_image and nan" tests/test_jpmap_cuda.py
@@ -99,7 +99,8 @@ if wanted draws; then
   step samples timeout 170 python3 benchmarks/bench_sample.py --device cuda \
     --output "$out/sample_cuda.json"
   step "faces drawn" timeout 170 python3 benchmarks/posterior_faces.py --device cuda --truths 32 \
-    --problems inpainting denoising --output "$out/posterior_faces_cuda.json"
+    --problems inpainting denoising --residuals white covariance grey \
+    ${data:+--faces "$data/faces_test.npz"} --output "$out/posterior_faces_cuda.json"
 fi
 measured() { # PART SCRIPT OPTIONS: a part that is one script; sizes keep all four in four minutes
   if wanted "$1"; then

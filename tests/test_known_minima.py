@@ -147,8 +147,10 @@ def test_no_second_proposal_that_leads_back_is_taken(batch, device):
 @pytest.mark.parametrize("fused", [True, False])
 def test_minima_of_another_type_are_refused(descent, fused):
     f, ends, near = descent
-    for wrong in (ends.z.float(), ends.z[:1], ends.z[0]):
-        with pytest.raises(ValueError, match="known"):
-            GaussNewton(fused=fused).minimise(f, near, known=wrong)
-        with pytest.raises(ValueError, match="known"):
-            GaussNewton(fused=fused).minimise_on_device(f, near, known=wrong)
+    solver = GaussNewton(fused=fused)
+    for minimise in (solver.minimise, solver.minimise_on_device):
+        for wrong in (ends.z[:1], ends.z[0]):
+            with pytest.raises(ValueError, match="known"):
+                minimise(f, near, known=wrong)
+        with pytest.raises(TypeError, match="known"):
+            minimise(f, near, known=ends.z.float())

@@ -3,9 +3,8 @@
 // order; all barriers are __syncthreads, those without a mark are of mlp_tile.cuh:
 //
 //   barrier     after it
-//   filled      who asks the encoder has left its slot, if the ring had room, and whether it is
-//   asked
-//               now is known
+//   filled      who asks the encoder has left its slot, where the ring had room, and whether it
+//               is asked now is known
 //   gathered    * rows that a network is to take, of up to sixteen tasks,
 //   multiplied  * + once a layer: its sums,
 //   activated   * + and its values,

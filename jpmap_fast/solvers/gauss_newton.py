@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jpmap_fast._validate import choice, count, positive, switch
 from jpmap_fast._working_set import WorkingSet
+from jpmap_fast.kernels._checks import fits
 from jpmap_fast.kernels.mlp import MLPLeastSquares, mlp_restore
 from jpmap_fast.objective import LatentObjective
 from jpmap_fast.solvers.base import LatentSolution
@@ -18,7 +19,6 @@ from jpmap_fast.solvers.quadratic_model import (
     DirectModel,
     ImplicitModel,
     QuadraticModel,
-    check_known,
     ended,
     next_damping,
 )
@@ -118,9 +118,10 @@ class GaussNewton:
                 where there is none. Others know of none.
 
         Raises:
-            ValueError: ``known`` is not as z.
+            ValueError: ``known`` is not of z's shape and device. TypeError: not of its type.
         """
-        check_known(known, z)
+        if known is not None:
+            fits("GaussNewton", z, "known", known, z.shape)
         way = self.plan(objective, z)
         if way.compiled is not None:
             return self._compiled(way.compiled, z, None, False, known)
@@ -149,9 +150,10 @@ class GaussNewton:
             known: see ``minimise``.
 
         Raises:
-            ValueError: ``known`` is not as z.
+            ValueError: ``known`` is not of z's shape and device. TypeError: not of its type.
         """
-        check_known(known, z)
+        if known is not None:
+            fits("GaussNewton", z, "known", known, z.shape)
         way = self.plan(objective, z)
         if way.compiled is not None:
             return self._compiled(way.compiled, z, active, low_latency, known)

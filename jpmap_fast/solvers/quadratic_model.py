@@ -57,15 +57,6 @@ class Step:
         return moved & leads_back(self.newton, self.exact, z, known)
 
 
-def check_known(known: Tensor | None, z: Tensor) -> None:
-    """Raise ValueError where minima are not of the shape and type and on the device of z."""
-    if known is None:
-        return
-    given, wanted = ((t.dtype, t.device, list(t.shape)) for t in (known, z))
-    if given != wanted:
-        raise ValueError(f"known: expected {wanted} as z, got {given}")
-
-
 class QuadraticModel(Protocol):
     """f about z, per image."""
 
